@@ -1,0 +1,52 @@
+# Every target makes the environment it needs; a second run finds it there and does no work.
+# uv is used where it is installed (same packages, faster); PYTHON chooses the interpreter.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+BUDGET ?= 5min
+OUT ?= runs/quickstart
+WORKERS ?= 2
+DEV_EXTRAS := hf,eval,edge,serve,dev
+
+.PHONY: help setup setup-dev quickstart test test-slow check format gpu clean
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+define install
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if command -v uv >/dev/null 2>&1; then UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
+	else $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(1)]'; fi
+	@touch $@
+endef
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(call install,hf)
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(call install,$(DEV_EXTRAS))
+	@touch $(VENV)/.run
+
+setup: $(VENV)/.run          ## make .venv with what running needs
+setup-dev: $(VENV)/.dev      ## make .venv with what testing needs too
+
+quickstart: $(VENV)/.run     ## five minutes: text to a model that answers (BUDGET=2min for less)
+	$(BIN)/hagane run quickstart --budget $(BUDGET) --out $(OUT)
+
+test: $(VENV)/.dev           ## the tests (under 12 minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
+
+test-slow: $(VENV)/.dev      ## the longer tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
+
+gpu: $(VENV)/.dev            ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: $(VENV)/.dev          ## ruff and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev         ## sort imports and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+
+clean:                       ## remove the environment and caches, never a run
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

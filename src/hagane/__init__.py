@@ -1,0 +1,1 @@
+"""hagane: make a language model from scratch."""

@@ -1,0 +1,281 @@
+"""Commands: parse, call one function, print for people, end with one JSON line.
+
+Everything heavy is imported inside the command that needs it: `hagane --help` answers in under 0.3 s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hagane.folder import Run
+    from hagane.recipe.schema import Recipe
+
+STARTED = time.monotonic()
+
+app = typer.Typer(
+    help="Make a language model from scratch: from a folder of text and a budget to a model that other engines load.",
+    epilog="Example: hagane run quickstart --budget 5min",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+recipe_app = typer.Typer(help="Look at recipes, check them, write new ones.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipe_app, name="recipe")
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the recipe; may be given again.")]
+Corpus = Annotated[list[str] | None, typer.Option("--corpus", metavar="PATH", help="Text to learn from: file, folder or glob; may be given again.")]
+BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="B", help="What may be spent: 10min, 8h, 2kWh, 1e17FLOP, 5Mtokens, 40USD.")]
+
+
+def main() -> None:
+    """Entry point: errors meant for users are one sentence on stderr and exit code 2; --debug shows the traceback."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+        os.environ["HAGANE_DEBUG"] = "1"
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.secho("interrupted; what was finished is kept. `hagane resume RUN` goes on.", err=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        from hagane.errors import HaganeError
+
+        if debug or not isinstance(error, HaganeError):
+            raise
+        typer.secho(str(error), fg="red", err=True)
+        raise SystemExit(2) from None
+
+
+def _say(text: str) -> None:
+    typer.echo(f"{time.monotonic() - STARTED:6.1f}s  {text}", err=True)
+
+
+def _last_line(values: dict[str, Any]) -> None:
+    typer.echo(json.dumps(values, ensure_ascii=False))
+
+
+def _prepare_process(recipe: Recipe) -> None:
+    """Threads and caches that must be set before torch works; no setting here changes a result."""
+    from hagane.measure.machine import cache_folder, cores
+
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import torch
+
+    torch.set_num_threads(recipe.execution.threads or cores())
+
+
+def _with_corpus(settings: list[str], recipe: Recipe, corpus: list[str] | None, budget: str | None) -> tuple[Recipe, list[str]]:
+    """Apply --corpus and --budget to a loaded recipe."""
+    from hagane.recipe.load import validate
+
+    values = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    values["name"] = recipe.name
+    if corpus:
+        embedded = [source for source in values.get("corpus", {}).get("sources", []) if all(path.startswith("embedded:") for path in source["path"])]
+        paths = [str(Path(path).resolve()) for path in corpus]
+        values.setdefault("corpus", {})["sources"] = [{"name": "corpus", "path": paths}, *embedded]
+    if budget:
+        values["budget"] = budget
+    pinned = [setting.partition("=")[0].strip() for setting in settings]
+    return validate(values, f"recipe {recipe.name}"), pinned
+
+
+@app.command(epilog="Example: hagane run nordic --corpus texts/ --budget 20min")
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a .toml file.")],
+    corpus: Corpus = None,
+    budget: BudgetOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder; runs/NAME where not given.")] = None,
+    settings: Settings = None,
+    steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Correct the number of steps so that the run ends on time.")] = True,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+) -> None:
+    """Do everything: from text to a released model. Going on with an existing folder skips what has not changed."""
+    from hagane.recipe.load import load_recipe
+
+    settings = [*(settings or [])]
+    loaded, text = load_recipe(recipe, settings)
+    if not steer:
+        loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update={"steer": False})})
+    loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    _prepare_process(loaded)
+    from hagane.measure.machine import profile
+    from hagane.run import create
+
+    folder = out or Path("runs") / loaded.name
+    machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
+    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
+        _walk(opened, until=until)
+
+
+@app.command(epilog="Example: hagane resume runs/nordic")
+def resume(folder: RunFolder) -> None:
+    """Go on with a run that was stopped or killed, bit for bit."""
+    with _open(folder) as opened:
+        _walk(opened)
+
+
+def _open(folder: Path) -> Run:
+    from hagane.run import open_run
+
+    opened = open_run(folder, started=STARTED, say=_say)
+    _prepare_process(opened.recipe)
+    return opened
+
+
+def _walk(opened: Run, *, until: str | None = None, only: str | None = None) -> None:
+    from hagane.recipe.types import duration
+    from hagane.run import walk
+
+    walk(opened, until=until, only=only)
+    spent, budget = opened.clock.spent(), opened.budget
+    _say(f"done in {duration(spent)}" + (f" of {budget}" if budget else "") + f". Report: {opened.folder / 'report.html'}. Talk to it: hagane chat {opened.folder}")
+    _last_line({"run": str(opened.folder), "budget": opened.recipe.budget, "seconds": round(spent, 1), "report": str(opened.folder / "report.html")})
+
+
+@app.command(epilog="Example: hagane status runs/nordic")
+def status(folder: RunFolder) -> None:
+    """Say which stages are done, what is running and what comes next."""
+    from hagane.status import status_of
+
+    lines, facts = status_of(folder)
+    for line in lines:
+        typer.echo(line)
+    _last_line(facts)
+
+
+@app.command(epilog="Example: hagane chat runs/quickstart --prompt 'What is 1234 + 987?'")
+def chat(
+    folder: RunFolder,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Answer this and exit.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Start without thinking; /think and /plain switch.")] = False,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Talk to a run's model in the terminal."""
+    from hagane.serve.chat import chat as start
+
+    start(folder, prompt=prompt, thinking=not plain, temperature=temperature, seed=seed)
+
+
+@app.command(epilog="Example: hagane report runs/nordic")
+def report(folder: RunFolder) -> None:
+    """Render report.html again from the facts of the run."""
+    from hagane.folder import open_environment
+    from hagane.report import build_report
+
+    open_environment(folder)
+    _last_line({"report": str(build_report(folder))})
+
+
+@app.command(epilog="Example: hagane plan nordic --corpus texts/ --budget 2h")
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a .toml file.")],
+    corpus: Corpus = None,
+    budget: BudgetOption = None,
+    settings: Settings = None,
+) -> None:
+    """Say what a budget would buy on this machine, from the kept profile, before anything is read or trained."""
+    from hagane.recipe.load import load_recipe
+    from hagane.status import preview
+
+    settings = [*(settings or [])]
+    loaded, _ = load_recipe(recipe, settings)
+    loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    lines, facts = preview(loaded, tuple(pinned))
+    for line in lines:
+        typer.echo(line)
+    _last_line(facts)
+
+
+@app.command(epilog="Example: hagane measure --device cpu")
+def measure(
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
+) -> None:
+    """Measure this machine again: matrix rate and bandwidth. Steps measured before are forgotten."""
+    from hagane.measure.machine import profile
+
+    machine = profile(device, threads, renew=True, say=_say)
+    typer.echo(f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, {machine.power_watts:.0f} W ({machine.power_source})")
+    _last_line(machine.model_dump(mode="json"))
+
+
+def _stage_command(name: str, text: str) -> None:
+    def command(folder: RunFolder) -> None:
+        with _open(folder) as opened:
+            _walk(opened, only=name)
+
+    command.__doc__ = text
+    app.command(name, epilog=f"Example: hagane {name} runs/quickstart")(command)
+
+
+for _name, _text in {
+    "corpus": "Read, clean, split and hold out the documents of a run.",
+    "tokenizer": "Train the largest candidate vocabulary and measure its prefixes.",
+    "encode": "Cut the vocabulary and write the shards.",
+    "pretrain": "Train on the text of the corpus.",
+    "midtrain": "Train on with the second mixture, if the recipe has one.",
+    "tune": "Tune to answer, with and without thinking.",
+    "evaluate": "Measure bits per byte and accuracy.",
+    "release": "Write the Hugging Face folder and prove that transformers agrees.",
+}.items():
+    _stage_command(_name, _text)
+
+
+@recipe_app.command("list", epilog="Example: hagane recipe list")
+def recipe_list() -> None:
+    """The shipped recipes."""
+    from hagane.recipe.load import load_recipe, shipped_recipes
+
+    rows = {name: load_recipe(name)[0].description for name in shipped_recipes()}
+    for name, text in rows.items():
+        typer.echo(f"{name:<18} {text}")
+    _last_line({"recipes": list(rows)})
+
+
+@recipe_app.command("show", epilog="Example: hagane recipe show quickstart --budget 5min")
+def recipe_show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, a .toml file or a run folder.")],
+    budget: BudgetOption = None,
+    settings: Settings = None,
+) -> None:
+    """The resolved recipe: every setting, and for each derived value its reason."""
+    from hagane.status import show_recipe
+
+    lines, facts = show_recipe(name, budget, [*(settings or [])])
+    for line in lines:
+        typer.echo(line)
+    _last_line(facts)
+
+
+@recipe_app.command("check", epilog="Example: hagane recipe check mine.toml")
+def recipe_check(file: Annotated[str, typer.Argument(metavar="FILE")], settings: Settings = None) -> None:
+    """Check a recipe: unknown settings, contradictions, paths that do not exist, a model that no host can hold."""
+    from hagane.status import check_recipe_file
+
+    for line in (lines := check_recipe_file(file, [*(settings or [])])):
+        typer.echo(line)
+    _last_line({"recipe": file, "ok": True, "notes": lines})
+
+
+@recipe_app.command("new", epilog="Example: hagane recipe new mine.toml")
+def recipe_new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("recipe.toml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Take the default answer to every question.")] = False,
+) -> None:
+    """Ask a few questions and write a commented recipe."""
+    from hagane.recipe.new import write_recipe
+
+    ask = (lambda question, default: default) if yes else (lambda question, default: typer.prompt(question, default=default, err=True))
+    write_recipe(file, ask)
+    _last_line({"recipe": str(file)})

@@ -1,0 +1,146 @@
+"""The profile of the machine at hand: measured once in a few seconds and kept for the user, `hagane measure` renews it.
+
+The matrix rate is the best bf16 `linear` over a stated set of shapes, the bandwidth a large copy (bytes read + written).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hagane.folder import write_atomic
+from hagane.recipe.types import Machine, StepRate
+
+# (rows, in, out): token counts and widths of small and middle models; large ones are what a GPU needs to reach its rate.
+CPU_SHAPES = ((4096, 256, 1024), (4096, 512, 2048), (2048, 1024, 4096), (4096, 1024, 1024))
+CUDA_SHAPES = ((8192, 2048, 8192), (8192, 4096, 4096), (8192, 8192, 8192))
+SECONDS_PER_SHAPE = 0.25
+# Watts of a core under AVX load and of the rest of a small machine, where no counter can be read: a stated model, not a measurement.
+_WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
+
+
+def cache_folder() -> Path:
+    """Where profiles and compiled code are kept between runs: $HAGANE_CACHE or ~/.cache/hagane."""
+    return Path(os.environ.get("HAGANE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hagane")
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` is the first GPU if there is one."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def profile(device: str = "auto", threads: int | None = None, *, renew: bool = False, say: Callable[[str], None] = lambda text: None) -> Machine:
+    """The kept profile of this machine, or a new one (about two seconds on a CPU)."""
+    device = pick_device(device)
+    path = _profile_path(device, threads)
+    if path.exists() and not renew:
+        try:
+            return Machine.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError:
+            say(f"{path} is damaged or of another version; the machine is measured again")
+    machine = measure(device, threads)
+    keep(machine, threads)
+    return machine
+
+
+def keep(machine: Machine, threads: int | None = None) -> None:
+    """Write the profile where `profile` finds it. A cache that cannot be written is no error: it is measured again next time."""
+    path = _profile_path(machine.device, threads)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, machine.model_dump_json(indent=1))
+    except Exception:
+        return
+
+
+def add_step(machine: Machine, key: str, rate: StepRate, threads: int | None = None) -> Machine:
+    """The profile with one more measured step, kept for later plans."""
+    machine = machine.model_copy(update={"steps": {**machine.steps, key: rate}})
+    keep(machine, threads)
+    return machine
+
+
+def measure(device: str, threads: int | None = None) -> Machine:
+    """Measure matrix rate and bandwidth. `device` is `cpu` or `cuda`."""
+    if threads and device == "cpu":
+        torch.set_num_threads(threads)
+    shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES
+    flops = max(matmul_rate(device, *shape) for shape in shapes)
+    watts, source = power(device)
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        name, memory = properties.name, properties.total_memory
+    else:
+        name, memory = _cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(
+        name=name, device="cuda" if device == "cuda" else "cpu", num_cores=threads or cores(), memory_bytes=memory, matmul_flops=flops,
+        bandwidth=copy_rate(device), power_watts=watts, power_source=source,
+    )  # fmt: skip
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def matmul_rate(device: str, rows: int, width: int, out: int) -> float:
+    """bf16 FLOP/s of `linear(rows x width, out x width)`: the best of repeated calls, each a multiply-add counted as two."""
+    x = torch.randn(rows, width, device=device).bfloat16()
+    weight = torch.randn(out, width, device=device).bfloat16()
+    best = _fastest(lambda: torch.nn.functional.linear(x, weight), device)
+    return 2.0 * rows * width * out / best
+
+
+def copy_rate(device: str) -> float:
+    """Bytes read and written per second by a copy much larger than any cache."""
+    size = (1 << 30) if device == "cuda" else (1 << 28)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * size / _fastest(lambda: target.copy_(source), device)
+
+
+def _fastest(call: Callable[[], object], device: str) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    once()
+    end, best = time.perf_counter() + SECONDS_PER_SHAPE, float("inf")
+    while time.perf_counter() < end:
+        best = min(best, once())
+    return best
+
+
+def power(device: str) -> tuple[float, str]:
+    """Watts under load, and where the figure comes from."""
+    if device == "cuda":
+        try:
+            return torch.cuda.power_draw() / 1000 if torch.cuda.power_draw() > 250_000 else 700.0, "board power limit of the GPU's class"
+        except Exception:
+            return 700.0, "a stated model: 700 W, the board power of an H100-class GPU"
+    return _WATTS_BASE + _WATTS_PER_CORE * cores(), f"a stated model: {_WATTS_BASE:g} W + {_WATTS_PER_CORE:g} W per core; no counter is readable"
+
+
+def _profile_path(device: str, threads: int | None) -> Path:
+    name = "".join(c if c.isalnum() else "-" for c in f"{_cpu_name()}-{device}-{threads or cores()}-torch{torch.__version__}")
+    return cache_folder() / "machines" / f"{name}.json"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,38 @@
+"""The plan stage of a run: `plan` chooses, and the step of the shape it chose is timed here before the plan is frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hagane.folder import Run
+from hagane.measure.machine import add_step, cores, profile
+from hagane.model.config import ModelConfig
+from hagane.plan.facts import PlanFacts
+from hagane.plan.shapes import shape_key
+from hagane.plan.stage import known_from, make_plan
+from hagane.recipe.types import StepRate
+
+
+def run_stage(run: Run, folder: Path) -> PlanFacts:
+    """Choose under the budget and write the plan. A step of the chosen shape is timed unless the kept profile has it."""
+    execution, train = run.recipe.execution, run.recipe.train
+
+    def time_step(config: ModelConfig, rows: int) -> StepRate:
+        key = shape_key(config, rows, train.context, train.dtype) + ("" if execution.compile else "-eager")
+        kept = profile(execution.device, execution.threads)
+        if key in kept.steps:
+            run.say(f"plan       a step of width {config.width}, {config.num_layers} layers was timed before: {kept.steps[key].step_seconds * 1e3:.0f} ms")
+            return kept.steps[key]
+        from hagane.train.probe import time_steps
+
+        run.say(f"plan       timing a real step of width {config.width}, {config.num_layers} layers (compiling it the first time)")
+        rate = time_steps(
+            config, rows, train.context, device=run.machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype
+        )
+        run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
+        add_step(kept, key, rate, execution.threads)
+        return rate
+
+    spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
+    known = known_from(run.facts("corpus"), run.facts("tokenizer"))
+    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent)

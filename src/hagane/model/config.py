@@ -1,0 +1,93 @@
+"""What a model is: a list of layers, each a (mixer, ffn) pair with its own settings, plus embedding, norm and head.
+
+No torch here: the plan, the recipe and the config side of the hosts read these types. Counts are in `count`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hagane.recipe.types import Frozen
+
+
+class RopeConfig(Frozen):
+    """Rotary positions (Su et al. 2021), rotating the two halves of a head against each other as Hugging Face does."""
+
+    theta: float = Field(default=10000.0, gt=0)
+
+
+class AttentionConfig(Frozen):
+    """Grouped-query attention (Ainslie et al. 2023), causal within a document."""
+
+    kind: Literal["attention"] = "attention"
+    num_heads: int = Field(gt=0)
+    num_kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    qk_norm: bool = Field(default=False, description="RMSNorm over each head's queries and keys before the rotation, as in Qwen3")
+    window: int | None = Field(default=None, gt=0, description="tokens a query sees, itself included; None is the whole document")
+    rope: RopeConfig = RopeConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> AttentionConfig:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} must be even: rotary positions pair its halves")
+        return self
+
+
+class DenseConfig(Frozen):
+    """SwiGLU feed-forward (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+
+    kind: Literal["dense"] = "dense"
+    hidden: int = Field(gt=0)
+
+
+class ExpertsConfig(Frozen):
+    """Routed SwiGLU experts: softmax over all experts, the top k of them computed, no token dropped."""
+
+    kind: Literal["experts"] = "experts"
+    num_experts: int = Field(gt=0)
+    top_k: int = Field(gt=0)
+    hidden: int = Field(gt=0, description="hidden width of one expert")
+    normalise: bool = Field(default=True, description="the chosen weights are divided by their sum")
+    balance: Literal["loss", "bias"] = Field(
+        default="loss", description="what keeps the load even: the auxiliary loss, or a selection bias moved once per step (Wang et al. 2024)"
+    )
+    aux_coefficient: float = Field(default=1e-2, ge=0, description="weight of the load-balancing loss; it counts with either way of balancing")
+    z_coefficient: float = Field(default=1e-3, ge=0, description="weight of the router z-loss (Zoph et al. 2022)")
+    bias_rate: float = Field(default=1e-3, ge=0, description="how far the selection bias moves per optimizer step")
+
+    @model_validator(mode="after")
+    def _check(self) -> ExpertsConfig:
+        if self.top_k > self.num_experts:
+            raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        return self
+
+
+MixerConfig = AttentionConfig  # further kinds join as a union discriminated by `kind`
+
+
+class LayerConfig(Frozen):
+    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden))."""
+
+    mixer: MixerConfig
+    ffn: DenseConfig | ExpertsConfig = Field(discriminator="kind")
+
+
+class ModelConfig(Frozen):
+    """A whole decoder."""
+
+    vocabulary_size: int = Field(gt=0)
+    width: int = Field(gt=0)
+    layers: tuple[LayerConfig, ...] = Field(min_length=1)
+    tied: bool = Field(default=False, description="the head shares the embedding matrix")
+    norm_epsilon: float = Field(default=1e-6, gt=0)
+    init_std: float = Field(default=0.02, gt=0)
+    context: int = Field(gt=0, description="tokens the model is made for; recorded in what is released, not a limit of the code")
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)

@@ -1,0 +1,1 @@
+"""From recipe, machine profile and loss law to numbers: arithmetic without torch, so that a plan takes a second."""

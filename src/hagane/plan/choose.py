@@ -1,0 +1,214 @@
+"""Choose vocabulary, shape, batch, learning rate and steps for a budget. Every choice carries its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hagane.corpus.mixture import Shard, mixture
+from hagane.errors import RecipeError
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
+from hagane.plan.facts import PlanFacts, Prediction, StagePlan
+from hagane.plan.law import Law, expected_bits_per_byte
+from hagane.plan.shapes import published
+from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters
+from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
+from hagane.recipe.types import Machine, Phase, StepRate, duration
+
+MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no faster and takes more memory
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier stages measured: bytes of each shard (with its source and language), bytes per token by vocabulary size and language."""
+
+    shard_bytes: dict[str, int]
+    shard_source: dict[str, str]
+    shard_language: dict[str, str]
+    bytes_per_token: dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What may be spent: seconds of training (None for a budget of tokens or FLOPs), and the seconds of the other stages."""
+
+    training_seconds: float | None
+    other_seconds: dict[str, float]
+
+
+def choose(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, sketch: Sketch, allowance: Allowance, time_step: Callable[[ModelConfig, int], StepRate]
+) -> PlanFacts:
+    """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape. Raises RecipeError where nothing fits."""
+    reasons: dict[str, str] = {}
+    law = Law()
+    seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
+    config = _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
+    bytes_per_token = _mean_bytes_per_token(known, config.vocabulary_size)
+    expected_tokens = seconds * tokens_per_second(config, recipe.train.context, machine) if allowance.training_seconds is not None else sketch.tokens
+    rows, accumulation = _choose_batch(recipe, machine, expected_tokens, reasons)
+    memory = training_memory(config, rows, recipe.train.context)
+    if memory > machine.memory_bytes * 0.9:
+        raise RecipeError(
+            f"training this model needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
+            f"Lower train.rows (now {rows}), model.size.width (now {config.width}), or give no size so that the plan chooses one that fits."
+        )
+    rate = time_step(config, rows)
+    step_seconds = rate.step_seconds * accumulation
+    tokens_per_step = rows * accumulation * recipe.train.context
+    total_steps = round(seconds / step_seconds) if allowance.training_seconds is not None else round(sketch.tokens / tokens_per_step)
+    if total_steps < MINIMUM_STEPS:
+        raise RecipeError(
+            f"the budget leaves {duration(total_steps * step_seconds)} for training, which is {total_steps} steps; at least {MINIMUM_STEPS} are needed "
+            f"({duration(MINIMUM_STEPS * step_seconds)}). Give a larger --budget, or lower train.rows or model.size."
+        )
+    reasons["steps"] = f"{total_steps:,} steps: a step was measured to take {rate.step_seconds * accumulation * 1e3:.0f} ms on this machine"
+    tokens = total_steps * tokens_per_step
+    learning_rate = _choose_learning_rate(recipe, config, tokens, reasons)
+    rates, repeats = mixture_of(recipe, known, tokens * (1 - recipe.tune.share) * bytes_per_token)
+    reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
+    phases = _phases(recipe, total_steps, rows, accumulation, learning_rate, rates, known)
+    stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()}
+    for name, stage_phases in phases.items():
+        steps = sum(phase.num_steps for phase in stage_phases)
+        stages[name] = StagePlan(seconds=steps * step_seconds, steps=steps, tokens=steps * tokens_per_step)
+    text_tokens = sum(stage.tokens for name, stage in stages.items() if not name.startswith("tune"))
+    value, low, high = expected_bits_per_byte(law, body_parameters(config), max(1, text_tokens), bytes_per_token)
+    total_seconds = sum(stage.seconds for stage in stages.values())
+    return PlanFacts(
+        budget=recipe.budget, machine=machine, model=config, vocabulary_size=config.vocabulary_size,
+        num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), context=recipe.train.context,
+        tokens_per_step=tokens_per_step, tokens=tokens, flops=tokens * training_flops_per_token(config, recipe.train.context),
+        stages=stages, phases=phases, mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
+        predicted=Prediction(
+            bits_per_byte=value, low=low, high=high, seconds=total_seconds, joules=joules(total_seconds, machine), peak_memory_bytes=rate.peak_memory_bytes or memory
+        ),
+        law=law.source, reasons=reasons,
+    )  # fmt: skip
+
+
+def _choose_model(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]
+) -> ModelConfig:
+    context = recipe.train.context
+    exact = published(recipe.model, context) if recipe.budget is None else None
+    if exact is not None and exact.vocabulary_size in known.bytes_per_token:
+        reasons["model"] = "the size that the recipe gives; no budget asks for another"
+        return exact
+
+    def loss(config: ModelConfig) -> float:
+        tokens = seconds * tokens_per_second(config, context, machine)
+        return expected_bits_per_byte(law, body_parameters(config), tokens, _mean_bytes_per_token(known, config.vocabulary_size))[0]
+
+    sizes = [pinned.vocabulary_size] if pinned.vocabulary_size else sorted(known.bytes_per_token)
+    missing = [size for size in sizes if size not in known.bytes_per_token]
+    if missing:
+        raise RecipeError(
+            f"model.size.vocabulary_size = {missing[0]} is not one of the trained vocabularies ({', '.join(map(str, sorted(known.bytes_per_token)))}). "
+            "Add it to tokenizer.candidates, or give a larger corpus if it could not be reached."
+        )
+    options = [best_shape(recipe, pinned, machine, size, seconds, law) for size in sizes]
+    # Tao et al. 2024: the vocabulary's parameters grow slower than the body's; at small size they never pay beyond it.
+    options = [option for option in options if option.vocabulary_size * option.width <= body_parameters(option)] or options[:1]
+    best = min(options, key=loss)
+    reasons["vocabulary"] = f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget"
+    reasons["model"] = f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"
+    return best
+
+
+def _mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
+    by_language = known.bytes_per_token[vocabulary_size]
+    return len(by_language) / sum(1 / value for value in by_language.values())
+
+
+def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict[str, str]) -> tuple[int, int]:
+    """Rows of a micro-step and micro-steps of a step: Step Law's 0.58 D^0.571 tokens, as a power of two of rows."""
+    context = recipe.train.context
+    wanted = 0.58 * tokens**0.571
+    total_rows = recipe.train.rows or 2 ** max(0, round(math.log2(max(1.0, wanted / context))))
+    most = max(1, MAX_ROWS_TOKENS[machine.device] // context)
+    accumulation = recipe.train.accumulation or max(1, math.ceil(total_rows / most))
+    rows = recipe.train.rows or math.ceil(total_rows / accumulation)
+    reasons["batch"] = (
+        f"{rows * accumulation} rows of {context} tokens: Step Law (Li et al. 2025), 0.58 D^0.571 = {wanted:,.0f} tokens for D = {tokens:,.0f}"
+        if recipe.train.rows is None
+        else f"{rows} rows of {context} tokens, as the recipe says"
+    )
+    return rows, accumulation
+
+
+def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, reasons: dict[str, str]) -> float:
+    if recipe.train.learning_rate is not None:
+        reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
+        return recipe.train.learning_rate
+    # Step Law was fitted from 60M parameters up; below that its power law runs away, so the peak is capped
+    # (docs/notebook.md, "learning rate of small models").
+    value = min(8e-3, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307)
+    reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most 0.008"
+    return float(f"{value:.3g}")
+
+
+def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
+    shards = {name: Shard(known.shard_source[name], known.shard_language[name], size) for name, size in known.shard_bytes.items()}
+    fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
+    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed)
+    return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
+
+
+def _phases(
+    recipe: Recipe, total_steps: int, rows: int, accumulation: int, learning_rate: float, mixture: dict[str, float], known: Known
+) -> dict[str, tuple[Phase, ...]]:
+    train, context = recipe.train, recipe.train.context
+
+    def phase(name: str, collection: str, steps: int, rate: float, warmup: float, decay: float, final: float, rates: dict[str, float]) -> Phase:
+        return Phase(
+            name=name, collection=collection, context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture=rates,
+            learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), decay_share=decay, final_share=final, weight_decay=train.weight_decay,
+            beta1=train.beta1, beta2=train.beta2, clip=train.clip,
+        )  # fmt: skip
+
+    tune_steps = round(total_steps * recipe.tune.share)
+    mid_steps = round(total_steps * recipe.midtrain.share)
+    pre_steps = total_steps - tune_steps - mid_steps
+    last = not tune_steps and not mid_steps
+    phases = {
+        "pretrain": (
+            phase("pretrain", "text", pre_steps, learning_rate, train.warmup_share, train.decay_share, 0.0 if last else train.handover_share, mixture),
+        )
+    }
+    if mid_steps:
+        rates = _midtrain_mixture(recipe, mixture, known)
+        final = 0.0 if not tune_steps else train.handover_share
+        phases["midtrain"] = (phase("midtrain", "text", mid_steps, learning_rate * recipe.midtrain.learning_rate_ratio, 0.02, train.decay_share, final, rates),)
+    if tune_steps:
+        total_share = sum(step.share for step in recipe.tune.steps)
+        for step in recipe.tune.steps:
+            steps = max(1, round(tune_steps * step.share / total_share))
+            rate = learning_rate * step.learning_rate_ratio
+            phases[f"tune/{step.name}"] = (phase(step.name, "tune", steps, rate, step.warmup_share, step.decay_share, 0.0, tune_mixture(recipe, step)),)
+    return phases
+
+
+def _midtrain_mixture(recipe: Recipe, mixture: dict[str, float], known: Known) -> dict[str, float]:
+    wanted = recipe.midtrain.mixture
+    if not wanted:
+        return mixture
+    unknown = [name for name in wanted if name not in set(known.shard_source.values())]
+    if unknown:
+        raise RecipeError(f"midtrain.mixture names {unknown[0]}, which is not a source that has documents ({', '.join(sorted(set(known.shard_source.values())))}).")
+    total = sum(wanted.values())
+    rates: dict[str, float] = {}
+    for source, share in wanted.items():
+        inside = {shard: rate for shard, rate in mixture.items() if known.shard_source[shard] == source}
+        rates.update({shard: share / total * rate / sum(inside.values()) for shard, rate in inside.items()})
+    return rates
+
+
+def tune_mixture(recipe: Recipe, step: TuneStep) -> dict[str, float]:
+    """Shards of the tune collection: one per mode, named `STEP.MODE`."""
+    modes = {"thinking": step.thinking_share, "plain": 1 - step.thinking_share}
+    return {f"{step.name}.{mode}": share for mode, share in modes.items() if share > 0}

@@ -1,0 +1,53 @@
+"""What a shape costs on a machine: seconds, bytes and joules of training it. Arithmetic only; rates come from the profile."""
+
+from __future__ import annotations
+
+from hagane.model.config import ExpertsConfig, ModelConfig
+from hagane.model.count import flops_per_token, num_parameters
+from hagane.recipe.types import Machine
+
+# Share of the matrix rate that a compiled training step of a dense model reaches on a CPU: 0.44 at width 256 and 0.63 at 512
+# (two cores, AVX512-bf16; docs/notebook.md "speed of a step"), fitted as a * w / (w + w0).
+_UTILISATION_LIMIT, _HALF_WIDTH, _UTILISATION_CAP = 1.11, 389.0, 0.8
+# Routed experts against a dense feed-forward of the same active size, forward and backward (ibid.).
+_EXPERTS_FACTOR = 0.6
+# A run measures its own step before it freezes a plan, so these constants only rank shapes and size samples.
+
+
+def utilisation(config: ModelConfig) -> float:
+    """Expected share of the machine's matrix rate in a training step, before any step was measured."""
+    share = min(_UTILISATION_CAP, _UTILISATION_LIMIT * config.width / (config.width + _HALF_WIDTH))
+    routed = sum(isinstance(layer.ffn, ExpertsConfig) for layer in config.layers) / config.num_layers
+    return share * (1 - routed * (1 - _EXPERTS_FACTOR))
+
+
+def training_flops_per_token(config: ModelConfig, context: int) -> float:
+    """Forward and backward FLOPs of one token: the backward pass does twice the work of the forward pass."""
+    return 3 * flops_per_token(config, context)
+
+
+def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
+    """Expected training speed from the matrix rate alone."""
+    return machine.matmul_flops * utilisation(config) / training_flops_per_token(config, context)
+
+
+def training_memory(config: ModelConfig, rows: int, context: int, *, compute_bytes: int = 2) -> int:
+    """Peak bytes of training on one device: weights, gradients, masters, moments, and activations of one micro-step.
+
+    Working copy and gradient in the compute precision, float32 gradient buffer, master and two AdamW moments: 4 x 4 bytes.
+    Activations per layer and token: about 10 hidden vectors, the feed-forward's, and a row of attention scores per head,
+    kept for the backward pass; the head keeps one chunk of logits.
+    """
+    parameters = num_parameters(config)
+    tokens = rows * context
+    activations = 0.0
+    for layer in config.layers:
+        hidden = layer.ffn.hidden * (layer.ffn.top_k if isinstance(layer.ffn, ExpertsConfig) else 1)
+        activations += tokens * compute_bytes * (10 * config.width + 4 * hidden + 2 * layer.mixer.num_heads * context)
+    logits = min(tokens, 1024) * config.vocabulary_size * (4 + compute_bytes)
+    return round(parameters * (16 + 2 * compute_bytes) + activations + logits)
+
+
+def joules(seconds: float, machine: Machine) -> float:
+    """Energy by the machine's stated power; `machine.power_source` says where that figure comes from."""
+    return seconds * machine.power_watts

@@ -1,0 +1,73 @@
+"""Shapes a pattern can take: the ladder of sizes that the plan chooses from, and the exact shape a recipe asks for."""
+
+from __future__ import annotations
+
+from hagane.errors import RecipeError
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
+
+# Width -> depth. Below 512 depth is kept at four or more: a carry or a comparison takes a few steps of composition
+# (docs/notebook.md, "depth of small models"); from 512 on the ratio width / depth of 64 that GPT-3 and Llama share.
+LADDER: tuple[tuple[int, int], ...] = (
+    (64, 3), (96, 4), (128, 4), (192, 4), (256, 5), (320, 6), (384, 6), (448, 7), (512, 8), (640, 10), (768, 12), (1024, 16), (1280, 20), (1536, 24),
+    (2048, 32), (2560, 32), (3072, 32), (4096, 32), (5120, 40), (6144, 48), (8192, 64),
+)  # fmt: skip
+
+
+def rounded(value: float, multiple: int) -> int:
+    """`value` rounded to a multiple, at least one of them."""
+    return max(multiple, round(value / multiple) * multiple)
+
+
+def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
+    """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict."""
+    width, num_layers = size.width or width, size.num_layers or num_layers
+    head_dim = pattern.head_dim if size.num_heads or width >= 2 * pattern.head_dim else 32
+    num_heads = size.num_heads or max(1, width // head_dim)
+    num_kv_heads = size.num_kv_heads or max(1, num_heads // pattern.heads_per_kv_head)
+    while size.num_kv_heads is None and num_heads % num_kv_heads:
+        num_kv_heads -= 1
+    if num_heads % num_kv_heads:
+        raise RecipeError(f"model.size.num_kv_heads = {num_kv_heads} does not divide the {num_heads} heads of width {width}. Set num_heads as well.")
+    multiple = 32 if width < 1024 else 128
+    ffn: DenseConfig | ExpertsConfig
+    if pattern.ffn == "dense":
+        ffn = DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))
+    else:
+        ffn = ExpertsConfig(
+            num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple),
+            balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+        )  # fmt: skip
+    mixer = AttentionConfig(
+        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta)
+    )
+    return ModelConfig(
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * num_layers,
+        tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
+    )  # fmt: skip
+
+
+def published(model: ModelSettings, context: int) -> ModelConfig | None:
+    """The shape that the recipe publishes, or None where it leaves width, depth or vocabulary open."""
+    size = model.size
+    if size.width is None or size.num_layers is None or size.vocabulary_size is None:
+        return None
+    return shape(model.pattern, size, width=size.width, num_layers=size.num_layers, vocabulary_size=size.vocabulary_size, context=context)
+
+
+def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_size: int, context: int) -> list[ModelConfig]:
+    """Every rung of the ladder in this pattern; pinned settings hold in all of them, so duplicates are dropped."""
+    found: list[ModelConfig] = []
+    for width, num_layers in LADDER:
+        config = shape(pattern, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)
+        if config not in found:
+            found.append(config)
+    return found
+
+
+def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:
+    """Names a training step in the machine profile: what decides its speed, nothing else."""
+    layer = config.layers[0]
+    ffn = f"f{layer.ffn.hidden}" if isinstance(layer.ffn, DenseConfig) else f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}"
+    heads = f"h{layer.mixer.num_heads}-{layer.mixer.num_kv_heads}x{layer.mixer.head_dim}"
+    return f"w{config.width}l{config.num_layers}{heads}{ffn}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"

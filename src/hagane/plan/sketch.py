@@ -1,0 +1,136 @@
+"""How a time budget is divided before anything is known about the corpus, and how much text that asks for.
+
+The sketch depends only on the recipe and on the machine's profile, so the sample a short run reads is decided before it
+reads anything, and the same run folder always decides the same.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hagane.errors import RecipeError
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.cost import tokens_per_second, training_flops_per_token
+from hagane.plan.law import Law
+from hagane.plan.shapes import candidates
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import Budget, Frozen, Machine
+
+# Seconds that a run spends outside training on two cores, measured on the quickstart (docs/notebook.md, "where the minutes go").
+START_SECONDS = 6.0  # interpreter, torch, profile
+PLAN_SECONDS = 14.0  # compiling and timing the chosen step
+RELEASE_SECONDS = 9.0  # the folder, its reload in transformers, the comparison, the report
+EVALUATE_SECONDS = 4.0  # bits per byte on held-out text
+ITEM_SECONDS = 0.010  # one generated problem, mean of both modes
+CELLS = 72 * 2  # families x languages x modes
+ENCODE_TUNE_TOKENS_PER_SECOND = 4.0e5  # generating and encoding tuning conversations
+PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes into corpus, tokenizer and encode
+FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + EVALUATE_SECONDS + 2 * ITEM_SECONDS * CELLS
+MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
+MINIMUM_STEPS = 100
+
+
+class Sketch(Frozen):
+    """Expected seconds and bytes of a run, before its corpus is read."""
+
+    training_seconds: float
+    tokens: int
+    sample_bytes: int | None
+    tokenizer_bytes: int
+    items_per_cell: int
+
+
+def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | None) -> float | None:
+    """A budget of time, energy or money as seconds on this machine; None for FLOPs and tokens. Raises RecipeError without a price."""
+    if budget.kind == "time":
+        return budget.amount
+    if budget.kind == "energy":
+        return budget.amount / machine.power_watts
+    if budget.kind == "money":
+        if price_per_hour is None:
+            raise RecipeError(f"a budget of {budget} needs the price of this machine: --set execution.price_per_hour=2.5 (US dollars).")
+        return budget.amount / price_per_hour * 3600
+    return None
+
+
+def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
+    """The rung of the ladder with the lowest expected loss after training for `seconds`."""
+    context = recipe.train.context
+
+    def loss(config: ModelConfig) -> float:
+        return law.nats_per_token(body_parameters(config), seconds * tokens_per_second(config, context, machine))
+
+    return min(candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context), key=loss)
+
+
+def body_parameters(config: ModelConfig) -> float:
+    """N of the loss law: parameters without embedding and head. Routed experts count as the geometric mean of active and total
+    (the effective size of a sparse model lies between them; Clark et al. 2022, eq. 6, at the low expert counts of a small run)."""
+    outside = config.vocabulary_size * config.width * (1 if config.tied else 2)
+    return math.sqrt((num_parameters(config) - outside) * (num_active_parameters(config) - outside))
+
+
+def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine) -> Sketch:
+    """Divide the budget. Raises RecipeError, with the smallest useful budget, where nothing could be learned."""
+    budget = Budget.parse(recipe.budget) if recipe.budget else None
+    seconds = budget_seconds(budget, machine, recipe.execution.price_per_hour) if budget else None
+    vocabulary_size = pinned.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
+    law = Law()
+    if seconds is not None:
+        training = training_seconds(seconds)
+        if training < MINIMUM_TRAINING_SECONDS:
+            smallest = smallest_seconds()
+            factor = smallest / seconds
+            assert budget is not None
+            least = Budget(kind=budget.kind, amount=math.ceil(budget.amount * factor * 100) / 100 if budget.kind != "time" else math.ceil(smallest / 5) * 5)
+            raise RecipeError(f"A budget of {budget} is too small to learn anything here. The smallest useful one for this recipe on this machine is {least}.")
+        config = best_shape(recipe, pinned, machine, vocabulary_size, training, law)
+        tokens = round(training * tokens_per_second(config, recipe.train.context, machine))
+    else:
+        tokens = recipe.train.tokens or 0
+        config = best_shape(recipe, pinned, machine, vocabulary_size, 600.0, law)
+        if budget is not None and budget.kind == "tokens":
+            tokens = round(budget.amount)
+        elif budget is not None:
+            tokens = round(budget.amount / training_flops_per_token(config, recipe.train.context))
+        if not tokens:
+            raise RecipeError(f"recipe {recipe.name} says neither a budget nor train.tokens. Give --budget, for example --budget 10min.")
+        minimum = MINIMUM_STEPS * 2048
+        if tokens < minimum:
+            assert budget is not None or recipe.train.tokens
+            raise RecipeError(f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {minimum}tokens).")
+        training = tokens / tokens_per_second(config, recipe.train.context, machine)
+    text_share = 1 - recipe.tune.share
+    sample = _two_digits(max(1_500_000, tokens * text_share * 4.0 * 1.3))
+    return Sketch(
+        training_seconds=training, tokens=tokens, sample_bytes=recipe.corpus.sample_bytes or sample,
+        tokenizer_bytes=recipe.tokenizer.sample_bytes or _two_digits(min(50_000_000, max(1_000_000, training * 20_000))),
+        items_per_cell=recipe.evaluate.items_per_cell or max(2, min(28, round(training / 45))),
+    )  # fmt: skip
+
+
+def training_seconds(seconds: float) -> float:
+    """What a budget leaves for training after start, preparation, planning and the last stages."""
+    return (seconds - FIXED_SECONDS) * PREPARED_SHARE
+
+
+def smallest_seconds() -> float:
+    return MINIMUM_TRAINING_SECONDS / PREPARED_SHARE + FIXED_SECONDS
+
+
+def evaluate_seconds(recipe: Recipe, plan: Sketch) -> float:
+    """Expected seconds of the evaluate stage."""
+    languages, families = len(recipe.tune.languages) or 9, len(recipe.tune.families) or 8
+    return EVALUATE_SECONDS + ITEM_SECONDS * plan.items_per_cell * languages * families * 2
+
+
+def release_seconds() -> float:
+    """Expected seconds of release and report."""
+    return RELEASE_SECONDS
+
+
+def _two_digits(value: float) -> int:
+    """Rounded to two significant digits: a slightly different profile must not ask for a different sample."""
+    magnitude = 10 ** max(0, int(math.log10(value)) - 1)
+    return int(round(value / magnitude) * magnitude)

@@ -1,0 +1,71 @@
+"""The plan stage: gather what the stages before it measured, choose, and write the frozen plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hagane.errors import RecipeError
+from hagane.model.config import ModelConfig
+from hagane.plan.choose import Allowance, Known, choose
+from hagane.plan.facts import PlanFacts
+from hagane.plan.sketch import ENCODE_TUNE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import Machine, StepRate
+
+ENCODE_BYTES_PER_SECOND = 6.0e6  # two cores; docs/notebook.md, "where the minutes go"
+
+
+def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
+    """The facts of the corpus and tokenizer stages as the plan needs them."""
+    shards = corpus["shards"]
+    if not shards:
+        raise RecipeError("the corpus has no documents left to train on; see corpus/facts.json for the drop reasons.")
+    return Known(
+        shard_bytes={name: shard["bytes"] for name, shard in shards.items() if shard["documents"]},
+        shard_source={name: shard["source"] for name, shard in shards.items()},
+        shard_language={name: shard["language"] for name, shard in shards.items()},
+        bytes_per_token={int(size): table for size, table in tokenizer["bytes_per_token"].items()},
+    )
+
+
+def make_plan(
+    recipe: Recipe,
+    pinned: SizeSettings,
+    machine: Machine,
+    known: Known,
+    sketch: Sketch,
+    remaining: Callable[[], float | None],
+    time_step: Callable[[ModelConfig, int], StepRate],
+    spent: dict[str, float],
+) -> PlanFacts:
+    """Choose for what is left of the budget once the step of the chosen shape was timed. `spent`: seconds of the stages before."""
+    encode = sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND + sketch.tokens * recipe.tune.share / ENCODE_TUNE_TOKENS_PER_SECOND
+    other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch), "release": release_seconds()}
+    timed: dict[str, StepRate] = {}
+
+    def time_once(config: ModelConfig, rows: int) -> StepRate:
+        """A step is timed once: choosing again with what is left after timing asks for the same shape."""
+        key = f"{config.model_dump_json()} {rows}"
+        if key not in timed:
+            timed[key] = time_step(config, rows)
+        return timed[key]
+
+    def allowance() -> Allowance:
+        left = remaining()
+        training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
+        return Allowance(training_seconds=training, other_seconds=other)
+
+    first = choose(recipe, pinned, machine, known, sketch, allowance(), time_once)
+    if remaining() is None:
+        return first
+    return choose(recipe, pinned.model_copy(update=exact_size(first.model)), machine, known, sketch, allowance(), time_once)
+
+
+def exact_size(config: ModelConfig) -> dict[str, int]:
+    """The size settings that pin a chosen model."""
+    mixer = config.layers[0].mixer
+    return {
+        "width": config.width, "num_layers": config.num_layers, "num_heads": mixer.num_heads, "num_kv_heads": mixer.num_kv_heads,
+        "ffn_hidden": config.layers[0].ffn.hidden, "vocabulary_size": config.vocabulary_size,
+    }  # fmt: skip

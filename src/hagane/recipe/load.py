@@ -1,0 +1,135 @@
+"""Read a recipe: TOML file or shipped name, `extends`, `--set`, and errors that name the nearest right setting."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hagane.errors import RecipeError
+from hagane.recipe.schema import Recipe
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name -> text of every recipe in the library."""
+    folder = resources.files("hagane.recipe") / "library"
+    return {item.name.removesuffix(".toml"): item.read_text(encoding="utf-8") for item in sorted(folder.iterdir(), key=lambda i: i.name) if item.name.endswith(".toml")}
+
+
+def load_recipe(name_or_file: str, settings: list[str] | None = None) -> tuple[Recipe, str]:
+    """The validated recipe and its text as the user gave it. `settings` are `a.b=value` overrides. Raises RecipeError."""
+    text, origin, where = _read(name_or_file)
+    merged = _with_parents(_parse(text, where), origin, where, ())
+    for setting in settings or ():
+        _assign(merged, setting)
+    return validate(merged, where), text
+
+
+def validate(values: dict[str, Any], where: str) -> Recipe:
+    """Check plain values against the schema; errors become one sentence each. Raises RecipeError."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_sentence(item, where) for item in error.errors())) from None
+
+
+def _read(name_or_file: str) -> tuple[str, Path, str]:
+    path = Path(name_or_file)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise RecipeError(f"recipe {path} does not exist. `hagane recipe list` shows the shipped ones; `hagane recipe new` writes one.")
+        try:
+            return path.read_text(encoding="utf-8"), path.parent, f"recipe {path.name}"
+        except UnicodeDecodeError:
+            raise RecipeError(f"recipe {path} is not a UTF-8 text file.") from None
+        except OSError as error:
+            raise RecipeError(f"recipe {path} cannot be read: {error.strerror}.") from None
+    shipped = shipped_recipes()
+    if name_or_file in shipped:
+        return shipped[name_or_file], Path(), f"recipe {name_or_file}"
+    near = difflib.get_close_matches(name_or_file, shipped, n=1)
+    hint = f" Did you mean {near[0]}?" if near else f" Shipped recipes: {', '.join(shipped)}."
+    raise RecipeError(f"there is no recipe {name_or_file!r}.{hint} A file of your own ends in .toml.")
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is not valid TOML: {error}.") from None
+
+
+def _with_parents(values: dict[str, Any], folder: Path, where: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    parent = values.get("extends")
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise RecipeError(f"{where}: extends must be one recipe name or file.")
+    reference = str(folder / parent) if parent.endswith(".toml") else parent
+    if reference in seen:
+        raise RecipeError(f"{where}: extends goes round in a circle ({' -> '.join((*seen, reference))}).")
+    text, origin, parent_where = _read(reference)
+    base = _with_parents(_parse(text, parent_where), origin, parent_where, (*seen, reference))
+    return _merge(base, values)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        merged[key] = _merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return merged
+
+
+def _assign(values: dict[str, Any], setting: str) -> None:
+    path, sign, text = setting.partition("=")
+    if not sign or not path.strip():
+        raise RecipeError(f"--set {setting} is not of the form section.setting=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # an unquoted string
+    *parents, last = path.strip().split(".")
+    table = values
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {setting}: {parent} is not a section.")
+    table[last] = value
+
+
+def _sentence(item: Any, where: str) -> str:
+    path = _dotted(item["loc"])
+    if item["type"] == "extra_forbidden":
+        names = _names_at(Recipe, item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1, cutoff=0.5)
+        return f"{where}: {path} is not a setting. " + (f"Did you mean {near[0]}?" if near else f"There is: {', '.join(names)}.")
+    if item["type"] == "missing":
+        return f"{where}: {path} is missing."
+    message = item["msg"].removeprefix("Value error, ")
+    prefix = f"{where}: {path} = {item['input']!r}: " if path and not isinstance(item["input"], dict) else f"{where}: {path + ': ' if path else ''}"
+    return f"{prefix}{message[0].lower() + message[1:]}."
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Setting names of the section at `location`."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        current = current.model_fields[part].annotation
+        for argument in getattr(current, "__args__", ()):
+            if isinstance(argument, type) and issubclass(argument, BaseModel):
+                current = argument
+    return [field.alias or name for name, field in current.model_fields.items()] if isinstance(current, type) and issubclass(current, BaseModel) else []

@@ -1,0 +1,257 @@
+"""The recipe: one file that says what to build. What it leaves out, the plan derives.
+
+Every field is a *result* setting (it changes what comes out, so it is part of the key of the stages that read it) or an
+*execution* setting (it changes only how the work is done). `execution(...)` marks the latter.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hagane.errors import RecipeError
+from hagane.recipe.types import Budget, Frozen
+
+
+def execution(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that never changes the result: left out of every stage key."""
+    return Field(default, json_schema_extra={"role": "execution"}, **kwargs)
+
+
+_TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*\Z")
+
+
+class Source(Frozen):
+    """Where text comes from: files, folders or globs, or one of the generators inside hagane."""
+
+    name: str = Field(pattern=r"[a-z0-9_-]+$", description="short name: part of every shard's name")
+    path: tuple[str, ...] = Field(description="files, folders, globs, or embedded:python, embedded:problems")
+    language: str | None = Field(None, description="BCP-47 tag for documents that carry none; else the folder's name is tried")
+    license: str | None = Field(None, description="licence for documents that carry none")
+    share: float | None = Field(None, gt=0, le=1, description="fixed share of the training rows; the rest is divided by UniMax")
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("language")
+    @classmethod
+    def _bcp47(cls, value: str | None) -> str | None:
+        if value is not None and not _TAG.match(value):
+            raise ValueError(f"{value!r} is not a BCP-47 tag such as sv, zh-Hant or smj")
+        return value
+
+
+class CorpusSettings(Frozen):
+    """Which documents are read, kept and held out."""
+
+    sources: tuple[Source, ...] = Field((), description="what to read; --corpus PATH replaces those that are not embedded")
+    min_characters: int = Field(32, ge=1, description="shorter documents are dropped (too_short)")
+    max_characters: int = Field(200_000, ge=1000, description="longer documents are cut at paragraph ends")
+    max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
+    held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
+    held_out_bytes: int = Field(400_000, ge=1, description="at most this much text is held out per language")
+    max_repeats: float = Field(4.0, ge=1, description="UniMax: no language is read more often than this")
+    sample_bytes: int | None = Field(None, description="language-stratified sample; derived from the budget where not given")
+    on_damage: Literal["stop", "keep"] = Field("stop", description="a damaged file stops the run, or is read as far as it goes")
+    workers: int | None = execution(None, description="processes; all cores where not given")
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> CorpusSettings:
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two sources have the same name: {sorted(name for name in names if names.count(name) > 1)[0]}")
+        if sum(source.share or 0 for source in self.sources) > 1 + 1e-9:
+            raise ValueError("the shares of the sources sum to more than 1")
+        return self
+
+
+class TokenizerSettings(Frozen):
+    """Byte-level BPE with the qwen2 pre-tokenizer."""
+
+    candidates: tuple[int, ...] = Field((1024, 2048, 4096, 8192, 16384), description="vocabulary sizes the plan may choose from")
+    sample_bytes: int | None = Field(None, description="mixture-balanced training sample; derived from the budget where not given")
+
+    @field_validator("candidates")
+    @classmethod
+    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 300:
+            raise ValueError("every candidate must be at least 300: 256 bytes, the special tokens and some merges")
+        return tuple(sorted(set(value)))
+
+
+class PatternSettings(Frozen):
+    """Mechanisms and their ratios: invariant under scaling."""
+
+    ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
+    qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
+    head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
+    heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
+    ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
+    num_experts: int = Field(8, ge=2)
+    top_k: int = Field(2, ge=1)
+    expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
+    balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
+    aux_coefficient: float = Field(1e-2, ge=0)
+    z_coefficient: float = Field(1e-3, ge=0)
+    tied: bool = Field(False, description="input embedding and output head share one matrix")
+    rope_theta: float = Field(10_000.0, gt=0)
+    norm_epsilon: float = Field(1e-6, gt=0)
+    init_std: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _top_k(self) -> PatternSettings:
+        if self.ffn == "experts" and self.top_k > self.num_experts:
+            raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        return self
+
+
+class SizeSettings(Frozen):
+    """A published or chosen size. Yields to a budget unless set with --set; what is left out is derived."""
+
+    width: int | None = Field(None, ge=16)
+    num_layers: int | None = Field(None, ge=1)
+    num_heads: int | None = Field(None, ge=1)
+    num_kv_heads: int | None = Field(None, ge=1)
+    ffn_hidden: int | None = Field(None, ge=8, description="hidden width of the feed-forward, or of one expert")
+    vocabulary_size: int | None = Field(None, ge=300)
+
+
+class ModelSettings(Frozen):
+    pattern: PatternSettings = PatternSettings()
+    size: SizeSettings = SizeSettings()
+
+
+class TrainSettings(Frozen):
+    """What holds for every training stage; the plan derives what is None."""
+
+    context: int = Field(256, ge=16, description="tokens a row holds")
+    rows: int | None = Field(None, ge=1, description="rows of one micro-step")
+    accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate of pretraining")
+    warmup_share: float = Field(0.03, ge=0, lt=0.5)
+    decay_share: float = Field(0.4, ge=0, le=1)
+    handover_share: float = Field(0.3, ge=0, le=1, description="share of the peak learning rate at the end of a stage that another one follows")
+    weight_decay: float = Field(0.1, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0)
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
+    tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
+
+
+class MidtrainSettings(Frozen):
+    """A second stretch of pretraining with another mixture. Off while its share is 0."""
+
+    share: float = Field(0.0, ge=0, lt=1, description="of the training time")
+    learning_rate_ratio: float = Field(0.5, gt=0, description="peak over pretraining's peak")
+    mixture: dict[str, float] = Field(default_factory=dict, description="source name -> share; as in pretraining where empty")
+
+
+class TuneStep(Frozen):
+    """One step of the graph of tuning: reads the weights of `from`, writes its own folder."""
+
+    name: str = Field(pattern=r"[a-z0-9_-]+$")
+    kind: Literal["supervised"] = "supervised"
+    from_: tuple[str, ...] = Field(("midtrain",), alias="from", description="`midtrain` (or pretrain where that is off), or an earlier step")
+    share: float = Field(1.0, gt=0, le=1, description="of the tuning time")
+    thinking_share: float = Field(0.5, ge=0, le=1, description="share of conversations with a worked thinking part")
+    learning_rate_ratio: float = Field(1.0, gt=0, description="peak over pretraining's peak")
+    warmup_share: float = Field(0.02, ge=0, lt=0.5)
+    decay_share: float = Field(0.6, ge=0, le=1)
+
+
+class TuneSettings(Frozen):
+    share: float = Field(0.25, ge=0, lt=1, description="of the training time")
+    steps: tuple[TuneStep, ...] = (TuneStep(name="supervised"),)
+    languages: tuple[str, ...] = Field((), description="languages of the generated problems; all nine where empty")
+    families: tuple[str, ...] = Field((), description="families of the generated problems; all where empty")
+
+    @model_validator(mode="after")
+    def _graph(self) -> TuneSettings:
+        known = {"midtrain"}
+        for step in self.steps:
+            for parent in step.from_:
+                if parent not in known:
+                    raise ValueError(f"step {step.name} starts from {parent}, which is not an earlier step (known here: {', '.join(sorted(known))})")
+            if len(step.from_) != 1:
+                raise ValueError(f"step {step.name}: a supervised step starts from exactly one")
+            known.add(step.name)
+        return self
+
+
+class EvaluateSettings(Frozen):
+    items_per_cell: int | None = Field(None, ge=1, description="problems per family, language and mode; derived from the budget where not given")
+    max_new_tokens: int = Field(256, ge=1)
+    max_bytes: int = Field(50_000, ge=1000, description="held-out text scored per language and source")
+    parallel_sentences: int = Field(200, ge=1)
+
+
+class ReleaseSettings(Frozen):
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    license: str = Field("Apache-2.0", description="licence you give the weights")
+    author: str = ""
+    country: str = ""
+
+
+class ExecutionSettings(Frozen):
+    """How the work is done. Nothing here changes a key."""
+
+    device: Literal["auto", "cpu", "cuda"] = execution("auto")
+    threads: int | None = execution(None, ge=1, description="CPU threads; all cores where not given")
+    compile: bool = execution(True, description="compile each block in place")
+    steer: bool = execution(True, description="correct the number of steps so that the run ends on time")
+    checkpoint_seconds: float = execution(60.0, gt=0)
+    keep_checkpoints: int = execution(2, ge=1)
+    log_every: int = execution(10, ge=1)
+    tensorboard: bool = execution(True)
+    price_per_hour: float | None = execution(None, gt=0, description="US dollars an hour of this machine costs; a budget of money needs it")
+
+
+class Recipe(Frozen):
+    """The whole recipe."""
+
+    name: str = Field(pattern=r"[a-z0-9_.-]+$")
+    description: str = ""
+    extends: str | None = Field(None, description="a shipped recipe's name or a file whose settings this one starts from")
+    budget: str | None = Field(None, description="time, energy, FLOPs, tokens or money: 10min, 2kWh, 1e17FLOP, 5Mtokens, 2USD")
+    seed: int = Field(0, ge=0)
+    corpus: CorpusSettings = CorpusSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    midtrain: MidtrainSettings = MidtrainSettings()
+    tune: TuneSettings = TuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                Budget.parse(value)
+            except RecipeError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return value
+
+    @model_validator(mode="after")
+    def _contradictions(self) -> Recipe:
+        if self.budget is not None and self.train.tokens is not None and Budget.parse(self.budget).kind == "tokens":
+            raise ValueError("budget and train.tokens both say how many tokens; give one of them")
+        if self.midtrain.share + self.tune.share >= 1:
+            raise ValueError("midtrain.share and tune.share leave nothing for pretraining; together they must be below 1")
+        size, pattern = self.model.size, self.model.pattern
+        if size.num_heads and size.num_kv_heads and size.num_heads % size.num_kv_heads:
+            raise ValueError(f"model.size.num_heads = {size.num_heads} is not a multiple of model.size.num_kv_heads = {size.num_kv_heads}")
+        if size.vocabulary_size and size.vocabulary_size > max(self.tokenizer.candidates) and self.corpus.sources:
+            raise ValueError(
+                f"model.size.vocabulary_size = {size.vocabulary_size} is larger than every tokenizer.candidates ({max(self.tokenizer.candidates)}); add it there"
+            )
+        if pattern.balance == "bias" and pattern.ffn == "dense":
+            raise ValueError("model.pattern.balance = 'bias' balances experts, but model.pattern.ffn = 'dense' has none")
+        return self

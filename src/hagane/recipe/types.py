@@ -1,0 +1,135 @@
+"""Types that the plan and the training loop share. No torch here: `hagane plan` must answer in a second."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hagane.errors import RecipeError
+
+
+class Frozen(BaseModel):
+    """A value: immutable, refuses unknown fields, serialises to JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+BudgetKind = Literal["time", "energy", "flops", "tokens", "money"]
+
+_UNITS: dict[str, tuple[BudgetKind, float]] = {
+    "s": ("time", 1), "sec": ("time", 1), "min": ("time", 60), "m": ("time", 60), "h": ("time", 3600), "d": ("time", 86400),
+    "wh": ("energy", 3600), "kwh": ("energy", 3.6e6), "mwh": ("energy", 3.6e9), "j": ("energy", 1),
+    "flop": ("flops", 1), "flops": ("flops", 1),
+    "tok": ("tokens", 1), "token": ("tokens", 1), "tokens": ("tokens", 1),
+    "usd": ("money", 1),
+}  # fmt: skip
+_PREFIXES = {"k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+_PART = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)")
+
+
+class Budget(Frozen):
+    """The one dial: what may be spent. Amounts are seconds, joules, FLOPs, tokens or US dollars."""
+
+    kind: BudgetKind
+    amount: float = Field(gt=0)
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read `10min`, `1h30min`, `2kWh`, `1e20FLOP`, `5Mtokens` or `40USD`. Raises RecipeError."""
+        total, kind, end = 0.0, None, 0
+        while end < len(text.rstrip()):
+            match = _PART.match(text, end)
+            if match is None:
+                raise RecipeError(f"budget {text!r} is not understood. Write for example 10min, 8h, 2kWh, 1e20FLOP, 5Mtokens or 40USD.")
+            part_kind, factor = _unit(match[2], text)
+            if kind not in (None, part_kind):
+                raise RecipeError(f"budget {text!r} mixes {kind} and {part_kind}. Give one of them.")
+            kind, end, total = part_kind, match.end(), total + float(match[1]) * factor
+        if kind is None or total <= 0:
+            raise RecipeError(f"budget {text!r} must be a positive amount with a unit, for example 10min.")
+        return cls(kind=kind, amount=total)
+
+    def __str__(self) -> str:
+        if self.kind == "time":
+            return duration(self.amount)
+        unit = {"energy": "J", "flops": "FLOP", "tokens": "tokens", "money": "USD"}[self.kind]
+        if self.kind == "energy" and self.amount >= 3600:
+            return f"{self.amount / 3.6e6:g}kWh"
+        return f"{self.amount:g}{unit}"
+
+
+def _unit(unit: str, text: str) -> tuple[BudgetKind, float]:
+    if unit.lower() in _UNITS:
+        return _UNITS[unit.lower()]
+    if unit[0] in _PREFIXES and unit[1:].lower() in _UNITS and _UNITS[unit[1:].lower()][0] in ("tokens", "flops"):
+        kind, factor = _UNITS[unit[1:].lower()]
+        return kind, factor * _PREFIXES[unit[0]]
+    raise RecipeError(f"budget {text!r}: {unit} is not a unit of time, energy, FLOPs, tokens or money. Write for example 10min, 2kWh, 1e20FLOP or 40USD.")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: `45s`, `1min 40s`, `2h 5min`, `3d 4h`."""
+    seconds = round(seconds)
+    units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
+    parts = []
+    for name, size in units:
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count}{name}")
+    return " ".join(parts[:2]) or "0s"
+
+
+class StepRate(Frozen):
+    """What a real training step of one shape was measured to do on a machine."""
+
+    tokens_per_second: float
+    step_seconds: float
+    compile_seconds: float
+    peak_memory_bytes: int = 0
+
+
+class Machine(Frozen):
+    """The profile of a machine: measured, or read from the table. Rates are FLOP/s, bytes/s, watts."""
+
+    name: str
+    device: Literal["cpu", "cuda"]
+    num_cores: int
+    memory_bytes: int
+    matmul_flops: float = Field(description="best measured bf16 matrix-multiply rate, FLOP/s")
+    bandwidth: float = Field(description="measured copy bandwidth, bytes read + written per second")
+    power_watts: float = Field(description="what the machine draws under load")
+    power_source: str = Field(description="where power_watts comes from: a counter, or a stated model")
+    steps: dict[str, StepRate] = Field(default_factory=dict, description="measured training steps by shape key")
+
+
+class Phase(Frozen):
+    """A stretch of a training stage with its own objective, context, mixture, schedule and set of trained weights.
+
+    One optimizer step reads `accumulation` micro-steps of `rows` rows of `context` tokens. The learning rate follows
+    warm-up–stable–decay: linear warm-up over `warmup_steps`, constant, then linear decay over the last `decay_share`
+    of the phase's *progress* down to `final_share` of the peak. Steering may change how many steps the progress takes.
+    """
+
+    name: str
+    collection: str = Field(description="folder under encode/: `text` (packed stream) or `tune` (whole conversations)")
+    objective: Literal["next_token"] = "next_token"
+    context: int
+    rows: int
+    accumulation: int = 1
+    num_steps: int
+    mixture: dict[str, float] = Field(description="shard name -> share of the rows read; sums to 1")
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_share: float = 0.2
+    final_share: float = 0.0
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    clip: float = 1.0
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.rows * self.context * self.accumulation

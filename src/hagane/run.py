@@ -1,0 +1,280 @@
+"""The order of the stages, their keys, and the walk that skips what has not changed.
+
+A stage is `(run, folder) -> facts`. Its key is the hash of its result settings, its code version and the digests of what
+it reads; it is done when `facts.json`, written last, carries that key. Timings are never part of a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from hagane.errors import HaganeError, RunError
+from hagane.folder import FORMAT, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.recipe.load import validate
+from hagane.recipe.schema import Recipe
+from hagane.recipe.types import Frozen, Machine, duration
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run. `sections` are the recipe's tables it depends on, `reads` the stages whose results it reads."""
+
+    name: str
+    function: str
+    sections: tuple[str, ...]
+    reads: tuple[str, ...]
+    version: int = 1
+    in_place: bool = False  # training stages: the folder holds checkpoints and is resumed, not rewritten
+    skip: frozenset[str] = frozenset()  # files that do not count for the digest: logs and timings
+
+    def load(self) -> Callable[[Run, Path], Frozen]:
+        module, _, name = self.function.partition(":")
+        function: Callable[[Run, Path], Frozen] = getattr(importlib.import_module(module), name)
+        return function
+
+
+_LOGS = frozenset({"facts.json", "key.json", "deadline.json", "metrics.jsonl", "events.jsonl", "checkpoints", "tensorboard", "dropped.jsonl"})
+
+STAGES: tuple[Stage, ...] = (
+    Stage("corpus", "hagane.corpus.stage:run_stage", ("corpus", "seed"), ()),
+    Stage("tokenizer", "hagane.tokenizer.stage:run_stage", ("tokenizer", "corpus.max_repeats", "seed"), ("corpus",)),
+    Stage("plan", "hagane.measure.stage:run_stage", ("budget", "model", "train", "midtrain", "tune", "evaluate", "corpus.max_repeats", "seed"), ("corpus", "tokenizer")),
+    Stage("encode", "hagane.data.stage:run_stage", ("tune", "train.context", "seed"), ("corpus", "tokenizer", "plan")),
+    Stage("pretrain", "hagane.train.stage:run_pretrain", ("train", "seed"), ("plan", "encode"), in_place=True, skip=_LOGS),
+    Stage("midtrain", "hagane.train.stage:run_midtrain", ("train", "midtrain", "seed"), ("plan", "encode", "pretrain"), in_place=True, skip=_LOGS),
+    Stage("tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
+    Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "tune")),
+    Stage("release", "hagane.release.stage:run_stage", ("release", "name", "description"), ("encode", "plan", "pretrain", "midtrain", "tune", "evaluate")),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def result_settings(value: Any) -> Any:
+    """A settings value as plain data without its execution fields."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {name: result_settings(getattr(value, name)) for name, field in fields.items() if (_extra(field) or {}).get("role") != "execution"}
+    if isinstance(value, tuple | list):
+        return [result_settings(item) for item in value]
+    if isinstance(value, dict):
+        return {name: result_settings(item) for name, item in value.items()}
+    return value
+
+
+def _extra(field: Any) -> dict[str, Any] | None:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else None
+
+
+def stage_key(run: Run, stage: Stage, extra: dict[str, Any]) -> str:
+    """Hash of the stage's result settings, its code version and the digests of what it reads."""
+    settings = {}
+    for section in stage.sections:
+        value: Any = run.recipe
+        for part in section.split("."):
+            value = getattr(value, part)
+        settings[section] = result_settings(value)
+    digests = {}
+    for name in stage.reads:
+        record = run.record(name)
+        if record is None:
+            raise RunError(f"{run.folder}: stage {stage.name} reads {name}, which is not done yet. `hagane resume {run.folder}` does both.")
+        digests[name] = record["digest"]
+    payload = {"stage": stage.name, "version": stage.version, "settings": settings, "reads": digests, "pinned": run.environment.pinned, **extra}
+    return hashlib.blake2b(json.dumps(payload, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tuple[str, ...], *, started: float, say: Callable[[str], None]) -> Run:
+    """Make a run folder, or open it with a changed recipe. The machine's profile is frozen with the folder's first recipe."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, folder) from None
+    if (folder / "environment.json").exists():
+        machine = open_environment(folder).machine
+    elif any(item.name not in ("lock",) for item in folder.iterdir()):
+        raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
+    environment = Environment(
+        format=FORMAT, hagane=importlib.metadata.version("hagane"), versions=_versions(), machine=machine, commit=_commit(), seed=recipe.seed,
+        settings=recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), pinned=pinned,
+    )  # fmt: skip
+    run = Run(folder, recipe, environment, started=started, say=say)
+    with lock(folder):  # a second `hagane run` must change nothing of a running one
+        write_atomic(folder / "recipe.toml", text)
+        write_atomic(folder / "environment.json", environment.model_dump_json(indent=1))
+    return run
+
+
+def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
+    """Open an existing run folder with its own settings."""
+    environment = open_environment(folder)
+    recipe = validate(environment.settings, f"{folder}/environment.json")
+    return Run(folder, recipe, environment, started=started, say=say)
+
+
+def walk(run: Run, *, until: str | None = None, only: str | None = None, report: bool = True) -> None:
+    """Do every stage whose key changed, in order, up to `until` (or just `only`). The caller holds the run (`with run:`)."""
+    if until is not None and until not in BY_NAME:
+        raise RunError(f"there is no stage {until!r}. Stages: {', '.join(BY_NAME)}.")
+    check_recipe(run)
+    if only is None and _plan_is_remade(run):
+        run.clock.restart()
+    for stage in STAGES:
+        if only is not None and stage.name != only:
+            continue
+        _do(run, stage)
+        if stage.name == until:
+            break
+    if report:
+        write_report(run)
+
+
+def check_recipe(run: Run) -> None:
+    """Refuse what cannot work before anything is spent: a budget that is too small, a model that no host can hold."""
+    from hagane.hosts import host_for
+    from hagane.plan.shapes import shape
+
+    if not run.recipe.corpus.sources:
+        raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
+    _ = run.sketch  # refuses a budget that is too small
+    host_for(shape(run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=run.recipe.train.context))
+
+
+def _plan_is_remade(run: Run) -> bool:
+    """Whether an earlier plan is about to be replaced: then a new account of the budget begins, and cached stages cost nothing."""
+    if run.record("plan") is None:
+        return False
+    for name in ("corpus", "tokenizer", "plan"):
+        record = run.record(name)
+        if record is None or record["key"] != stage_key(run, BY_NAME[name], derived(run, name)):
+            return True
+    return False
+
+
+def derived(run: Run, stage: str) -> dict[str, Any]:
+    """Derived settings that belong to a stage's key: the sizes of the samples, and the identity of the text that is read."""
+    if stage == "corpus":
+        from hagane.corpus.stage import inputs_digest
+
+        return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)}
+    if stage == "tokenizer":
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes}
+    return {}
+
+
+def _do(run: Run, stage: Stage) -> None:
+    start = time.monotonic()
+    key = stage_key(run, stage, derived(run, stage.name))
+    record = run.record(stage.name)
+    if record is not None and record["key"] == key:
+        run.say(f"{stage.name:<10} unchanged")
+        return
+    if stage.in_place:
+        started = run.path(stage.name) / "key.json"
+        if record is not None or (started.exists() and read_json(started)["key"] != key):
+            run.supersede(stage.name)
+        folder = run.path(stage.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(started, json.dumps({"key": key}))
+            _finish(run, stage, folder, key, stage.load()(run, folder), start)
+        except OSError as error:
+            raise disk_error(error, folder) from error
+    else:
+        run.supersede(stage.name)
+        with run.writing(stage.name) as folder:
+            _finish(run, stage, folder, key, stage.load()(run, folder), start)
+
+
+def _finish(run: Run, stage: Stage, folder: Path, key: str, facts: Frozen, start: float) -> None:
+    seconds = time.monotonic() - start
+    record = {
+        "stage": stage.name, "key": key, "digest": folder_digest(folder, stage.skip | {"facts.json"}), "seconds": round(seconds, 3),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "facts": facts.model_dump(mode="json"),
+    }  # fmt: skip
+    write_atomic(folder / "facts.json", json.dumps(record, indent=1, ensure_ascii=False))
+    run.say(f"{stage.name:<10} {headline(stage.name, record['facts'])} ({duration(seconds) if seconds >= 1 else '<1s'})")
+
+
+def headline(stage: str, facts: dict[str, Any]) -> str:
+    """One line for people about what a stage did."""
+    match stage:
+        case "corpus":
+            dropped = sum(reason["documents"] for reason in facts["dropped"].values())
+            return f"{facts['documents_kept']:,} documents, {facts['bytes_kept'] / 1e6:.1f} MB kept; {dropped:,} dropped"
+        case "tokenizer":
+            return f"{max(map(int, facts['bytes_per_token'])):,} tokens trained on {facts['sample_bytes'] / 1e6:.1f} MB"
+        case "plan":
+            model = facts["model"]
+            return (
+                f"{facts['num_parameters'] / 1e6:.2f}M parameters ({facts['num_active_parameters'] / 1e6:.2f}M active), width {model['width']}, {len(model['layers'])} layers, "
+                f"vocabulary {facts['vocabulary_size']:,}, {facts['tokens'] / 1e6:.2f}M tokens; expect {facts['predicted']['bits_per_byte']:.2f} "
+                f"({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
+            )
+        case "encode":
+            return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())
+        case "pretrain" | "midtrain":
+            return f"{facts['steps']:,} steps, {facts['tokens'] / 1e6:.2f}M tokens, loss {facts['final_loss']:.3f}" if facts["steps"] else "off"
+        case "tune":
+            return "; ".join(f"{name}: {step['steps']:,} steps, loss {step['final_loss']:.3f}" for name, step in facts["steps"].items()) or "off"
+        case "evaluate":
+            values = [row["value"] for row in facts["bits_per_byte"].values()]
+            modes = {mode: _mean([row["correct"] / row["total"] for row in facts["accuracy"] if row["mode"] == mode and row["total"]]) for mode in ("thinking", "plain")}
+            accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
+            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
+        case "release":
+            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}"
+    return ""
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def write_report(run: Run) -> Path | None:
+    """Render report.html. A report that cannot be made is said, not fatal: every fact it shows is in the folder."""
+    from hagane.report import build_report
+
+    try:
+        return build_report(run.folder)
+    except HaganeError as error:
+        run.say(f"report: {error}")
+    except Exception:
+        run.say(f"report: could not be made; everything it shows is in {run.folder}. `hagane report {run.folder} --debug` shows why.")
+        if os.environ.get("HAGANE_DEBUG"):
+            traceback.print_exc(file=sys.stderr)
+    return None
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
+    found = {"python": sys.version.split()[0]}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of a source checkout that hagane runs from, or None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

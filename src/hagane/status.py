@@ -1,0 +1,173 @@
+"""Answers that need no training: the state of a run, a plan before anything is read, a recipe resolved or checked."""
+
+from __future__ import annotations
+
+import glob
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from hagane.errors import RecipeError
+from hagane.folder import open_environment, pinned_only, read_json
+from hagane.measure.machine import profile
+from hagane.model.count import num_active_parameters, num_parameters, parts
+from hagane.plan.cost import joules, tokens_per_second, training_memory
+from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law, expected_bits_per_byte
+from hagane.plan.shapes import published
+from hagane.plan.sketch import best_shape, body_parameters, sketch
+from hagane.recipe.load import load_recipe, validate
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import duration
+from hagane.run import STAGES, headline, open_run
+
+
+def status_of(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """Lines for people and facts for scripts about a run folder."""
+    opened = open_run(folder)
+    lines = [f"{folder}: recipe {opened.recipe.name}, budget {opened.recipe.budget or 'none'}"]
+    states: dict[str, str] = {}
+    for stage in STAGES:
+        record = opened.record(stage.name)
+        if record is not None:
+            states[stage.name] = "done"
+            lines.append(f"  {stage.name:<10} done in {duration(record['seconds'])}: {headline(stage.name, record['facts'])}")
+        elif metrics := _last_metrics(opened.path(stage.name)):
+            states[stage.name] = "started"
+            lines.append(f"  {stage.name:<10} step {metrics['step']:,}, loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s")
+        else:
+            states[stage.name] = "pending"
+            lines.append(f"  {stage.name:<10} pending")
+    clock = read_json(folder / "clock.json") if (folder / "clock.json").exists() else {"seconds": 0.0, "attempts": 0}
+    lines.append(f"  active {duration(clock['seconds'])} in {clock['attempts']} attempts")
+    if any(state != "done" for state in states.values()):
+        lines.append(f"  go on with: hagane resume {folder}")
+    return lines, {"run": str(folder), "stages": states, "seconds": clock["seconds"], "attempts": clock["attempts"]}
+
+
+def _last_metrics(folder: Path) -> dict[str, Any] | None:
+    """The newest complete line of a training stage's metrics, its steps included."""
+    found = sorted([*folder.glob("metrics.jsonl"), *folder.glob("*/metrics.jsonl")], key=lambda path: path.stat().st_mtime)
+    for line in reversed(found[-1].read_text(encoding="utf-8").splitlines() if found else []):
+        try:
+            values: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line being written now
+        return values
+    return None
+
+
+def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
+    """What a budget would buy: numbers before the corpus is read, from the kept profile and the published law."""
+    size = pinned_only(recipe, pinned)
+    exact = published(recipe.model, recipe.train.context)
+    if recipe.budget is None and recipe.train.tokens is None and exact is not None:
+        return _count(recipe)
+    machine = profile(recipe.execution.device, recipe.execution.threads)
+    plan = sketch(recipe, size, machine)
+    vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
+    law = Law()
+    config = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
+    value, low, high = expected_bits_per_byte(law, body_parameters(config), plan.tokens, REFERENCE_BYTES_PER_TOKEN)
+    rows = max(1, 4096 // recipe.train.context)
+    facts = {
+        "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
+        "vocabulary_size": vocabulary, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config),
+        "tokens": plan.tokens, "training_seconds": round(plan.training_seconds, 1), "sample_bytes": plan.sample_bytes,
+        "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": training_memory(config, rows, recipe.train.context),
+        "joules": round(joules(plan.training_seconds, machine)),
+    }  # fmt: skip
+    lines = [
+        f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
+        f"  model      width {config.width}, {config.num_layers} layers, {num_parameters(config) / 1e6:.2f}M parameters ({num_active_parameters(config) / 1e6:.2f}M active), "
+        f"vocabulary about {vocabulary:,}",
+        f"  training   {plan.tokens / 1e6:.2f}M tokens in {duration(plan.training_seconds)} at about {tokens_per_second(config, recipe.train.context, machine):,.0f} tokens/s",
+        f"  text       a sample of {(plan.sample_bytes or 0) / 1e6:.1f} MB",
+        f"  loss       {value:.2f} bits per byte ({low:.2f}-{high:.2f}); {law.source}",
+        f"  memory     {facts['memory_bytes'] / 2**20:,.0f} MiB; energy {facts['joules'] / 3600:.1f} Wh ({machine.power_source})",
+        "The run times a real step of its shape before it freezes its plan; these are estimates.",
+    ]
+    return lines, facts
+
+
+def _count(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
+    config = published(recipe.model, recipe.train.context)
+    assert config is not None
+    counted = parts(config)
+    lines = [f"{recipe.name}: {num_parameters(config):,} parameters, {num_active_parameters(config):,} active"]
+    lines += [f"  {name:<10} {count:,}" for name, count in counted.items() if count]
+    return lines, {"recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted}
+
+
+def show_recipe(name: str, budget: str | None, settings: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Every setting with its value; for a run folder also what the plan derived, each value with its reason."""
+    folder = Path(name)
+    reasons: dict[str, str] = {}
+    if (folder / "environment.json").exists():
+        environment = open_environment(folder)
+        recipe = validate(environment.settings, str(folder))
+        if (folder / "plan" / "facts.json").exists():
+            reasons = read_json(folder / "plan" / "facts.json")["facts"]["reasons"]
+    else:
+        recipe, _ = load_recipe(name, settings)
+        if budget:
+            recipe = validate({**recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), "name": recipe.name, "budget": budget}, name)
+        reasons = _preview_reasons(recipe, tuple(setting.partition("=")[0] for setting in settings))
+    lines = _flat(recipe)
+    lines += ["", "derived:", *(f"  {key}: {value}" for key, value in reasons.items())] if reasons else []
+    return lines, {"recipe": recipe.model_dump(mode="json", by_alias=True), "derived": reasons}
+
+
+def _preview_reasons(recipe: Recipe, pinned: tuple[str, ...]) -> dict[str, str]:
+    try:
+        _, facts = preview(recipe, pinned)
+    except RecipeError as error:
+        return {"plan": str(error)}
+    if "tokens" not in facts:
+        return {"model": f"{facts['num_parameters']:,} parameters, {facts['num_active_parameters']:,} active: the size that the recipe gives"}
+    return {
+        "model": f"width {facts['width']}, {facts['num_layers']} layers: lowest expected loss of the ladder in {duration(facts['training_seconds'])} of training",
+        "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured",
+        "tokens": f"{facts['tokens']:,}: training time x the speed expected from the measured matrix rate",
+        "corpus.sample_bytes": f"{facts['sample_bytes']:,}: text for these tokens with a margin of 30 %",
+    }
+
+
+def _flat(value: BaseModel, prefix: str = "") -> list[str]:
+    lines = []
+    for name, field in type(value).model_fields.items():
+        item, path = getattr(value, name), f"{prefix}{field.alias or name}"
+        if isinstance(item, BaseModel):
+            lines += _flat(item, f"{path}.")
+        elif isinstance(item, tuple) and item and isinstance(item[0], BaseModel):
+            for index, entry in enumerate(item):
+                lines += _flat(entry, f"{path}[{index}].")
+        else:
+            lines.append(f"{path} = {item!r}" + (f"   # {field.description}" if field.description else ""))
+    return lines
+
+
+def check_recipe_file(file: str, settings: list[str]) -> list[str]:
+    """Notes on a recipe that loads; raises RecipeError for one that cannot work."""
+    recipe, _ = load_recipe(file, settings)
+    notes = [f"{file}: {recipe.name}: every setting is known and none contradict"]
+    for source in recipe.corpus.sources:
+        for path in source.path:
+            if not path.startswith("embedded:") and not glob.glob(path, recursive=True):  # noqa: PTH207 - patterns may be absolute
+                raise RecipeError(f"corpus source {source.name}: {path} matches no file. Correct the path, or give the text with --corpus.")
+    if not recipe.corpus.sources:
+        notes.append("it names no corpus: give --corpus PATH when you run it")
+    if recipe.budget is None and recipe.train.tokens is None:
+        notes.append("it names no budget: give --budget when you run it")
+    _check_host(recipe)
+    return notes
+
+
+def _check_host(recipe: Recipe) -> None:
+    from hagane.hosts import host_for
+    from hagane.plan.shapes import shape
+
+    host_for(shape(recipe.model.pattern, SizeSettings(), width=256, num_layers=4, vocabulary_size=4096, context=recipe.train.context))
+
+

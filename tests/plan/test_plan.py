@@ -1,0 +1,127 @@
+"""The plan is arithmetic that can be checked by hand, and refuses what cannot be."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hagane.errors import RecipeError
+from hagane.model.count import num_parameters
+from hagane.plan.choose import Known
+from hagane.plan.cost import tokens_per_second, training_flops_per_token
+from hagane.plan.law import Law, expected_bits_per_byte
+from hagane.plan.shapes import candidates, published, shape
+from hagane.plan.sketch import sketch
+from hagane.plan.stage import make_plan
+from hagane.recipe.load import load_recipe, validate
+from hagane.recipe.schema import SizeSettings
+from hagane.recipe.types import Machine, StepRate
+
+MACHINE = Machine(
+    name="test", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=400e9, bandwidth=20e9, power_watts=31.0, power_source="stated in a test"
+)
+KNOWN = Known(
+    shard_bytes={"corpus.sv": 40_000_000, "corpus.smj": 300_000, "problems.ja": 5_000_000},
+    shard_source={"corpus.sv": "corpus", "corpus.smj": "corpus", "problems.ja": "problems"},
+    shard_language={"corpus.sv": "sv", "corpus.smj": "smj", "problems.ja": "ja"},
+    bytes_per_token={size: {"sv": 2.0 + size / 4096, "smj": 1.8 + size / 4096, "ja": 2.2 + size / 4096} for size in (1024, 2048, 4096, 8192)},
+)
+
+
+def recipe_with(**changes):
+    recipe, _ = load_recipe("nordic")
+    return validate({**recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), "name": "nordic", **changes}, "test")
+
+
+def plan_of(recipe, seconds, size=None, step_seconds=0.1):
+    size = size or SizeSettings()
+    left = seconds - 15.0
+
+    def time_step(config, rows):
+        return StepRate(tokens_per_second=rows * recipe.train.context / step_seconds, step_seconds=step_seconds, compile_seconds=5.0)
+
+    return make_plan(recipe, size, MACHINE, KNOWN, sketch(recipe, size, MACHINE), lambda: left, time_step, {"corpus": 4.0, "tokenizer": 3.0})
+
+
+@pytest.mark.parametrize("budget", ["3min", "10min", "20min", "2h"])
+def test_the_planned_seconds_add_up_to_the_budget(budget):
+    recipe = recipe_with(budget=budget)
+    seconds = {"3min": 180, "10min": 600, "20min": 1200, "2h": 7200}[budget]
+    plan = plan_of(recipe, seconds)
+    left = seconds - 15.0 + 7.0  # the stages before the plan are counted as spent, not as left
+    assert plan.predicted.seconds == pytest.approx(left, rel=0.02)
+    assert sum(stage.tokens for stage in plan.stages.values()) == pytest.approx(plan.tokens, rel=0.01)
+    for stage, phases in plan.phases.items():
+        assert sum(phase.num_steps for phase in phases) == plan.stages[stage].steps
+        assert all(sum(phase.mixture.values()) == pytest.approx(1) for phase in phases)
+    assert {"vocabulary", "model", "batch", "learning_rate", "steps", "mixture"} <= set(plan.reasons)
+
+
+def test_small_languages_are_not_repeated_beyond_the_cap():
+    plan = plan_of(recipe_with(budget="20min"), 1200)
+    assert plan.repeats["corpus.smj"] <= 4.0 + 1e-6
+    assert plan.mixture["problems.ja"] == pytest.approx(0.15)
+
+
+def test_a_set_size_always_wins():
+    plan = plan_of(recipe_with(budget="10min"), 600, SizeSettings(width=96, num_layers=3, vocabulary_size=1024))
+    assert (plan.model.width, plan.model.num_layers, plan.vocabulary_size) == (96, 3, 1024)
+    with pytest.raises(RecipeError, match="vocabulary_size = 5000 is not one of the trained"):
+        plan_of(recipe_with(budget="10min"), 600, SizeSettings(vocabulary_size=5000))
+
+
+def test_a_larger_budget_never_buys_a_smaller_model():
+    sizes = [num_parameters(plan_of(recipe_with(budget=f"{minutes}min"), minutes * 60).model) for minutes in (3, 10, 30, 120, 600)]
+    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
+
+
+def test_a_budget_that_is_too_small_names_the_smallest_useful_one():
+    with pytest.raises(RecipeError, match=r"too small to learn anything here. The smallest useful one .* is (\d+min)?") as error:
+        sketch(recipe_with(budget="20s"), SizeSettings(), MACHINE)
+    smallest = str(error.value).rsplit(" is ", 1)[1].rstrip(".").replace(" ", "")
+    assert sketch(recipe_with(budget=smallest), SizeSettings(), MACHINE).tokens > 0
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_to_change():
+    small = MACHINE.model_copy(update={"memory_bytes": 64 << 20})
+    recipe = recipe_with(budget="10min")
+    with pytest.raises(RecipeError, match=r"needs about .* GiB and the machine has .* train.rows"):
+        make_plan(recipe, SizeSettings(), small, KNOWN, sketch(recipe, SizeSettings(), small), lambda: 580.0, lambda config, rows: None, {})
+
+
+def test_every_kind_of_budget_is_understood():
+    assert sketch(recipe_with(budget="5Mtokens"), SizeSettings(), MACHINE).tokens == 5_000_000
+    assert sketch(recipe_with(budget="1e15FLOP"), SizeSettings(), MACHINE).tokens > 0
+    joules = 31.0 * 600
+    assert sketch(recipe_with(budget=f"{joules / 3.6e6}kWh"), SizeSettings(), MACHINE).tokens == pytest.approx(
+        sketch(recipe_with(budget="10min"), SizeSettings(), MACHINE).tokens, rel=0.01
+    )
+    with pytest.raises(RecipeError, match="price_per_hour"):
+        sketch(recipe_with(budget="1USD"), SizeSettings(), MACHINE)
+
+
+@given(st.integers(10_000, 10**9), st.integers(10_000, 10**11))
+def test_the_law_falls_with_parameters_and_tokens(parameters, tokens):
+    law = Law()
+    assert law.nats_per_token(parameters * 2, tokens) < law.nats_per_token(parameters, tokens)
+    assert law.nats_per_token(parameters, tokens * 2) < law.nats_per_token(parameters, tokens)
+    value, low, high = expected_bits_per_byte(law, parameters, tokens, 3.0)
+    assert low < value < high
+
+
+def test_speed_is_rate_over_flops():
+    recipe = recipe_with(budget="10min")
+    for config in candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=4096, context=256)[:8]:
+        assert tokens_per_second(config, 256, MACHINE) * training_flops_per_token(config, 256) < MACHINE.matmul_flops
+
+
+def test_published_shapes_are_exact():
+    for name, count in {"llm-jp-4-8b": 8_590_200_832, "llm-jp-4-32b-a3b": 32_139_028_992}.items():
+        recipe, _ = load_recipe(name)
+        assert num_parameters(published(recipe.model, recipe.train.context)) == count
+    assert published(load_recipe("nordic")[0].model, 256) is None
+
+
+def test_heads_that_do_not_divide_are_refused():
+    pattern = load_recipe("nordic")[0].model.pattern
+    with pytest.raises(RecipeError, match="num_kv_heads"):
+        shape(pattern, SizeSettings(num_kv_heads=5), width=256, num_layers=4, vocabulary_size=1024, context=128)

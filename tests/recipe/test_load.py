@@ -1,0 +1,109 @@
+"""A recipe says exactly what it means, or why it cannot."""
+
+import pytest
+
+from hagane.errors import RecipeError
+from hagane.recipe.load import load_recipe, shipped_recipes
+from hagane.recipe.new import write_recipe
+from hagane.recipe.types import Budget, duration
+
+
+def write(tmp_path, text, name="mine.toml"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_loads(name):
+    recipe, text = load_recipe(name)
+    assert recipe.name == name and recipe.description and text.startswith("#")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "a"\n[corpus]\nmax_repeat = 3', "corpus.max_repeat is not a setting. Did you mean max_repeats?"),
+        ('name = "a"\n[[corpus.sources]]\nname = "x"\npath = "y"\nlanguge = "sv"', "corpus.sources[0].languge is not a setting. Did you mean language?"),
+        ('name = "a"\nbuget = "5min"', "buget is not a setting. Did you mean budget?"),
+        ('name = "a"\n[[tune.steps]]\nname = "x"\nfrm = ["midtrain"]', "tune.steps[0].frm is not a setting. Did you mean from?"),
+        ("name = 3", "name = 3: input should be a valid string"),
+        ("[model]", "name is missing"),
+        ('name = "a"\nbudget = "fast"', "budget 'fast' is not understood"),
+        ('name = "a"\nbudget = "1Mtokens"\n[train]\ntokens = 5', "budget and train.tokens both say how many tokens"),
+        ('name = "a"\n[midtrain]\nshare = 0.5\n[tune]\nshare = 0.5', "leave nothing for pretraining"),
+        ('name = "a"\n[model.size]\nnum_heads = 6\nnum_kv_heads = 4', "num_heads = 6 is not a multiple of model.size.num_kv_heads = 4"),
+        ('name = "a"\n[model.pattern]\nbalance = "bias"', "has none"),
+        ('name = "a"\n[[corpus.sources]]\nname = "x"\npath = "y"\nlanguage = "swedish language"', "is not a BCP-47 tag"),
+        ('name = "a"\n[[tune.steps]]\nname = "b"\nfrom = ["c"]', "starts from c, which is not an earlier step"),
+        ('name = "a', "is not valid TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_sentence(tmp_path, text, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(tmp_path, text))
+    assert message in str(error.value)
+    assert "mine.toml" in str(error.value)
+
+
+def test_unknown_names_get_the_nearest_one():
+    with pytest.raises(RecipeError, match="Did you mean nordic"):
+        load_recipe("nordik")
+    with pytest.raises(RecipeError, match="does not exist"):
+        load_recipe("nowhere.toml")
+
+
+def test_extends_merges_tables_and_replaces_values(tmp_path):
+    write(tmp_path, 'name = "base"\nbudget = "1h"\n[train]\ncontext = 128\nclip = 2.0', "base.toml")
+    recipe, _ = load_recipe(write(tmp_path, 'name = "top"\nextends = "base.toml"\n[train]\ncontext = 64'))
+    assert (recipe.name, recipe.budget, recipe.train.context, recipe.train.clip) == ("top", "1h", 64, 2.0)
+
+
+def test_extends_in_a_circle_is_refused(tmp_path):
+    write(tmp_path, 'name = "b"\nextends = "a.toml"', "b.toml")
+    with pytest.raises(RecipeError, match="circle"):
+        load_recipe(write(tmp_path, 'name = "a"\nextends = "b.toml"', "a.toml"))
+
+
+def test_set_overrides_with_typed_values():
+    recipe, _ = load_recipe("quickstart", ["model.size.width=96", "execution.compile=false", "budget=2min", 'corpus.on_damage="keep"'])
+    assert recipe.model.size.width == 96
+    assert not recipe.execution.compile
+    assert (recipe.budget, recipe.corpus.on_damage) == ("2min", "keep")
+    with pytest.raises(RecipeError, match=r"train\.contxt is not a setting. Did you mean context"):
+        load_recipe("quickstart", ["train.contxt=3"])
+    with pytest.raises(RecipeError, match="not of the form"):
+        load_recipe("quickstart", ["train"])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "amount"),
+    [("10min", "time", 600), ("1h30min", "time", 5400), ("90s", "time", 90), ("2kWh", "energy", 7.2e6), ("1e17FLOP", "flops", 1e17), ("5Mtokens", "tokens", 5e6), ("40USD", "money", 40)],
+)
+def test_budgets_are_read(text, kind, amount):
+    budget = Budget.parse(text)
+    assert (budget.kind, budget.amount) == (kind, amount)
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize("text", ["", "ten", "10", "10 parsecs", "-5min", "0min", "5min 2kWh"])
+def test_a_budget_that_makes_no_sense_is_refused(text):
+    with pytest.raises(RecipeError, match="budget"):
+        Budget.parse(text)
+
+
+def test_durations_are_written_as_people_do():
+    assert [duration(s) for s in (0, 45, 100, 7500, 273600)] == ["0s", "45s", "1min 40s", "2h 5min", "3d 4h"]
+
+
+def test_new_recipes_load_and_are_never_overwritten(tmp_path):
+    file = tmp_path / "mine.toml"
+    answers = {"Its language": "smj", "Budget": "20min"}
+    write_recipe(file, lambda question, default: next((answer for start, answer in answers.items() if question.startswith(start)), default))
+    recipe, text = load_recipe(str(file))
+    assert recipe.corpus.sources[0].language == "smj" and recipe.budget == "20min" and "# " in text
+    with pytest.raises(RecipeError, match="exists already"):
+        write_recipe(file, lambda question, default: default)
+    with pytest.raises(RecipeError, match="budget"):
+        write_recipe(tmp_path / "bad.toml", lambda question, default: "soon" if question == "Budget" else default)
+    assert not (tmp_path / "bad.toml").exists()
