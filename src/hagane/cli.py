@@ -64,10 +64,13 @@ def _last_line(values: dict[str, Any]) -> None:
 
 def _prepare_process(recipe: Recipe) -> None:
     """Threads and caches that must be set before torch works; no setting here changes a result."""
+    # Read when libgomp is loaded, so before torch is. Threads that sleep instead of spinning at a barrier lose little on a quiet
+    # machine and a third less where another process takes a core (docs/notebook.md, "a stolen core").
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from hagane.measure.machine import cache_folder, cores
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     import torch
 
     torch.set_num_threads(recipe.execution.threads or cores())

@@ -97,7 +97,7 @@ class Clock:
     def __init__(self, path: Path, started: float) -> None:
         self._path = path
         self._started = started
-        state = read_json(path) if path.exists() else {"seconds": 0.0, "origin": 0.0, "attempts": 0}
+        state: dict[str, Any] = read_json(path) if path.exists() else {"seconds": 0.0, "origin": 0.0, "attempts": 0}
         self._before: float = state["seconds"]
         self.origin: float = state["origin"]
         self.attempts: int = state["attempts"] + 1
@@ -140,7 +140,9 @@ class Clock:
 class Run:
     """An open run folder. Use as a context manager: it holds the lock and the clock."""
 
-    def __init__(self, folder: Path, recipe: Recipe, environment: Environment, *, started: float | None = None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, environment: Environment, *, started: float | None = None, say: Callable[[str], None] | None = None
+    ) -> None:
         self.folder = folder
         self.recipe = recipe
         self.environment = environment

@@ -201,13 +201,13 @@ def _do(run: Run, stage: Stage) -> None:
 
 
 def _finish(run: Run, stage: Stage, folder: Path, key: str, facts: Frozen, start: float) -> None:
-    seconds = time.monotonic() - start
+    seconds, dumped = time.monotonic() - start, facts.model_dump(mode="json")
     record = {
         "stage": stage.name, "key": key, "digest": folder_digest(folder, stage.skip | {"facts.json"}), "seconds": round(seconds, 3),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "facts": facts.model_dump(mode="json"),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "facts": dumped,
     }  # fmt: skip
     write_atomic(folder / "facts.json", json.dumps(record, indent=1, ensure_ascii=False))
-    run.say(f"{stage.name:<10} {headline(stage.name, record['facts'])} ({duration(seconds) if seconds >= 1 else '<1s'})")
+    run.say(f"{stage.name:<10} {headline(stage.name, dumped)} ({duration(seconds) if seconds >= 1 else '<1s'})")
 
 
 def headline(stage: str, facts: dict[str, Any]) -> str:

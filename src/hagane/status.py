@@ -71,7 +71,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
     config = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
     value, low, high = expected_bits_per_byte(law, body_parameters(config), plan.tokens, REFERENCE_BYTES_PER_TOKEN)
     rows = max(1, 4096 // recipe.train.context)
-    facts = {
+    facts: dict[str, Any] = {
         "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
         "vocabulary_size": vocabulary, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config),
         "tokens": plan.tokens, "training_seconds": round(plan.training_seconds, 1), "sample_bytes": plan.sample_bytes,

@@ -175,7 +175,7 @@ def _phases(
     mid_steps = round(total_steps * recipe.midtrain.share)
     pre_steps = total_steps - tune_steps - mid_steps
     last = not tune_steps and not mid_steps
-    phases = {
+    phases: dict[str, tuple[Phase, ...]] = {
         "pretrain": (
             phase("pretrain", "text", pre_steps, learning_rate, train.warmup_share, train.decay_share, 0.0 if last else train.handover_share, mixture),
         )

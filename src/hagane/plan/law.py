@@ -22,7 +22,7 @@ class Law(Frozen):
     source: str = "published constants (Hoffmann et al. 2022), fitted on English web text at 1e18 FLOPs and more; not on this corpus"
 
     def nats_per_token(self, parameters: float, tokens: float) -> float:
-        return self.irreducible + self.a / parameters**self.alpha + self.b / tokens**self.beta
+        return self.irreducible + self.a / float(parameters**self.alpha) + self.b / float(tokens**self.beta)
 
     def bits_per_byte(self, parameters: float, tokens: float, bytes_per_token: float) -> float:
         """Loss per UTF-8 byte of text. `bytes_per_token` is the tokenizer's measured mean over the training mixture."""

@@ -1,0 +1,31 @@
+"""What every benchmark ends with: a table for people, one JSON line for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """Facts of the machine a benchmark ran on."""
+    import torch
+
+    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__, "cuda": torch.cuda.is_available()}
+
+
+def commit() -> str:
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def finish(name: str, mode: str, figures: dict[str, float], spread: dict[str, float], goals: dict[str, str]) -> None:
+    """Print the last line: `{"benchmark": ..., "figures": ..., "goals": {KEY: ">= 1.5"}, ...}`; figures outside their goals are said first."""
+    for key, goal in goals.items():
+        sign, value = goal.split()
+        met = figures[key] >= float(value) if sign == ">=" else figures[key] <= float(value)
+        print(f"{'met ' if met else 'MISSED'} {key} = {figures[key]:.4g} (goal {goal})")
+    print(json.dumps({"benchmark": name, "mode": mode, "figures": figures, "spread": spread, "goals": goals, "machine": machine(), "commit": commit()}))

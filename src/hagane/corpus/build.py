@@ -1,0 +1,251 @@
+"""The corpus stage: inputs in, documents kept and held out, counted, with their licences.
+
+Two passes, both parallel: every input is read and its documents set aside by language (`gather.py`); duplicates and the
+held-out split are decided from all hashes at once; every shard is then written from what was set aside. The result depends
+on the inputs, the settings and the seed, not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hagane.corpus import arrow, manifest, pool
+from hagane.corpus.gather import SCHEMA, Dropped, Gathered, Part, Task, gather
+from hagane.corpus.inputs import Input, Inputs, list_inputs
+from hagane.corpus.sample import plan_sample
+from hagane.corpus.split import choose_held_out, first_of_equal
+from hagane.errors import DataError
+from hagane.recipe.schema import CorpusSettings, Source
+from hagane.recipe.types import Frozen
+
+DROP, TRAIN, HELD_OUT = np.uint8(0), np.uint8(1), np.uint8(2)
+
+
+class Count(Frozen):
+    documents: int
+    bytes: int
+
+
+class ShardFacts(Frozen):
+    """One `{source}.{language}` of the corpus; documents are pieces where long ones were cut, bytes are of UTF-8 text."""
+
+    source: str
+    language: str
+    license: tuple[str, ...]
+    documents: int
+    bytes: int
+    held_out_documents: int
+    held_out_bytes: int
+
+
+class CorpusFacts(Frozen):
+    """What became of the documents. `documents_in` counts those that were looked at (a sample leaves the others unread)."""
+
+    documents_in: int
+    bytes_in: int
+    documents_kept: int
+    bytes_kept: int
+    dropped: dict[str, Count]
+    shards: dict[str, ShardFacts]
+    files: int = Field(description="input files read")
+    files_not_needed: int = Field(description="input files that the sample did not need")
+    ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
+    seconds: float
+
+
+def build_corpus(
+    sources: Sequence[Source],
+    settings: CorpusSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: pool.Progress = pool.silent,
+) -> CorpusFacts:
+    """Write `train/` and `held_out/{source}.{language}.parquet`, `manifest.json` and `dropped.jsonl` into `folder`, which exists.
+
+    `workers` None: all cores. Raises DataError for files that are missing, damaged (unless `on_damage` is "keep") or empty.
+    """
+    started = time.monotonic()
+    found = list_inputs(sources, _problem_languages(sources))
+    shares = {source.name: source.share for source in sources if source.share}
+    takes = plan_sample(found.inputs, settings.sample_bytes, shares, seed)
+    parts_folder = folder / ".parts"
+    parts_folder.mkdir()
+    try:
+        tasks = [
+            Task(index, item, take, settings, parts_folder) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True)) if take.budgets != {}
+        ]
+        expected = round(sum(task.take.expected_bytes for task in tasks))
+        use = pool.useful_workers(workers, expected, len(tasks))
+        gathered = list(pool.run_in_order(gather, tasks, use, what="corpus: reading", total=expected, progress=progress))
+        dropped = Dropped()
+        for result in gathered:
+            dropped.merge(result.dropped)
+        shards = _decide(found.inputs, gathered, settings, dropped)
+        written = _write_shards(shards, folder, workers, progress)
+    finally:
+        shutil.rmtree(parts_folder, ignore_errors=True)
+    facts = _facts(found, tasks, gathered, dropped, written, time.monotonic() - started)
+    manifest.write(folder, sources, settings, seed, found, gathered, facts)
+    _write_dropped(folder / "dropped.jsonl", dropped)
+    if not facts.documents_kept:
+        reasons = ", ".join(f"{count.documents:,} {reason}" for reason, count in facts.dropped.items()) or "there were none"
+        raise DataError(f"no document of the corpus was kept (of {facts.documents_in:,}: {reasons}). Look at the files, or lower corpus.min_characters.")
+    return facts
+
+
+def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
+    if not any(path == "embedded:problems" for source in sources for path in source.path):
+        return ()
+    from hagane.corpus.embedded import LANGUAGES
+
+    return tuple(LANGUAGES)
+
+
+@dataclass
+class _Shard:
+    """What one shard is written from: parts in order, and for every piece of a part whether it is dropped, trained on or held out."""
+
+    name: str
+    source: str
+    language: str
+    parts: list[Part]
+    place_P: list[NDArray[np.uint8]]
+    folder: Path = Path()
+
+
+def _decide(inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped) -> list[_Shard]:
+    """Duplicates over everything, then the held-out split language by language."""
+    parts = [(inputs[result.index].source, part) for result in gathered for part in result.parts]
+    if not parts:
+        return []
+    first = first_of_equal(np.concatenate([part.hash_D2 for _, part in parts]))
+    offsets = np.cumsum([0] + [len(part.hash_D2) for _, part in parts])
+    keep = [first[offsets[index] : offsets[index + 1]] for index in range(len(parts))]
+    by_language: dict[str, list[int]] = defaultdict(list)
+    for index, (_, part) in enumerate(parts):
+        by_language[part.language].append(index)
+        for document in np.flatnonzero(~keep[index]):
+            dropped.add("duplicate", int(part.bytes_D[document]), {"file": inputs[int(part.path.name[:6])].name, "document": int(document)})
+    places: dict[int, NDArray[np.uint8]] = {}
+    for members in by_language.values():
+        places |= _split_language({index: parts[index][1] for index in members}, keep, settings, dropped)
+    shards: dict[str, _Shard] = {}
+    for index, (source, part) in enumerate(parts):
+        name = f"{source}.{part.language}"
+        shard = shards.setdefault(name, _Shard(name, source, part.language, [], []))
+        shard.parts.append(part)
+        shard.place_P.append(places[index])
+    return [shards[name] for name in sorted(shards) if any((places != DROP).any() for places in shards[name].place_P)]
+
+
+def _split_language(parts: dict[int, Part], keep: list[NDArray[np.bool_]], settings: CorpusSettings, dropped: Dropped) -> dict[int, NDArray[np.uint8]]:
+    """Place of every piece of one language's parts."""
+    hashes = np.concatenate([part.hash_D2[keep[index]] for index, part in parts.items()])
+    sizes = np.concatenate([part.bytes_D[keep[index]] for index, part in parts.items()])
+    held = choose_held_out(hashes, sizes, settings.held_out_share, settings.held_out_bytes)
+    too_long = bool(held.any()) and int(sizes[held].sum()) > settings.held_out_bytes
+    places, start = {}, 0
+    for index, part in parts.items():
+        place_D = np.where(keep[index], TRAIN, DROP)
+        count = int(keep[index].sum())
+        place_D[np.flatnonzero(keep[index])[held[start : start + count]]] = HELD_OUT
+        start += count
+        places[index] = place_D[part.document_P]
+        if too_long:  # one document longer than may be held out: its first pieces are, the rest is neither trained on nor held out
+            pieces = np.flatnonzero(places[index] == HELD_OUT)
+            beyond = pieces[1:][np.cumsum(part.bytes_P[pieces])[1:] > settings.held_out_bytes]
+            places[index][beyond] = DROP
+            for piece in beyond:
+                dropped.add("held_out_rest", int(part.bytes_P[piece]), {"file": part.path.name, "piece": int(piece)})
+    if len(hashes) == 1:  # a language that is one long document: its last piece is held out
+        index = next(index for index in parts if keep[index].any())
+        pieces = np.flatnonzero(places[index] == TRAIN)
+        if len(pieces) > 1:
+            places[index][pieces[-1]] = HELD_OUT
+    return places
+
+
+def _write_shards(shards: list[_Shard], folder: Path, workers: int | None, progress: pool.Progress) -> list[ShardFacts]:
+    (folder / "train").mkdir()
+    (folder / "held_out").mkdir()
+    for shard in shards:
+        shard.folder = folder
+    total = sum(int(part.bytes_P.sum()) for shard in shards for part in shard.parts)
+    use = pool.useful_workers(workers, total // 4, len(shards))  # writing costs about a quarter of reading
+    return list(pool.run_in_order(_write_shard, shards, use, what="corpus: writing", total=total, progress=progress))
+
+
+def _write_shard(shard: _Shard) -> ShardFacts:
+    counts = {TRAIN: [0, 0], HELD_OUT: [0, 0]}
+    for place, name in ((TRAIN, "train"), (HELD_OUT, "held_out")):
+        if not any((places == place).any() for places in shard.place_P):
+            continue
+        path = shard.folder / name / f"{shard.name}.parquet"
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd", compression_level=1) as writer:
+            for part, places in zip(shard.parts, shard.place_P, strict=True):
+                chosen = places == place
+                counts[place][0] += int(chosen.sum())
+                counts[place][1] += int(part.bytes_P[chosen].sum())
+                _copy(part.path, chosen, writer)
+                pool.count(int(part.bytes_P[chosen].sum()))
+    licenses = tuple(sorted({license for part in shard.parts for license in part.licenses}))
+    (documents, num_bytes), (held_documents, held_bytes) = counts[TRAIN], counts[HELD_OUT]
+    return ShardFacts(
+        source=shard.source,
+        language=shard.language,
+        license=licenses,
+        documents=documents,
+        bytes=num_bytes,
+        held_out_documents=held_documents,
+        held_out_bytes=held_bytes,
+    )
+
+
+def _copy(path: Path, chosen: NDArray[np.bool_], writer: pq.ParquetWriter) -> None:
+    with pa.memory_map(str(path)) as source:
+        reader, start = pa.ipc.open_file(source), 0
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            part = chosen[start : start + len(batch)]
+            start += len(batch)
+            if part.all():
+                writer.write_batch(batch)
+            elif part.any():
+                writer.write_batch(batch.filter(arrow.mask(part)))
+
+
+def _facts(found: Inputs, tasks: Sequence[Task], gathered: Sequence[Gathered], dropped: Dropped, shards: Sequence[ShardFacts], seconds: float) -> CorpusFacts:
+    reasons = Counter(dropped.documents)
+    return CorpusFacts(
+        documents_in=sum(result.documents_in for result in gathered),
+        bytes_in=sum(result.bytes_in for result in gathered),
+        documents_kept=sum(shard.documents + shard.held_out_documents for shard in shards),
+        bytes_kept=sum(shard.bytes + shard.held_out_bytes for shard in shards),
+        dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
+        shards={f"{shard.source}.{shard.language}": shard for shard in shards},
+        files=len(tasks),
+        files_not_needed=len(found.inputs) - len(tasks),
+        ignored_files=dict(sorted(found.ignored.items())),
+        seconds=round(seconds, 3),
+    )
+
+
+def _write_dropped(path: Path, dropped: Dropped) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for reason in sorted(dropped.examples):
+            for example in dropped.examples[reason]:
+                file.write(json.dumps(example, ensure_ascii=False) + "\n")

@@ -1,0 +1,77 @@
+"""What a document must be to be kept, its identity, and the cutting of long ones. Text that is kept is never changed.
+
+(One exception: line ends become `\\n`, so that the same text from two systems is the same document.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+from hagane.tokenizer.special import SPECIAL_TOKENS
+
+# C0 controls except tab, line feed, form feed and carriage return; DEL and C1 (the mark of Latin-1 read as UTF-8); U+FFFD.
+_DAMAGE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
+_SPECIAL = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
+_ENDS = ("\n\n", "\n", "。", ". ", " ")  # best place to cut first
+
+HASH_BYTES = 16  # 128 bits: two of 10^12 different documents share a hash with probability 10^-15
+
+
+def normalise_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def drop_reason(text: str, min_characters: int, max_damage: float) -> str | None:
+    """Why a document is not kept: `empty`, `too_short`, `encoding_damage`, `special_token`; None where it is kept."""
+    length = len(text.strip())
+    if length == 0:
+        return "empty"
+    if not text.isascii() and _has_surrogate(text):
+        return "encoding_damage"
+    if len(_DAMAGE.findall(text)) > max_damage * len(text):
+        return "encoding_damage"
+    if length < min_characters:
+        return "too_short"
+    if _SPECIAL.search(text):
+        return "special_token"
+    return None
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON may hold half of a surrogate pair; UTF-8 cannot
+        return True
+    return False
+
+
+def document_hash(text: str) -> bytes:
+    """Identity of a document, 16 bytes: blake2b of its stripped text in Unicode normal form C."""
+    text = text.strip()
+    if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+def split_long(text: str, max_characters: int) -> list[str]:
+    """Cut a text into pieces of at most `max_characters`, at a paragraph end where there is one, else at the best smaller end.
+
+    The pieces joined are the text: nothing is lost.
+    """
+    pieces, start = [], 0
+    while len(text) - start > max_characters:
+        end = start + max_characters
+        for mark in _ENDS:
+            # not in the first half: a cut there would leave a stub and force another cut soon
+            found = text.rfind(mark, start + max_characters // 2, end)
+            if found >= 0:
+                end = min(end, found + len(mark))
+                while end < start + max_characters and text[end] == "\n":
+                    end += 1
+                break
+        pieces.append(text[start:end])
+        start = end
+    pieces.append(text[start:])
+    return pieces

@@ -1,0 +1,54 @@
+"""`manifest.json`: where every document is from. Sources, licences, the files with digests of what was read of them, and all counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hagane.corpus.gather import Gathered
+from hagane.corpus.inputs import Inputs
+from hagane.folder import write_atomic
+from hagane.recipe.schema import CorpusSettings, Source
+
+if TYPE_CHECKING:
+    from hagane.corpus.build import CorpusFacts
+
+FORMAT = 1
+
+
+def write(
+    folder: Path, sources: Sequence[Source], settings: CorpusSettings, seed: int, found: Inputs, gathered: Sequence[Gathered], facts: CorpusFacts
+) -> None:
+    """Write the manifest. A digest is blake2b (16 bytes) of the first `bytes_read` bytes of the file; `complete` where that is all of it."""
+    files: list[dict[str, Any]] = []
+    for result in gathered:
+        item = found.inputs[result.index]
+        files.append(
+            {
+                "source": item.source,
+                "path": item.path,
+                "bytes": item.num_bytes,
+                "bytes_read": result.bytes_read,
+                "complete": result.complete,
+                "blake2b": result.digest,
+                "language": item.language,
+                "documents_in": result.documents_in,
+                "documents_set_aside": sum(len(part.bytes_D) for part in result.parts),
+            }
+        )
+    content = {
+        "format": FORMAT,
+        "seed": seed,
+        "settings": settings.model_dump(mode="json", exclude={"sources", "workers"}),
+        "sources": [source.model_dump(mode="json") | {"licenses": _licenses(source.name, facts)} for source in sources],
+        "files": files,
+        "ignored_files": {"count": sum(found.ignored.values()), "by_suffix": dict(sorted(found.ignored.items())), "examples": found.ignored_examples},
+        "facts": facts.model_dump(mode="json", exclude={"seconds"}),
+    }
+    write_atomic(folder / "manifest.json", json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def _licenses(source: str, facts: CorpusFacts) -> list[str]:
+    return sorted({license for shard in facts.shards.values() if shard.source == source for license in shard.license})

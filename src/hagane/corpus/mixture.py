@@ -1,0 +1,74 @@
+"""How much of each language and source is read: UniMax (Chung et al. 2023, "UniMax: Fairer and More Effective Language Sampling", arXiv 2304.09151).
+
+UniMax gives every language the same budget unless that would repeat its text more than `max_repeats` times; what a small
+language cannot use goes to the others. Sizes here are bytes of UTF-8 (the paper counts characters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hagane.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the mixture must know of a shard: where it is from and how much there is, in bytes (or tokens)."""
+
+    source: str
+    language: str
+    size: float
+
+
+def unimax_budgets(sizes: Mapping[str, float], budget: float, max_repeats: float) -> dict[str, float]:
+    """Algorithm 1 of the paper: how much of each is read. Sums to `budget`, or to `max_repeats` times everything where that is less."""
+    budgets, left = {}, float(budget)
+    names = sorted(sizes, key=lambda name: (sizes[name], name))
+    for index, name in enumerate(names):
+        budgets[name] = min(left / (len(names) - index), max_repeats * sizes[name])
+        left -= budgets[name]
+    return {name: budgets[name] for name in sizes}
+
+
+def unimax(sizes: Mapping[str, float], budget: float, max_repeats: float = 4.0) -> dict[str, float]:
+    """Rates that sum to 1. No language is repeated more than `max_repeats` times if the budget allows (else they are as its sizes are)."""
+    budgets = unimax_budgets(sizes, budget, max_repeats)
+    total = sum(budgets.values())
+    if total <= 0:
+        raise RecipeError("the mixture has no text: every language is empty.")
+    return {name: value / total for name, value in budgets.items()}
+
+
+def mixture(shards: Mapping[str, Shard], budget: float, max_repeats: float = 4.0, shares: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Rate of every shard, summing to 1.
+
+    `shares` (source -> share) are taken first, each divided by UniMax over the languages of its source; the rest goes to the
+    other sources by UniMax over languages, and within a language by size. A source that is not there gives its share back.
+    """
+    shards = {name: shard for name, shard in shards.items() if shard.size > 0}
+    present = {shard.source for shard in shards.values()}
+    fixed = {source: share for source, share in (shares or {}).items() if source in present and share > 0}
+    free = {name: shard for name, shard in shards.items() if shard.source not in fixed}
+    fixed_sum = sum(fixed.values())
+    if fixed_sum > 1 + 1e-9:
+        raise RecipeError(f"the shares of the sources sum to {fixed_sum:.3g}, more than 1.")
+    if not free and not fixed:
+        raise RecipeError("the mixture has no text: every shard is empty.")
+    scale = 1.0 if free else 1 / fixed_sum
+    rest = 1 - fixed_sum if free else 0.0
+    rates = _by_language(free, rest, budget * rest, max_repeats)
+    for source, share in fixed.items():
+        own = {name: shard for name, shard in shards.items() if shard.source == source}
+        rates |= _by_language(own, share * scale, budget * share * scale, max_repeats)
+    return {name: rates[name] for name in shards}
+
+
+def _by_language(shards: Mapping[str, Shard], weight: float, budget: float, max_repeats: float) -> dict[str, float]:
+    if not shards or weight <= 0:
+        return dict.fromkeys(shards, 0.0)
+    sizes: dict[str, float] = {}
+    for shard in shards.values():
+        sizes[shard.language] = sizes.get(shard.language, 0) + shard.size
+    rates = unimax(sizes, budget, max_repeats)
+    return {name: weight * rates[shard.language] * shard.size / sizes[shard.language] for name, shard in shards.items()}

@@ -1,0 +1,215 @@
+"""A short run reads only the text it can use: how much of each language, from which files, and which documents of a file.
+
+Language sizes are estimated from file sizes and the first block of some files. UniMax without repeats divides the sample over
+languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a
+chosen one gives at least `WHOLE_BYTES`; of a chosen file at most `SPREAD` times the needed text is passed over, and the
+documents in it are chosen by a hash of their position, so that a sample is not all beginnings. Nothing here depends on the
+number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hagane.corpus.blocks import CorruptError, EndsTooSoonError, Trace, blocks
+from hagane.corpus.inputs import Input
+from hagane.corpus.language import UNDETERMINED, normalise_tag
+from hagane.corpus.mixture import unimax_budgets
+from hagane.errors import DataError
+
+SPREAD = 4  # how many times the needed text is passed over at most
+MARGIN = 1.15  # documents are chosen a little too often: sizes are estimates, and some documents are dropped
+WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or all it has
+_PROBES = 8  # files of one kind, source and language that are looked into; the others are taken to be alike
+_PROBE_BLOCKS = 4
+_PROBE_RECORDS = 32
+_PYTHON: dict[str, float] = {"code-python": 20e6, "en": 4e6}  # the embedded Python corpus, about (CPython 3.11 to 3.13)
+_PYTHON_BYTES = 24e6
+_GENERATED = 8e6  # bytes of generated problems where nothing says how many
+
+
+@dataclass(frozen=True)
+class Take:
+    """What to take of an input: text bytes per language (None: everything; empty: nothing), and of which share of its documents."""
+
+    budgets: Mapping[str, float] | None = None
+    probability: float = 1.0
+    seed: int = 0
+    expected_bytes: float = 0.0  # file bytes that will be passed over, for progress
+
+    def wanted(self, position: int) -> bool:
+        """Whether the document at this position is looked at: a hash of the position against the probability."""
+        return self.probability >= 1 or _uniform(self.seed, position) < self.probability
+
+
+@dataclass
+class Probe:
+    """What the first blocks of some files say: bytes of text per file byte (or per row of parquet), and the languages by bytes of text."""
+
+    ratios: list[float] = field(default_factory=list)
+    languages: Counter[str] = field(default_factory=Counter)
+
+
+def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int) -> list[Take]:
+    """One `Take` per input. With `sample_bytes` None files are taken whole and generated text is sized by its share."""
+    generated = [item.kind == "problems" for item in inputs]
+    if sample_bytes is None and not any(generated):
+        return [_everything(item, seed) for item in inputs]
+    sizes = estimate([item for item, made in zip(inputs, generated, strict=True) if not made])
+    known = sum(sum(size.values()) for size in sizes)
+    for index, made in enumerate(generated):
+        if made:  # unlimited: as much as its source may have, the same in each of its languages
+            item = inputs[index]
+            own = sum(other.source == item.source and other.kind == "problems" for other in inputs)
+            sizes.insert(index, {item.language or UNDETERMINED: _generated_bytes(known, sample_bytes, shares.get(item.source)) / own})
+    if sample_bytes is None:
+        return [
+            Take(size, 1.0, seed, sum(size.values())) if made else _everything(item, seed) for item, size, made in zip(inputs, sizes, generated, strict=True)
+        ]
+    budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
+    return [_take(item, size, budget, seed) for item, size, budget in zip(inputs, sizes, budgets, strict=True)]
+
+
+def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:
+    """Estimated bytes of text per language of each input. Damage is left to the real reading."""
+    probes: dict[tuple[object, ...], Probe] = defaultdict(Probe)
+    looked: Counter[tuple[object, ...]] = Counter()
+    for item in inputs:
+        key = (item.source, item.kind, item.compression, item.language)
+        if item.kind in ("jsonl", "parquet") or (item.kind == "text" and item.compression):
+            if looked[key] < _PROBES:
+                _look(item, probes[key])
+            looked[key] += 1
+    return [_size(item, probes[(item.source, item.kind, item.compression, item.language)]) for item in inputs]
+
+
+def _size(item: Input, probe: Probe) -> dict[str, float]:
+    if item.kind == "python":
+        return {item.language: _PYTHON_BYTES} if item.language else dict(_PYTHON)
+    default = 2.5 if item.compression or item.kind == "parquet" else 1.0
+    ratio = sum(probe.ratios) / len(probe.ratios) if probe.ratios else default
+    total = sum(probe.languages.values())
+    if not total:
+        return {item.language or UNDETERMINED: item.num_bytes * ratio}
+    return {language: item.num_bytes * ratio * value / total for language, value in probe.languages.items()}
+
+
+def _look(item: Input, probe: Probe) -> None:
+    try:
+        records, scale = _first_parquet(item) if item.kind == "parquet" else _first_lines(item)
+    except (DataError, CorruptError, EndsTooSoonError, OSError, pa.ArrowInvalid):
+        return  # said again, and not swallowed, when the file is read
+    num_bytes = 0
+    for record in records:
+        text, language = record.get("text"), record.get("lang", record.get("language"))
+        if isinstance(text, str):
+            size = len(text.encode("utf-8", "replace"))
+            tag = normalise_tag(language) if isinstance(language, str) else None
+            probe.languages[tag or item.language or UNDETERMINED] += size
+            num_bytes += size
+    if scale:
+        probe.ratios.append(num_bytes * scale if records else scale)
+
+
+def _first_lines(item: Input) -> tuple[list[dict[str, object]], float]:
+    """The first records, and what the bytes of their text must be multiplied by to be text bytes per file byte."""
+    trace, start = Trace(), b""
+    for number, block in enumerate(blocks(item, trace), 1):
+        start += block
+        if number >= _PROBE_BLOCKS or (start.count(b"\n") > _PROBE_RECORDS):
+            break
+    expansion = len(start) / max(1, trace.num_bytes)
+    if item.kind == "text":
+        return [], expansion
+    lines = start.split(b"\n")
+    lines = (lines if trace.at_end else lines[:-1])[:_PROBE_RECORDS]
+    records = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            records.append(value)
+    line_bytes = sum(len(line) + 1 for line in lines)
+    return records, expansion / line_bytes if records else expansion
+
+
+def _first_parquet(item: Input) -> tuple[list[dict[str, object]], float]:
+    with pq.ParquetFile(item.path) as file:
+        columns = [name for name in ("text", "lang", "language") if name in file.schema_arrow.names]
+        batch = next(file.iter_batches(_PROBE_RECORDS, columns=columns), None)
+        rows = batch.to_pylist() if batch is not None else []
+        return rows, file.metadata.num_rows / max(1, len(rows)) / max(1, item.num_bytes)
+
+
+def _generated_bytes(known: float, sample_bytes: int | None, share: float | None) -> float:
+    if sample_bytes is not None:
+        return sample_bytes * (share if share is not None else 1.0)
+    if share is None or share >= 1 or not known:
+        return _GENERATED
+    return known * share / (1 - share)
+
+
+def _divide(
+    inputs: Sequence[Input], sizes: Sequence[Mapping[str, float]], sample_bytes: float, shares: Mapping[str, float], seed: int
+) -> list[dict[str, float]]:
+    """Budget per input and language: fixed shares by source, the rest by UniMax over languages, within a language by size."""
+    fixed = sorted({item.source for item in inputs} & set(shares))
+    groups = [(source, shares[source]) for source in fixed]
+    groups.append(("", max(0.0, 1 - sum(share for _, share in groups))))
+    result: list[dict[str, float]] = [{} for _ in inputs]
+    order = sorted(range(len(inputs)), key=lambda index: hashlib.blake2b(f"{seed}:{inputs[index].source}:{inputs[index].name}".encode()).digest())
+    for group, share in groups:
+        members = [index for index in order if (inputs[index].source == group if group else inputs[index].source not in fixed)]
+        totals: dict[str, float] = defaultdict(float)
+        by_source: dict[tuple[str, str], float] = defaultdict(float)
+        for index in members:
+            for language, size in sizes[index].items():
+                totals[language] += size
+                by_source[language, inputs[index].source] += size
+        budgets = unimax_budgets(totals, sample_bytes * share, max_repeats=1)
+        left = {(language, source): budgets[language] * size / max(1.0, totals[language]) for (language, source), size in by_source.items()}
+        rate = {language: budgets[language] / max(1.0, totals[language]) for language in totals}
+        for index in members:
+            for language, size in sizes[index].items():
+                key = (language, inputs[index].source)
+                amount = min(max(size * rate[language], min(size, WHOLE_BYTES)), left[key]) if inputs[index].kind != "problems" else size * rate[language]
+                left[key] -= amount
+                if amount >= 1:
+                    result[index][language] = amount
+    return result
+
+
+def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], seed: int) -> Take:
+    if not budgets:
+        return Take({}, 1.0, seed)
+    if item.kind == "problems":
+        return Take(budgets, 1.0, seed, sum(budgets.values()))
+    if all(budgets.get(language, 0) >= 0.999 * size for language, size in sizes.items()):
+        return _everything(item, seed)  # all of it is wanted: an estimate must not cut it short
+    needed = max(budgets.get(language, 0) / size for language, size in sizes.items() if size)
+    # a .txt is one document: part of it is its beginning
+    probability = 1.0 if item.kind == "text" else min(1.0, max(MARGIN * needed, 1 / SPREAD))
+    size = float(item.num_bytes) or sum(sizes.values())
+    return Take(budgets, probability, seed, size * min(1.0, needed / probability))
+
+
+def _everything(item: Input, seed: int) -> Take:
+    return Take(None, 1.0, seed, item.num_bytes or _PYTHON_BYTES)
+
+
+def _uniform(seed: int, position: int) -> float:
+    """splitmix64 (Steele et al. 2014) of the position: the same on every machine, unlike Python's hash."""
+    mask = (1 << 64) - 1
+    value = (seed * 0xD1342543DE82EF95 + (position + 1) * 0x9E3779B97F4A7C15) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return ((value ^ (value >> 31)) >> 11) / (1 << 53)

@@ -1,0 +1,31 @@
+"""The corpus stage of a run: the sketch says how much text is wanted, `build` reads and cleans it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hagane.corpus.build import CorpusFacts, build_corpus
+from hagane.corpus.inputs import fingerprint
+from hagane.corpus.pool import ConsoleProgress
+from hagane.errors import DataError
+from hagane.folder import Run, read_json, write_atomic
+
+
+def run_stage(run: Run, folder: Path) -> CorpusFacts:
+    """Write documents kept and held out, manifest and a sample of what was dropped."""
+    settings = run.recipe.corpus.model_copy(update={"sample_bytes": run.sketch.sample_bytes})
+    facts = build_corpus(settings.sources, settings, folder, seed=run.seed, workers=settings.workers, progress=ConsoleProgress())
+    write_atomic(folder / "inputs.json", f'{{"fingerprint": "{fingerprint(settings.sources)}"}}')
+    return facts
+
+
+def inputs_digest(run: Run) -> str:
+    """Identity of the text that is read. Once the corpus is in the run folder its sources may go away: that is said, and the run goes on."""
+    try:
+        return fingerprint(run.recipe.corpus.sources)
+    except DataError as error:
+        kept = run.path("corpus") / "inputs.json"
+        if not (run.path("corpus") / "facts.json").exists():
+            raise
+        run.say(f"corpus     {error} The documents read before are in the run folder; going on with them.")
+        return str(read_json(kept)["fingerprint"])

@@ -1,0 +1,82 @@
+"""The batch source of one phase: all micro-batches of an optimizer step, read one step ahead in a thread.
+
+Reading ahead does not touch the order: what a step reads is a function of its sample counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hagane.data.batch import Batch, collate
+from hagane.data.sampler import Sampler
+from hagane.data.shards import Collection
+from hagane.recipe.types import Phase
+
+
+@dataclass(frozen=True)
+class StepData:
+    """What one optimizer step reads. The sums are over all its micro-batches (and, later, all ranks): losses are divided by them."""
+
+    counter: int
+    batches: tuple[Batch, ...]
+    weight_sum: float
+    num_tokens: int
+
+    def describe(self) -> str:
+        """Shards, rows and samples of the step, for messages."""
+        return "; ".join(batch.describe() for batch in self.batches)
+
+
+class BatchSource:
+    """Batches of one phase by sample counter."""
+
+    def __init__(self, data: Path, phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, pin: bool = False) -> None:
+        self.phase = phase
+        self.collection = Collection(data / phase.collection)
+        self._shards = {name: self.collection.shard(name) for name in phase.mixture}
+        num_rows = {name: shard.rows(phase.context).num_rows for name, shard in self._shards.items() if phase.mixture[name] > 0}
+        # rows of another context are other rows: the context is part of the seed of their order
+        self.sampler = Sampler(phase.mixture, num_rows, f"{seed}/{phase.collection}/{phase.context}", read)
+        self._pin = pin
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hagane-data")
+        self._ahead: tuple[int, Future[StepData]] | None = None
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.phase.rows * self.phase.accumulation
+
+    def read(self, counter: int) -> StepData:
+        """Read the step that begins at sample `counter`, here and now."""
+        rows, context = self.phase.rows, self.phase.context
+        names = self.sampler.names
+        chosen = self.sampler.rows(counter, self.rows_per_step)
+        batches = []
+        for first in range(0, self.rows_per_step, rows):
+            part = chosen[first : first + rows]
+            batches.append(
+                collate(
+                    [self._shards[names[shard]].row(context, row) for shard, row in part],
+                    sources=[shard for shard, _ in part],
+                    names=names,
+                    counters=list(range(counter + first, counter + first + rows)),
+                    numbers=[row for _, row in part],
+                    pin=self._pin,
+                )
+            )
+        return StepData(counter, tuple(batches), sum(batch.weight_sum for batch in batches), sum(batch.num_tokens for batch in batches))
+
+    def step(self, counter: int) -> StepData:
+        """The step at `counter`; the one after it is read meanwhile."""
+        ahead = self._ahead
+        data = ahead[1].result() if ahead is not None and ahead[0] == counter else self.read(counter)
+        following = counter + self.rows_per_step
+        self._ahead = (following, self._thread.submit(self.read, following))
+        return data
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+

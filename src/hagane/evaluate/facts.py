@@ -1,0 +1,80 @@
+"""What evaluation found out, as it is written to `evaluate/facts.json`. All intervals are at 95 %."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hagane.recipe.types import Frozen
+
+Mode = Literal["thinking", "plain"]
+
+
+class BitsPerByte(Frozen):
+    """Bits per UTF-8 byte of held-out text of one language; the interval is a bootstrap over documents."""
+
+    value: float
+    low: float
+    high: float
+    bytes: int
+    tokens: int
+    documents: int
+
+
+class BitsPerSentence(Frozen):
+    """Mean bits of a sentence that says the same in every language, so comparable across scripts; bootstrap over sentences."""
+
+    bits_per_sentence: float
+    low: float
+    high: float
+    sentences: int
+
+
+class Cell(Frozen):
+    """Right answers among `total`, with Wilson's interval of the share. `all` stands where a field was added up over."""
+
+    family: str
+    language: str
+    mode: str
+    correct: int
+    total: int
+    low: float
+    high: float
+
+
+class Sample(Frozen):
+    """One answer as the model gave it, special tokens included."""
+
+    mode: Mode
+    language: str
+    family: str
+    prompt: str
+    output: str
+    expected: str
+    correct: bool
+
+
+class Unanswered(Frozen):
+    """Outputs of a mode that could not count: thinking that never ended, turns that never ended."""
+
+    mode: Mode
+    thinking_open: int
+    unfinished: int
+
+
+class EvaluateFacts(Frozen):
+    """The whole evaluation. `accuracy` and `baseline` hold one cell per family, language and mode, the totals their sums."""
+
+    bits_per_byte: dict[str, BitsPerByte] = Field(default_factory=dict, description="by language")
+    parallel: dict[str, BitsPerSentence] = Field(default_factory=dict, description="by language")
+    accuracy: tuple[Cell, ...] = ()
+    accuracy_totals: tuple[Cell, ...] = ()
+    baseline: tuple[Cell, ...] = ()
+    baseline_totals: tuple[Cell, ...] = ()
+    unanswered: tuple[Unanswered, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    by_shard: dict[str, BitsPerByte] = Field(default_factory=dict, description="bits per byte by shard (`source.language`)")
+    generated_tokens: int = 0
+    dtype: str = "bfloat16"
+    seconds: float = 0.0

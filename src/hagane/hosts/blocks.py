@@ -1,0 +1,105 @@
+"""Weights of llama-like blocks under Hugging Face names, both ways. Ours keeps q, k, v and gate, up in one matrix each; they split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from hagane.errors import DataError
+from hagane.model.config import AttentionConfig, ModelConfig
+
+Weights = Iterator[tuple[str, Tensor]]
+
+_RENAMED = {
+    "mixer_norm.weight": "input_layernorm.weight",
+    "mixer.output.weight": "self_attn.o_proj.weight",
+    "mixer.query_norm.weight": "self_attn.q_norm.weight",
+    "mixer.key_norm.weight": "self_attn.k_norm.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+}
+
+
+def take(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """A tensor that must be there."""
+    try:
+        return tensors[name]
+    except KeyError:
+        raise DataError(f"the checkpoint has no tensor {name}: it is incomplete, or of another architecture.") from None
+
+
+def outer_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
+    """Embedding, final norm and, unless tied, head."""
+    yield "model.embed_tokens.weight", state["embedding.weight"]
+    yield "model.norm.weight", state["norm.weight"]
+    if not config.tied:
+        yield "lm_head.weight", state["head.weight"]
+
+
+def outer_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
+    yield "embedding.weight", take(tensors, "model.embed_tokens.weight")
+    yield "norm.weight", take(tensors, "model.norm.weight")
+    if not config.tied:
+        yield "head.weight", take(tensors, "lm_head.weight")
+
+
+def _renamed(mixer: AttentionConfig) -> dict[str, str]:
+    return {ours: theirs for ours, theirs in _RENAMED.items() if mixer.qk_norm or not ours.endswith(("query_norm.weight", "key_norm.weight"))}
+
+
+def mixer_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+    """Attention and both norms of a layer."""
+    mixer, ours, theirs = config.layers[index].mixer, f"layers.{index}.", f"model.layers.{index}."
+    sizes = [mixer.num_heads * mixer.head_dim] + [mixer.num_kv_heads * mixer.head_dim] * 2
+    for letter, part in zip("qkv", torch.split(state[ours + "mixer.qkv.weight"], sizes), strict=True):
+        yield f"{theirs}self_attn.{letter}_proj.weight", part
+    for source, target in _renamed(mixer).items():
+        yield theirs + target, state[ours + source]
+
+
+def mixer_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+    ours, theirs = f"layers.{index}.", f"model.layers.{index}."
+    yield ours + "mixer.qkv.weight", torch.cat([take(tensors, f"{theirs}self_attn.{letter}_proj.weight") for letter in "qkv"])
+    for target, source in _renamed(config.layers[index].mixer).items():
+        yield ours + target, take(tensors, theirs + source)
+
+
+def dense_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+    """The SwiGLU feed-forward of a layer."""
+    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+    gate, up = state[ours + "gate_up.weight"].chunk(2)
+    yield theirs + "gate_proj.weight", gate
+    yield theirs + "up_proj.weight", up
+    yield theirs + "down_proj.weight", state[ours + "down.weight"]
+
+
+def dense_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+    yield ours + "gate_up.weight", torch.cat([take(tensors, f"{theirs}{part}_proj.weight") for part in ("gate", "up")])
+    yield ours + "down.weight", take(tensors, theirs + "down_proj.weight")
+
+
+def experts_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+    """Router and experts of a layer, one matrix per expert as in published checkpoints (transformers fuses them on loading)."""
+    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+    yield theirs + "gate.weight", state[ours + "router.weight"]
+    for expert, (gate_up, down) in enumerate(zip(state[ours + "gate_up"], state[ours + "down"], strict=True)):
+        gate, up = gate_up.chunk(2)
+        yield f"{theirs}experts.{expert}.gate_proj.weight", gate
+        yield f"{theirs}experts.{expert}.up_proj.weight", up
+        yield f"{theirs}experts.{expert}.down_proj.weight", down
+
+
+def experts_from_host(tensors: Mapping[str, Tensor], num_experts: int, index: int) -> Weights:
+    """From one matrix per expert, or from the fused form that transformers holds in memory."""
+    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+    yield ours + "router.weight", take(tensors, theirs + "gate.weight")
+    if theirs + "experts.gate_up_proj" in tensors:
+        yield ours + "gate_up", tensors[theirs + "experts.gate_up_proj"]
+        yield ours + "down", take(tensors, theirs + "experts.down_proj")
+        return
+    names = [f"{theirs}experts.{expert}." for expert in range(num_experts)]
+    pairs = [torch.cat([take(tensors, f"{name}{part}_proj.weight") for part in ("gate", "up")]) for name in names]
+    yield ours + "gate_up", torch.stack(pairs)
+    yield ours + "down", torch.stack([take(tensors, name + "down_proj.weight") for name in names])

@@ -1,0 +1,39 @@
+"""Weights of qwen3_moe checkpoints, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hagane.hosts.blocks import (
+    Weights,
+    dense_from_host,
+    dense_to_host,
+    experts_from_host,
+    experts_to_host,
+    mixer_from_host,
+    mixer_to_host,
+    outer_from_host,
+    outer_to_host,
+)
+from hagane.model.config import ExpertsConfig, ModelConfig
+
+
+def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
+    """Our parameters by canonical name -> (name, tensor) pairs under Hugging Face names, one matrix per expert. Parts are views of ours."""
+    yield from outer_to_host(state, config)
+    for index, layer in enumerate(config.layers):
+        yield from mixer_to_host(state, config, index)
+        yield from (experts_to_host if isinstance(layer.ffn, ExpertsConfig) else dense_to_host)(state, config, index)
+
+
+def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
+    """Published tensors by name -> ours. Raises DataError when one is missing."""
+    yield from outer_from_host(tensors, config)
+    for index, layer in enumerate(config.layers):
+        yield from mixer_from_host(tensors, config, index)
+        if isinstance(layer.ffn, ExpertsConfig):
+            yield from experts_from_host(tensors, layer.ffn.num_experts, index)
+        else:
+            yield from dense_from_host(tensors, config, index)

@@ -1,0 +1,73 @@
+"""Grouped-query attention (Ainslie et al. 2023), causal within documents, optionally with QK-norm and a window.
+
+On a CPU scores, softmax and mixing are written out: with a mask the compiled form beats the library's fused kernel
+there. On CUDA scaled_dot_product_attention takes the same mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hagane.model.cache import LayerCache
+from hagane.model.config import AttentionConfig
+from hagane.model.linear import Linear
+from hagane.model.norm import RMSNorm
+from hagane.model.rope import rotate
+from hagane.model.sequence import View
+
+ContextExchange = Callable[[Tensor, Tensor, View], tuple[Tensor, Tensor, View]]
+
+
+def local_context(key_BKTH: Tensor, value_BKTH: Tensor, view: View) -> tuple[Tensor, Tensor, View]:
+    """The whole context is here: nothing to exchange."""
+    return key_BKTH, value_BKTH, view
+
+
+def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask_BTS: Tensor) -> Tensor:
+    """softmax(q·k / sqrt(H)) · v with a float32 softmax; heads N share K keys. Returns (B, N, T, H)."""
+    rows, num_heads, length, head_dim = query_BNTH.shape
+    num_kv_heads, span = key_BKSH.shape[1], key_BKSH.shape[2]
+    group = num_heads // num_kv_heads
+    if query_BNTH.device.type == "cuda":
+        # expanded, not enable_gqa: the memory-efficient kernel, the one that takes a mask, has no grouped form
+        key, value = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (key_BKSH, value_BKSH))
+        return F.scaled_dot_product_attention(query_BNTH, key, value, attn_mask=mask_BTS[:, None])
+    query_BKMH = query_BNTH.reshape(rows, num_kv_heads, group * length, head_dim)
+    score_BKGTS = (query_BKMH @ key_BKSH.transpose(2, 3)).view(rows, num_kv_heads, group, length, span).float() * head_dim**-0.5
+    # the lowest finite number, not -inf: a padding query that sees nothing must not become NaN
+    score_BKGTS = torch.where(mask_BTS[:, None, None], score_BKGTS, torch.finfo(torch.float32).min)
+    weight_BKGTS = score_BKGTS.softmax(-1).to(value_BKSH.dtype)
+    mixed_BKMH = weight_BKGTS.view(rows, num_kv_heads, group * length, span) @ value_BKSH
+    return mixed_BKMH.view(rows, num_heads, length, head_dim)
+
+
+class Attention(nn.Module):
+    """The mixer of kind `attention`. Queries, keys and values come from one matrix, in this order along its rows."""
+
+    def __init__(self, width: int, config: AttentionConfig, norm_epsilon: float, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.qkv = Linear(width, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim, device)
+        self.query_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
+        self.key_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
+        self.output = Linear(config.num_heads * config.head_dim, width, device)
+        self.context_exchange: ContextExchange = local_context  # context parallelism gathers keys and values here
+
+    def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, None]:
+        rows, length, _ = hidden_BTD.shape
+        heads_BTNH = self.qkv(hidden_BTD).view(rows, length, -1, self.head_dim)
+        query, key, value = heads_BTNH.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = rotate(query.transpose(1, 2), view.cosine_BTR, view.sine_BTR)
+        key = rotate(key.transpose(1, 2), view.cosine_BTR, view.sine_BTR)
+        value = value.transpose(1, 2)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        key, value, view = self.context_exchange(key, value, view)
+        mixed_BNTH = attend(query, key, value, view.mask_BTS)
+        return self.output(mixed_BNTH.transpose(1, 2).reshape(rows, length, -1)), None

@@ -1,0 +1,53 @@
+"""Initial weights, and which of them compute in which precision.
+
+Every matrix, the router's included, is normal(0, init_std); the two projections that write to the residual stream
+(`mixer.output`, `ffn.down`) are scaled by 1/sqrt(2 · layers) as in GPT-2, so that its variance does not grow with depth; norms
+are one. Each parameter has a generator of its own, seeded by its name: neither device, order nor sharding changes a draw.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor, nn
+
+from hagane.model.config import ModelConfig
+
+
+def _is_norm(name: str) -> bool:
+    return name.removesuffix(".weight").endswith("norm")
+
+
+def initial_std(name: str, config: ModelConfig) -> float:
+    """Standard deviation of the parameter of this canonical name; 0 for norms, which are constant."""
+    if _is_norm(name):
+        return 0.0
+    writes_residual = name.endswith(("mixer.output.weight", "ffn.down.weight", "ffn.down"))
+    return config.init_std / (2 * config.num_layers) ** 0.5 if writes_residual else config.init_std
+
+
+@torch.no_grad()
+def draw(name: str, parameter: Tensor, config: ModelConfig, seed: int) -> None:
+    """Fill one parameter, in place."""
+    std = initial_std(name, config)
+    if std == 0.0:
+        parameter.fill_(1.0)
+        return
+    digest = blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    parameter.copy_(torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, std, generator=generator))
+
+
+def working_dtype(name: str, parameter: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """What a parameter is kept in while computing in `dtype`: matrices in it, norms and routers in float32.
+
+    Both of the latter are small and used in float32: a rounded norm weight would ignore small updates, a rounded router ties.
+    """
+    return torch.float32 if _is_norm(name) or name.endswith("router.weight") else dtype
+
+
+def to_working(model: nn.Module, dtype: torch.dtype) -> None:
+    """Turn a model's own parameters into the working copy, in place."""
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(working_dtype(name, parameter, dtype))

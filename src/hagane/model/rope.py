@@ -1,0 +1,22 @@
+"""Rotary positions (Su et al. 2021), in the half-rotation layout of Hugging Face: dimension i turns with dimension i + H/2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hagane.model.config import RopeConfig
+
+
+def rotation(position_BT: Tensor, head_dim: int, config: RopeConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of every position, float32, (B, T, head_dim / 2). Computed once per micro-step, outside the blocks."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.int64, device=position_BT.device).float() / head_dim
+    angle = position_BT.float()[..., None] * (1.0 / config.theta**exponent)
+    return angle.cos(), angle.sin()
+
+
+def rotate(heads_BNTH: Tensor, cosine_BTR: Tensor, sine_BTR: Tensor) -> Tensor:
+    """Turn queries or keys (B, heads, T, head_dim) by their positions, in float32."""
+    first, second = heads_BNTH.float().chunk(2, dim=-1)
+    cosine, sine = cosine_BTR[:, None], sine_BTR[:, None]
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(heads_BNTH.dtype)

@@ -1,0 +1,74 @@
+"""What a mixer may know about where tokens are: positions, documents, window. Nothing else carries them.
+
+A `Sequence` is what the caller gives. The decoder turns it once per micro-step, outside the blocks, into one `View` per
+kind of mixer; inside a compiled block positions, documents and windows are tensors, so that none of them is baked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+"""Document id of tokens that are not there: nobody attends to them, nothing counts them."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Positions (B, T) int64 and document ids (B, T) int32. A token sees its own document up to itself, and no other.
+
+    Padding has document -1. With a cache, the tokens are the new ones of every slot, padded on the right.
+    """
+
+    position_BT: Tensor
+    document_BT: Tensor
+
+    @classmethod
+    def plain(cls, rows: int, length: int, device: torch.device | str | None = None) -> Sequence:
+        """Every row is one document from position 0."""
+        position = torch.arange(length, device=device).expand(rows, length)
+        return cls(position, torch.zeros(rows, length, dtype=torch.int32, device=device))
+
+    @classmethod
+    def ragged(cls, start_B: Collection[int], num_new_B: Collection[int], length: int, device: torch.device | str | None = None) -> Sequence:
+        """Row b is one document whose next `num_new_B[b]` tokens, of `length` given, begin at position `start_B[b]`."""
+        offset = torch.arange(length)
+        position = torch.tensor(list(start_B))[:, None] + offset
+        document = torch.where(offset < torch.tensor(list(num_new_B))[:, None], 0, PADDING).int()
+        return cls(position.to(device), document.to(device))
+
+    def to(self, device: torch.device | str) -> Sequence:
+        return Sequence(self.position_BT.to(device), self.document_BT.to(device))
+
+
+class View(NamedTuple):
+    """A sequence as one kind of mixer sees it. S is T without a cache, and the longest filled slot with one."""
+
+    cosine_BTR: Tensor
+    sine_BTR: Tensor
+    mask_BTS: Tensor  # bool: query t may see key s
+    real_BT: Tensor  # float32: 1 where there is a token, 0 for padding
+
+
+def visible(query_BT: Tensor, key_BS: Tensor, window: int | None) -> Tensor:
+    """Causal and within the window: query position - key position in [0, window)."""
+    distance = query_BT[:, :, None] - key_BS[:, None, :]
+    mask = distance >= 0
+    return mask if window is None else mask & (distance < window)
+
+
+def document_mask(sequence: Sequence, window: int | None) -> Tensor:
+    """Who sees whom in packed rows (B, T, T): same document, causal, within the window. Padding sees padding, so no row is empty."""
+    document = sequence.document_BT
+    slot_BT = torch.arange(document.shape[1], device=document.device)[None]
+    return visible(slot_BT, slot_BT, window) & (document[:, :, None] == document[:, None, :])
+
+
+def slot_mask(start_B: Tensor, num_tokens: int, span: int, window: int | None) -> Tensor:
+    """Who sees whom in a cache (B, T, S): new token t of row b sits in slot start + t and sees the slots up to it."""
+    query_BT = start_B[:, None] + torch.arange(num_tokens, device=start_B.device)
+    return visible(query_BT, torch.arange(span, device=start_B.device)[None], window)

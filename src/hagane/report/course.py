@@ -1,0 +1,296 @@
+"""What happened: the headline, plan against outcome, loss, router health, speed and energy, from the facts of a run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hagane.errors import RecipeError
+from hagane.recipe.types import Budget
+from hagane.report import figures, text
+from hagane.report.figures import Curve, Picture
+from hagane.report.quality import counted, human_languages, mean_bits
+from hagane.report.record import Record, Stage, dig, number, rows, table
+from hagane.report.tables import Table, Tile
+
+
+def headline(record: Record) -> dict[str, Any]:
+    """Name, state, one sentence and the row of tiles."""
+    name = str(record.recipe.get("name") or record.name)
+    state = "finished" if record.finished else "not finished"
+    under_way = next((stage.name for stage in record.stages if stage.state != "done"), None)
+    return {
+        "name": name,
+        "description": str(record.recipe.get("description") or ""),
+        "state": state,
+        "next": under_way,
+        "sentence": _sentence(record),
+        "tiles": [tile for tile in (_model(record), _time(record), _quality(record), _answers(record), _energy(record), _proof(record)) if tile is not None],
+    }
+
+
+def _sentence(record: Record) -> str:
+    plan, corpus = record.facts("plan"), record.facts("corpus")
+    parts = [f"A {_kind(plan)}"]
+    shards = [shard for shard in table(corpus.get("shards")).values() if isinstance(shard, dict)]
+    if shards:
+        names = human_languages(shard.get("language") for shard in shards)
+        kept = number(corpus.get("bytes_kept"))
+        parts.append(f"made from {text.size(kept)} of text" + (f" in {len(names)} language{'s' if len(names) != 1 else ''}" if names else ""))
+    if record.seconds is not None:
+        parts.append(f"in {text.seconds(record.seconds)}" + (" so far" if not record.finished else ""))
+    machine = _machine(record)
+    if machine.get("name"):
+        parts.append(f"on {machine['name']}")
+    return " ".join(parts) + "."
+
+
+def _machine(record: Record) -> dict[str, Any]:
+    return table(record.facts("plan").get("machine")) or table(record.environment.get("machine"))
+
+
+def _kind(plan: dict[str, Any]) -> str:
+    kinds = {dig(layer, "ffn", "kind") for layer in rows(dig(plan, "model", "layers"))}
+    return "mixture-of-experts language model" if "experts" in kinds else "dense language model" if kinds else "language model"
+
+
+def is_dense(record: Record) -> bool:
+    """Whether the plan is known and its model has no experts."""
+    return _kind(record.facts("plan")).startswith("dense")
+
+
+def _model(record: Record) -> Tile | None:
+    plan = record.facts("plan")
+    if number(plan.get("num_parameters")) is None:
+        return Tile("Model", text.UNKNOWN, "not planned yet")
+    shape = f"{len(rows(dig(plan, 'model', 'layers')))} layers of width {text.whole(dig(plan, 'model', 'width'))}"
+    experts = _experts(record)
+    if experts:
+        active = text.scaled(plan.get("num_active_parameters"))
+        shape = f"{active} active, {text.plain(experts.get('num_experts'))} experts, top {text.plain(experts.get('top_k'))}; {shape}"
+    return Tile("Parameters", text.scaled(plan["num_parameters"]), shape)
+
+
+def _experts(record: Record) -> dict[str, Any]:
+    """The settings of the first layer with experts; empty for a dense model."""
+    layers = rows(dig(record.facts("plan"), "model", "layers"))
+    return next((table(layer.get("ffn")) for layer in layers if dig(layer, "ffn", "kind") == "experts"), {})
+
+
+def _time(record: Record) -> Tile:
+    budget = _budget(record)
+    if record.seconds is None:
+        return Tile("Time", text.UNKNOWN, "not started")
+    if budget is not None and budget.kind == "time":
+        return Tile("Time", text.seconds(record.seconds), f"{text.percent(record.seconds / budget.amount)} of the {budget} asked for")
+    return Tile("Time", text.seconds(record.seconds), f"budget {budget}" if budget else "active time over all attempts")
+
+
+def _budget(record: Record) -> Budget | None:
+    try:
+        return Budget.parse(str(record.facts("plan").get("budget") or record.recipe.get("budget") or ""))
+    except RecipeError:
+        return None
+
+
+def _quality(record: Record) -> Tile:
+    bits = mean_bits(record)
+    if bits is not None:
+        mean, count, worst, value = bits
+        of = f"mean of {count} languages; weakest {text.language(worst)} {text.fixed(value, 2)}" if count > 1 else text.language(worst)
+        return Tile("Bits per byte", text.fixed(mean), f"held-out text, {of}")
+    last = next((last for stage in reversed(record.training) if (last := _last(stage, "loss")) is not None), None)
+    return Tile("Training loss", text.fixed(last, 2), "nats per token so far") if last is not None else Tile("Bits per byte", text.UNKNOWN, "not evaluated yet")
+
+
+def _answers(record: Record) -> Tile | None:
+    totals = counted(record, lambda row: str(row.get("mode")))
+    if not totals:
+        return None
+    first = "thinking" if "thinking" in totals else next(iter(totals))
+    others = "".join(f"; {mode} {text.percent(count.share)}" for mode, count in totals.items() if mode != first)
+    return Tile("Right answers", text.percent(totals[first].share), f"{first}, {text.whole(totals[first].total)} held-out problems{others}")
+
+
+def _energy(record: Record) -> Tile | None:
+    joules = sum(stage_joules(record, stage) or 0.0 for stage in record.stages)
+    if not joules:
+        return None
+    return Tile("Energy", text.energy(joules), str(_machine(record).get("power_source") or ""))
+
+
+def _proof(record: Record) -> Tile | None:
+    release = record.facts("release")
+    gap = number(release.get("max_logit_gap"))
+    if gap is None:
+        return None
+    same = "the same greedy text" if release.get("greedy_equal") else "other greedy text"
+    return Tile("Logit gap", text.small(gap), f"to the released files loaded by transformers; {same} on {text.whole(release.get('prompts_checked'))} prompts")
+
+
+def stage_joules(record: Record, stage: Stage) -> float | None:
+    """Joules of a stage: its own meter, else seconds x watts of the machine's profile."""
+    told = number(stage.facts.get("joules"))
+    watts = number(_machine(record).get("power_watts"))
+    return told or (stage.seconds * watts if stage.seconds is not None and watts is not None else None)
+
+
+def outcome(record: Record) -> dict[str, Any] | None:
+    """Plan against outcome; None before there is a plan."""
+    plan = record.facts("plan")
+    if not plan:
+        return None
+    predicted = table(plan.get("predicted"))
+    spent_joules = sum(stage_joules(record, stage) or 0.0 for stage in record.stages) or None
+    trained = sum(_told(stage, "tokens", "tokens") or 0.0 for stage in record.training) or None
+    peak = max((_told(stage, "peak_memory_bytes", "memory_bytes") or 0.0 for stage in record.training), default=0.0) or None
+    low, high, mean = number(predicted.get("low")), number(predicted.get("high")), mean_bits(record)
+    bits = mean[0] if mean else None
+    lines = [
+        ("Time", text.seconds(predicted.get("seconds")), text.seconds(record.seconds), _ratio(record.seconds, predicted.get("seconds"))),
+        ("Training tokens", text.scaled(plan.get("tokens")), text.scaled(trained), _ratio(trained, plan.get("tokens"))),
+        ("Bits per byte", text.fixed(predicted.get("bits_per_byte"), 2), text.fixed(bits, 2), _ratio(bits, predicted.get("bits_per_byte"))),
+        ("Energy", text.energy(predicted.get("joules")), text.energy(spent_joules), _ratio(spent_joules, predicted.get("joules"))),
+        ("Peak memory", text.size(predicted.get("peak_memory_bytes")), text.size(peak), _ratio(peak, predicted.get("peak_memory_bytes"))),
+    ]
+    if low is not None and high is not None:
+        verdict = "" if bits is None else "inside" if low <= bits <= high else "outside"
+        lines.insert(3, ("80 % interval", f"{text.fixed(low, 2)} to {text.fixed(high, 2)}", verdict, ""))
+    budget = _budget(record)
+    if budget is not None and budget.kind == "time":
+        lines.insert(0, ("Budget", str(budget), text.seconds(record.seconds), _ratio(record.seconds, budget.amount)))
+    planned = {str(name): number(dig(stage, "seconds")) for name, stage in table(plan.get("stages")).items()}
+    names = [stage.name for stage in record.stages if stage.name in planned or stage.seconds is not None]
+    spent = {name: record.stage(name).seconds for name in names}
+    return {
+        "table": Table("What the plan said, and what came", ("", "planned", "outcome", "ratio"), tuple(lines), frozenset({1, 2, 3})),
+        "picture": figures.stage_times("stages", {name: planned.get(name) for name in names}, spent) if any(spent.values()) or any(planned.values()) else None,
+        "reasons": [(str(name).replace("_", " "), str(reason)) for name, reason in table(plan.get("reasons")).items()],
+        "law": str(plan.get("law") or ""),
+    }
+
+
+def _ratio(value: Any, planned: Any) -> str:
+    value, planned = number(value), number(planned)
+    return text.percent(value / planned) if value is not None and planned else ""
+
+
+def _told(stage: Stage, fact: str, metric: str) -> float | None:
+    """A fact of a training stage, or before there are facts the last value of a metric."""
+    told = number(stage.facts.get(fact))
+    return _last(stage, metric) if told is None else told
+
+
+def _last(stage: Stage, name: str) -> float | None:
+    return next((number(line.get(name)) for line in reversed(stage.metrics) if number(line.get(name)) is not None), None)
+
+
+def losses(record: Record) -> list[Picture]:
+    """One loss curve per training stage: their losses are not comparable with each other."""
+    pictures = []
+    for i, stage in enumerate(record.training):
+        curve = Curve.of([number(line.get("tokens")) for line in stage.metrics], [number(line.get("loss")) for line in stage.metrics])
+        if curve.drawable:
+            tokens = {number(line.get("step")): number(line.get("tokens")) for line in stage.metrics}
+            resumed = [number(event.get("step")) for event in stage.events if event.get("event") == "resume"]
+            steps = [step for step in tokens if step is not None]
+            nearest = [tokens[min(steps, key=lambda other: abs(other - step))] for step in resumed if step is not None]
+            pictures.append(figures.loss(f"loss-{i}", stage.name, curve, [x for x in nearest if x is not None]))
+    return pictures
+
+
+def along(record: Record, *path: str) -> Curve:
+    """A metric over active training seconds, all training stages one after the other."""
+    seconds: list[float | None] = []
+    values: list[float | None] = []
+    for start, stage in _starts(record):
+        for line in stage.metrics:
+            at = number(line.get("seconds"))
+            seconds.append(None if at is None else start + at)
+            values.append(number(dig(line, *path)))
+    return Curve.of(seconds, values)
+
+
+def _starts(record: Record) -> list[tuple[float, Stage]]:
+    """Training stages that have metrics, with the training seconds before each."""
+    starts, at = [], 0.0
+    for stage in record.training:
+        if stage.metrics:
+            starts.append((at, stage))
+            at += _last(stage, "seconds") or 0.0
+    return starts
+
+
+def _marks(record: Record) -> list[tuple[str, float]]:
+    return [(stage.name, start) for start, stage in _starts(record)]
+
+
+def router(record: Record) -> dict[str, Any] | None:
+    """Router health; None for a dense model."""
+    effective, violation, dead = (along(record, "router", name) for name in ("effective_experts", "max_violation", "dead_share"))
+    if not any(curve.drawable for curve in (effective, violation, dead)):
+        return None
+    experts = number(_experts(record).get("num_experts"))
+    pictures = []
+    if effective.drawable:
+        goal = ("all experts", experts) if experts else None
+        note = "exp of the entropy of the load: as many experts as share the work evenly. Mean over layers."
+        pictures.append(figures.course("effective", "Effective experts", [("effective experts", effective)], _marks(record), caption=note, goal=goal))
+    loads = [(label, curve) for label, curve in (("load violation", violation), ("dead share", dead)) if curve.drawable]
+    if loads:
+        note = "Load violation: how far the busiest expert is above the mean load. Dead share: experts that saw no token in a step."
+        pictures.append(figures.course("load", "Load of the experts", loads, _marks(record), caption=note, share=True))
+    lines = []
+    for stage in record.training:
+        last = table(stage.facts.get("router")) or next((table(line.get("router")) for line in reversed(stage.metrics) if line.get("router")), {})
+        if last:
+            shares = (text.percent(last.get("max_violation")), text.percent(last.get("dead_share")))
+            entropies = (text.fixed(last.get("conditional_entropy"), 2), text.fixed(last.get("marginal_entropy"), 2))
+            lines.append((stage.name, text.fixed(last.get("effective_experts"), 2), *shares, *entropies))
+    columns = ("stage", "effective experts", "load violation", "dead share", "conditional entropy", "marginal entropy")
+    return {"pictures": pictures, "table": Table("At the end of each training stage", columns, tuple(lines), frozenset(range(1, 6)))}
+
+
+def speed(record: Record) -> dict[str, Any] | None:
+    """Tokens per second and utilisation; None before training."""
+    rate, used = along(record, "tokens_per_second"), along(record, "flop_utilisation")
+    pictures = []
+    if rate.drawable:
+        note = "Training tokens per second of active time."
+        pictures.append(figures.course("rate", "Tokens per second", [("tokens per second", rate)], _marks(record), caption=note))
+    if used.drawable:
+        measured = number(_machine(record).get("matmul_flops"))
+        against = f" ({text.scaled(measured, 'FLOP/s')})" if measured else ""
+        note = f"Useful floating-point work as a share of the best matrix rate measured on this machine{against}."
+        pictures.append(figures.course("used", "FLOP utilisation", [("utilisation", used)], _marks(record), caption=note, share=True))
+    lines = [
+        (
+            stage.name, text.whole(_told(stage, "steps", "step")), text.scaled(_told(stage, "tokens", "tokens")), text.seconds(stage.seconds),
+            text.scaled(_told(stage, "tokens_per_second", "tokens_per_second")), text.percent(_told(stage, "mean_utilisation", "flop_utilisation")),
+            text.size(_told(stage, "peak_memory_bytes", "memory_bytes")), text.whole(stage.facts.get("attempts")),
+        )
+        for stage in record.training
+    ]  # fmt: skip
+    if not lines:
+        return None
+    columns = ("stage", "steps", "tokens", "time", "tokens/s", "utilisation", "peak memory", "attempts")
+    return {"pictures": pictures, "table": Table("Training stages", columns, tuple(lines), frozenset(range(1, 8)))}
+
+
+def energy(record: Record) -> dict[str, Any] | None:
+    """Energy per stage; None where the power of the machine is not known."""
+    spent = [(stage, stage_joules(record, stage)) for stage in record.stages]
+    total = sum(joules or 0.0 for _, joules in spent)
+    if not total:
+        return None
+    lines = [(stage.name, text.seconds(stage.seconds), text.energy(joules), text.percent(joules / total)) for stage, joules in spent if joules is not None]
+    foot = ("all stages", text.seconds(sum(stage.seconds or 0.0 for stage, _ in spent)), text.energy(total), "")
+    trained = sum(_told(stage, "tokens", "tokens") or 0.0 for stage in record.training)
+    training = sum(joules or 0.0 for stage, joules in spent if stage in record.training)
+    machine = _machine(record)
+    return {
+        "table": Table("Energy by stage", ("stage", "time", "energy", "share"), tuple(lines), frozenset({1, 2, 3}), foot),
+        "per_token": f"{training / trained * 1e3:.3g} mJ" if trained and math.isfinite(training / trained) else None,
+        "watts": text.scaled(machine.get("power_watts"), "W"),
+        "source": str(machine.get("power_source") or "not stated"),
+    }

@@ -1,0 +1,100 @@
+"""Numbers as people read them: parameters, bytes, energy, shares. None becomes a dash."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hagane.recipe.types import duration
+from hagane.report.record import number
+
+UNKNOWN = "–"
+
+# English names of languages often met, so that a reader need not know the codes; any other tag is shown as it is.
+LANGUAGES = {
+    "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "cy": "Welsh", "da": "Danish", "de": "German",
+    "el": "Greek", "en": "English", "es": "Spanish", "et": "Estonian", "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fo": "Faroese",
+    "fr": "French", "ga": "Irish", "gl": "Galician", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian",
+    "is": "Icelandic", "it": "Italian", "ja": "Japanese", "ka": "Georgian", "ko": "Korean", "la": "Latin", "lt": "Lithuanian", "lv": "Latvian",
+    "mt": "Maltese", "nb": "Norwegian Bokmål", "nl": "Dutch", "nn": "Norwegian Nynorsk", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese",
+    "ro": "Romanian", "ru": "Russian", "se": "Northern Sámi", "sk": "Slovak", "sl": "Slovenian", "smj": "Lule Sámi", "sq": "Albanian",
+    "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
+
+
+def language(tag: str) -> str:
+    """English name of a language tag, or the tag."""
+    return LANGUAGES.get(tag, tag)
+
+
+def scaled(value: Any, unit: str = "") -> str:
+    """1234567 -> `1.23 M`; three significant digits."""
+    value = number(value)
+    if value is None:
+        return UNKNOWN
+    for limit, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit * 0.9995:
+            return f"{_digits(value / limit)} {prefix}{unit}"
+    return f"{_digits(value)} {unit}".strip()
+
+
+def whole(value: Any) -> str:
+    """18204 -> `18,204`."""
+    value = number(value)
+    return UNKNOWN if value is None else f"{round(value):,}"
+
+
+def fixed(value: Any, digits: int = 3) -> str:
+    value = number(value)
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def small(value: Any) -> str:
+    """3.1e-06 -> `3.1e-6`."""
+    value = number(value)
+    return UNKNOWN if value is None else re.sub(r"e([+-])0*(\d)", r"e\1\2", f"{value:.1e}").replace("e+0", "")
+
+
+def percent(share: Any, digits: int = 1) -> str:
+    share = number(share)
+    return UNKNOWN if share is None else f"{100 * share:.{digits}f} %"
+
+
+def seconds(value: Any) -> str:
+    value = number(value)
+    if value is None:
+        return UNKNOWN
+    return f"{value:.1f}s" if 0 < value < 9.95 else duration(value)
+
+
+def energy(joules: Any) -> str:
+    """Joules as watt-hours."""
+    value = number(joules)
+    return UNKNOWN if value is None else scaled(value / 3600, "Wh")
+
+
+def size(num_bytes: Any) -> str:
+    return scaled(num_bytes, "B")
+
+
+def plain(value: Any) -> str:
+    """Any value of a recipe or of the environment, on one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    return str(value)
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent and without trailing zeros after the point."""
+    if abs(value) >= 99.95:
+        return f"{value:.0f}"
+    text = f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

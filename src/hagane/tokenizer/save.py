@@ -1,0 +1,42 @@
+"""The tokenizer as other people's engines read it: `tokenizer.json` and `tokenizer_config.json` with the chat template."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from hagane.tokenizer.chat import CHAT_TEMPLATE
+from hagane.tokenizer.special import END_OF_TEXT, IM_END
+
+
+def save_for_transformers(tokenizer: Tokenizer, folder: Path, context: int) -> None:
+    """Write both files into `folder` (made if missing), each whole or not at all. `AutoTokenizer.from_pretrained(folder)` reads them.
+
+    `context` is the longest text the model was made for, in tokens.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "bos_token": None,
+        "eos_token": IM_END,
+        "pad_token": END_OF_TEXT,
+        "unk_token": None,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    _write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

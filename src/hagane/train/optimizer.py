@@ -1,0 +1,116 @@
+"""AdamW on float32 masters of a model that computes in a lower precision.
+
+The model's own parameters are the working copy: it is rounded anew from the masters after each step, so that nothing is lost to
+bf16 but the rounding of one step's computation. Parameters that compute in float32 anyway (norms, routers) are their own masters.
+Weight decay is on matrices other than the embedding table: shrinking embeddings makes early layers' gradients grow (OLMo 2, 2024, §3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hagane.errors import TrainingError
+from hagane.model.initial import to_working
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies to this parameter."""
+    return parameter.ndim >= 2 and not name.startswith("embedding.")
+
+
+class MasterAdamW:
+    """Masters, moments and gradients by canonical name, all float32 and allocated once."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        """Take the model's float32 weights as masters and turn the model into the working copy."""
+        masters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        to_working(model, dtype)
+        self.working: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self.masters: dict[str, Tensor] = {
+            name: parameter.data if parameter.dtype == torch.float32 else masters[name] for name, parameter in self.working.items()
+        }
+        self._narrow = [name for name, parameter in self.working.items() if parameter.dtype != torch.float32]
+        self._wide = [name for name, parameter in self.working.items() if parameter.dtype == torch.float32]
+        self._gradients = {name: torch.zeros_like(self.masters[name]) for name in self._narrow}
+        names = list(self.masters)
+        groups = [[name for name in names if decays(name, self.masters[name]) == decay] for decay in (True, False)]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": [self.masters[name] for name in group], "decay": decay} for group, decay in zip(groups, (True, False), strict=True) if group],
+            fused=True,
+        )
+        self.moments: dict[str, Tensor] = {}
+        for name, master in self.masters.items():
+            mean, square = torch.zeros_like(master), torch.zeros_like(master)
+            self.moments[f"{name}.mean"], self.moments[f"{name}.square"] = mean, square
+            self._optimizer.state[master] = {"step": torch.zeros((), device=master.device), "exp_avg": mean, "exp_avg_sq": square}
+        self._num_collected = 0
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """After each micro-step's backward pass: move the working gradients to float32, adding to those of earlier micro-steps."""
+        missing = [name for name, parameter in self.working.items() if parameter.grad is None]
+        if missing:
+            raise TrainingError(f"{missing[0]} got no gradient: the objective does not use it.")
+        gradients = [self._gradients[name] for name in self._narrow]
+        working = [gradient for name in self._narrow if (gradient := self.working[name].grad) is not None]
+        if gradients and self._num_collected == 0:
+            torch._foreach_copy_(gradients, working)
+        else:
+            for gradient, addend in zip(gradients, working, strict=True):
+                gradient.add_(addend)
+        for name in self._narrow:
+            self.working[name].grad = None
+        self._num_collected += 1  # float32 parameters add up in their own gradient
+
+    @torch.no_grad()
+    def clip(self, limit: float) -> Tensor:
+        """Scale the collected gradient to at most `limit` (0: never) in norm. Returns the norm before, float32 scalar."""
+        for name in self._narrow:
+            self.masters[name].grad = self._gradients[name]
+        for name in self._wide:
+            self.masters[name].grad = self.working[name].grad
+        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # multiplying by 1 changes no bit, so where looking is free the pass over memory is saved
+        if limit > 0 and (norm.device.type != "cpu" or norm.item() > limit):
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, *, weight_decay: float, beta1: float, beta2: float, epsilon: float) -> None:
+        """One update of masters and working copy; the gradient is spent."""
+        for group in self._optimizer.param_groups:
+            group.update(lr=learning_rate, weight_decay=weight_decay if group["decay"] else 0.0, betas=(beta1, beta2), eps=epsilon)
+        self._optimizer.step()
+        for name in self._wide:
+            self.working[name].grad = None
+        self._num_collected = 0
+        self._refresh()
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        if self._narrow:
+            torch._foreach_copy_([self.working[name].data for name in self._narrow], [self.masters[name] for name in self._narrow])
+
+    @torch.no_grad()
+    def load(self, masters: Mapping[str, Tensor], moments: Mapping[str, Tensor] | None = None, num_steps: int = 0) -> None:
+        """Take masters and, from a checkpoint, moments and the number of updates. Raises TrainingError where names or shapes differ."""
+        _copy_all(self.masters, masters)
+        if moments is not None:
+            _copy_all(self.moments, moments)
+        for master in self.masters.values():
+            self._optimizer.state[master]["step"].fill_(num_steps)
+        self._refresh()
+
+
+def _copy_all(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    if targets.keys() != values.keys():
+        odd = sorted(targets.keys() ^ values.keys())
+        raise TrainingError(f"the weights do not fit the model: {odd[0]} is on one side only ({len(odd)} such names).")
+    for name, target in targets.items():
+        if target.shape != values[name].shape:
+            raise TrainingError(f"the weights do not fit the model: {name} is {tuple(values[name].shape)} where the model has {tuple(target.shape)}.")
+        target.copy_(values[name])

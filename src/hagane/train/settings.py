@@ -1,0 +1,48 @@
+"""What the loop needs to know. Plain values: nothing here reads a recipe or a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hagane.model.config import ModelConfig
+from hagane.recipe.types import Phase
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training stage. `folder` exists and receives checkpoints, metrics, events and the final weights."""
+
+    folder: Path
+    model: ModelConfig
+    phases: tuple[Phase, ...]
+    data: Path  # the `encode` folder: collections of shards
+    seed: int
+    initial: Path | None = None  # a weights.safetensors to start from; else drawn from the seed
+    device: str = "cpu"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the working copy; masters are float32
+    threads: int = 0  # 0 leaves torch's own number
+    compile: bool = True
+    checkpoint_seconds: float = 60.0
+    keep_checkpoints: int = 2
+    log_every: int = 10  # steps: lines then do not depend on the clock
+    matmul_flops: float = 0.0  # measured bf16 rate of the machine, FLOP/s; 0 is unknown
+    power_watts: float = 0.0
+
+    @property
+    def planned_tokens(self) -> int:
+        return sum(phase.num_steps * phase.tokens_per_step for phase in self.phases)
+
+    def result_settings(self) -> dict[str, str]:
+        """Digest of each setting that decides what is trained: a checkpoint is used only where they agree."""
+        values = {
+            "model": self.model.model_dump(mode="json"),
+            "phases": [phase.model_dump(mode="json") for phase in self.phases],
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "log_every": self.log_every,
+        }
+        return {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16] for name, value in values.items()}

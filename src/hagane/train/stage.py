@@ -1,0 +1,60 @@
+"""The training stages of a run: the plan's phases, the run's clock, the loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from hagane.folder import Run, read_json, write_atomic
+from hagane.measure.machine import cores
+from hagane.plan.facts import PlanFacts
+from hagane.train import callbacks
+from hagane.train.facts import TrainFacts
+from hagane.train.loop import train
+from hagane.train.settings import TrainSettings
+
+
+def run_pretrain(run: Run, folder: Path) -> TrainFacts:
+    """Train from the initial weights on the text of the corpus."""
+    return train_phases(run, folder, "pretrain", None)
+
+
+def run_midtrain(run: Run, folder: Path) -> TrainFacts:
+    """Train on with the second mixture; no steps where the recipe has none."""
+    return train_phases(run, folder, "midtrain", run.path("pretrain") / "weights.safetensors")
+
+
+def train_phases(run: Run, folder: Path, name: str, initial: Path | None) -> TrainFacts:
+    """The planned phases of one stage or tune step, steered where the budget is one of time."""
+    plan = PlanFacts.model_validate(run.facts("plan"))
+    phases = plan.phases.get(name)
+    if not phases:
+        return TrainFacts.none()
+    execution = run.recipe.execution
+    settings = TrainSettings(
+        folder=folder, model=plan.model, phases=phases, data=run.path("encode"), initial=initial, seed=run.seed, device=run.machine.device,
+        threads=execution.threads or cores(), compile=execution.compile, dtype=run.recipe.train.dtype, checkpoint_seconds=execution.checkpoint_seconds,
+        matmul_flops=run.machine.matmul_flops, power_watts=run.machine.power_watts, log_every=execution.log_every, keep_checkpoints=execution.keep_checkpoints,
+    )  # fmt: skip
+    return train(settings, remaining=deadline(run, folder, plan, name), callbacks=callbacks.standard(settings, name, tensorboard=execution.tensorboard))
+
+
+def deadline(run: Run, folder: Path, plan: PlanFacts, name: str) -> Callable[[], float] | None:
+    """Seconds left for a training stage, or None where nothing is steered.
+
+    When the stage first starts, what the budget leaves is shared between it and the training after it as the plan did; the
+    moment it must end is written down, so that a resumed stage keeps it.
+    """
+    if not run.recipe.execution.steer or run.remaining() is None:
+        return None
+    path = folder / "deadline.json"
+    if not path.exists():
+        order = list(plan.phases)
+        here = plan.stages[name].seconds
+        later = sum(plan.stages[other].seconds for other in order[order.index(name) + 1 :])
+        left = run.remaining(plan.stages["evaluate"].seconds + plan.stages["release"].seconds)
+        assert left is not None
+        write_atomic(path, json.dumps({"ends_at": run.clock.spent() + left * here / (here + later)}))
+    ends_at = float(read_json(path)["ends_at"])
+    return lambda: ends_at - run.clock.spent()

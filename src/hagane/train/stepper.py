@@ -1,0 +1,112 @@
+"""One optimizer step: micro-batches forward and backward, clipping, AdamW, routers. The loop and the probe use this same code.
+
+Everything here is a function of its inputs: nothing reads a clock, and nothing waits for the device unless its results are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hagane.data.source import StepData
+from hagane.errors import TrainingError
+from hagane.model.config import ModelConfig
+from hagane.model.decoder import Decoder
+from hagane.model.router import Stats
+from hagane.model.sequence import Sequence
+from hagane.recipe.types import Phase
+from hagane.train.objective import OBJECTIVES
+from hagane.train.optimizer import MasterAdamW
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Scalars on the device, and router statistics summed over the step."""
+
+    loss: Tensor  # mean over targets, nats
+    auxiliary_loss: Tensor  # mean over tokens
+    gradient_norm: Tensor  # before clipping
+    stats: Stats
+
+
+class Stepper:
+    """A decoder, its optimizer, and the way from a batch to the next weights."""
+
+    def __init__(self, config: ModelConfig, *, device: str, dtype: str, compiled: bool, seed: int) -> None:
+        self.device = torch.device(device)
+        self.decoder = Decoder(config, device=self.device)
+        self.decoder.init_weights(seed)
+        self.optimizer = MasterAdamW(self.decoder, DTYPES[dtype])
+        self.decoder.train()
+        if compiled:
+            self.decoder.compile_parts()
+
+    def step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
+        """Train on one global batch. The results may still be under way on the device."""
+        if data.weight_sum <= 0:
+            raise TrainingError(f"there is nothing to learn from in {data.describe()}: no token of these rows is a target. Check how they were encoded.")
+        objective = OBJECTIVES[phase.objective]
+        loss_sum = torch.zeros((), device=self.device)
+        auxiliary_sum = torch.zeros((), device=self.device)
+        total: Stats | None = None
+        for micro in data.batches:
+            batch = micro.to(self.device)
+            outputs = self.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT))
+            loss = objective(outputs, self.decoder.head, batch) / data.weight_sum
+            auxiliary = self.decoder.auxiliary_loss_sum(outputs.stats) / data.num_tokens
+            (loss + auxiliary).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.collect()
+            loss_sum += loss.detach()
+            auxiliary_sum += auxiliary.detach()
+            stats = outputs.stats.detached()
+            total = stats if total is None else total + stats
+        assert total is not None
+        norm = self.optimizer.clip(phase.clip)
+        self.optimizer.step(learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon)
+        self.decoder.router_step(total)
+        return StepResult(loss_sum, auxiliary_sum, norm, total)
+
+
+@contextmanager
+def torch_set_up(*, threads: int, compiled: bool) -> Iterator[None]:
+    """Torch's global switches while training: threads, deterministic kernels, static shapes. Put back afterwards."""
+    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        # warn only: an operation without a deterministic kernel must not stop a run
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        with _compiler_set_up() if compiled else nullcontext():
+            yield
+    finally:
+        torch.set_num_threads(num_threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _compiler_set_up() -> Iterator[None]:
+    """Static shapes, and room for layers of many kinds and phases of many shapes, which all compile one forward function.
+
+    The compiler's modules take seconds to import: only where something is compiled.
+    """
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
+
+    before = dynamo.automatic_dynamic_shapes, dynamo.recompile_limit
+    # kernels picked by timing them could differ from one attempt to the next
+    deterministic = {"deterministic": True} if hasattr(inductor, "deterministic") else {}
+    dynamo.automatic_dynamic_shapes, dynamo.recompile_limit = False, 64
+    try:
+        with inductor.patch(deterministic):
+            yield
+    finally:
+        dynamo.automatic_dynamic_shapes, dynamo.recompile_limit = before

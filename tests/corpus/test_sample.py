@@ -1,0 +1,74 @@
+"""A sample reads what it needs, balances languages, and is the same every time."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path, make):
+    """9 MB of English in four files, 3 MB of Swedish in one, 60 kB of Japanese."""
+    root = tmp_path / "root"
+    for file in range(4):
+        records = [make.record("en", number) for number in range(file * 8000, file * 8000 + 8000)]
+        make.write_jsonl(root / "en" / f"{file}.jsonl.gz", records)
+    make.write_jsonl(root / "sv" / "0.jsonl", [make.record("sv", number) for number in range(12_000)])
+    make.write_jsonl(root / "ja" / "0.jsonl.gz", [make.record("ja", number) for number in range(180)])
+    return root
+
+
+def test_languages_get_equal_parts_and_small_ones_all_they_have(folder, build, tmp_path):
+    facts = build(folder, sample_bytes=1_000_000)
+    got = {name: shard.bytes + shard.held_out_bytes for name, shard in facts.shards.items()}
+    small = sum(len(json.loads(line)["text"].encode()) for line in _lines(folder / "ja" / "0.jsonl.gz"))
+    assert got["text.ja"] == small
+    expected = (1_000_000 - small) / 2
+    assert got["text.en"] == pytest.approx(expected, rel=0.1)
+    assert got["text.sv"] == pytest.approx(expected, rel=0.1)
+
+
+def test_it_reads_a_part_of_the_files_only(folder, build, tmp_path):
+    facts = build(folder, sample_bytes=300_000)
+    files = json.loads((tmp_path / "corpus" / "manifest.json").read_text())["files"]
+    swedish = next(file for file in files if file["language"] == "sv")
+    assert not swedish["complete"]
+    assert swedish["bytes_read"] < 0.3 * swedish["bytes"]
+    assert facts.documents_in < 4000
+
+
+def test_documents_come_from_more_than_the_beginning(folder, build, tmp_path):
+    from hagane.corpus.documents import read_documents
+
+    build(folder, sample_bytes=600_000)
+    numbers = [int(row["id"].split("-")[1]) for row in read_documents(tmp_path / "corpus", "train", "text.sv")]
+    assert numbers == sorted(numbers)
+    assert max(numbers) > 2.5 * len(numbers)
+
+
+def test_the_seed_chooses_other_documents_and_the_same_seed_the_same(folder, build):
+    first, again, other = (build(folder, out=name, sample_bytes=300_000, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert first.shards == again.shards
+    assert first.shards != other.shards
+
+
+def test_a_sample_larger_than_the_text_is_everything(folder, build):
+    everything, sample = build(folder, out="a"), build(folder, out="b", sample_bytes=100_000_000)
+    assert sample.shards == everything.shards
+
+
+def test_many_small_files_are_not_all_opened(tmp_path, make, build):
+    for number in range(200):
+        path = tmp_path / "root" / "sv" / f"{number:03d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(make.record("sv", number)["text"] * 20)
+    facts = build(tmp_path / "root", sample_bytes=100_000)
+    total = sum(shard.bytes + shard.held_out_bytes for shard in facts.shards.values())
+    assert total == pytest.approx(100_000, rel=0.1)
+    assert facts.files < 50
+    assert facts.files + facts.files_not_needed == 200
+
+
+def _lines(path):
+    import gzip
+
+    return gzip.open(path).read().splitlines()

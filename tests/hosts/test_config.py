@@ -1,0 +1,114 @@
+"""The config side of the hosts: what each can hold, what each reads, and that none of it needs torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hagane.errors import DataError, RecipeError
+from hagane.hosts import HOSTS, host_for, host_of
+from hagane.hosts.llama.weights import weights_from_host
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.count import num_active_parameters, num_parameters
+
+MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
+QK = MIXER.model_copy(update={"qk_norm": True})
+DENSE = DenseConfig(hidden=64)
+EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
+
+
+def model(*layers):
+    return ModelConfig(vocabulary_size=64, width=32, layers=tuple(LayerConfig(mixer=mixer, ffn=ffn) for mixer, ffn in layers), context=64)
+
+
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        ([(MIXER, DENSE)] * 2, "llama"),
+        ([(QK, DENSE)] * 2, "qwen3"),
+        ([(QK.model_copy(update={"window": 8}), DENSE), (QK, DENSE)], "qwen3"),
+        ([(QK, EXPERTS)] * 2, "qwen3_moe"),
+        ([(QK, DENSE), (QK, EXPERTS)], "qwen3_moe"),
+        ([(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"aux_coefficient": 0.0}))], "qwen3_moe"),
+    ],
+)
+def test_the_first_host_that_fits_is_chosen(layers, name):
+    assert host_for(model(*layers)) == name
+
+
+@pytest.mark.parametrize(
+    ("host", "layers", "reason"),
+    [
+        ("llama", [(QK, DENSE)], "QK-norm"),
+        ("llama", [(MIXER, EXPERTS)], "experts"),
+        ("llama", [(MIXER.model_copy(update={"window": 8}), DENSE)], "window"),
+        ("llama", [(MIXER, DENSE), (MIXER, DenseConfig(hidden=65))], "layer 1"),
+        ("llama", [(MIXER, DENSE), (MIXER.model_copy(update={"rope": RopeConfig(theta=5.0)}), DENSE)], "layer 1"),
+        ("llama", [(AttentionConfig(num_heads=5, num_kv_heads=5, head_dim=8), DENSE)], "multiple of the heads"),
+        ("qwen3", [(MIXER, DENSE)], "always has QK-norm"),
+        ("qwen3", [(QK, EXPERTS)], "experts"),
+        ("qwen3", [(QK.model_copy(update={"window": w}), DENSE) for w in (8, 9)], "one width"),
+        ("qwen3_moe", [(QK, DENSE)], "has none"),
+        ("qwen3_moe", [(QK, EXPERTS.model_copy(update={"balance": "bias"}))], "selection bias"),
+        ("qwen3_moe", [(QK.model_copy(update={"window": 8}), EXPERTS)], "window"),
+        ("qwen3_moe", [(MIXER, EXPERTS)], "QK-norm"),
+        ("qwen3_moe", [(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"top_k": 1}))], "same experts"),
+        ("qwen3_moe", [(QK, EXPERTS), (QK, DENSE), (QK, DenseConfig(hidden=65))], "same width"),
+    ],
+)
+def test_a_host_says_why_it_cannot_hold_a_model(host, layers, reason):
+    assert reason in HOSTS[host].can_hold(model(*layers))
+
+
+def test_a_model_nobody_can_hold_gets_every_reason():
+    with pytest.raises(RecipeError) as error:
+        host_for(model((QK, EXPERTS.model_copy(update={"balance": "bias"}))))
+    for name in HOSTS:
+        assert name in str(error.value)
+
+
+QWEN3_30B_A3B = {
+    "architectures": ["Qwen3MoeForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1,
+    "eos_token_id": 151643, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 6144,
+    "max_position_embeddings": 32768, "max_window_layers": 48, "mlp_only_layers": [], "model_type": "qwen3_moe", "moe_intermediate_size": 768,
+    "norm_topk_prob": True, "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+    "num_key_value_heads": 4, "output_router_logits": False, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.001, "sliding_window": None, "tie_word_embeddings": False, "use_cache": True, "use_sliding_window": False,
+    "vocab_size": 151936,
+}  # fmt: skip
+
+
+def test_a_published_config_in_the_older_form_is_read():
+    config = host_of(QWEN3_30B_A3B).config_from_host(QWEN3_30B_A3B)
+    assert config.layers[0].mixer.rope.theta == 1e6
+    assert num_parameters(config) == 30_532_122_624  # its model card: 30.5B, 3.3B activated
+    assert num_active_parameters(config) == 3_353_032_704
+    again = HOSTS["qwen3_moe"].config_to_host(config, {"eos_token_id": 151643})
+    assert host_of(again).config_from_host(again) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model_type": "mamba"}, "mamba"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"moe_intermediate_size": None}, "moe_intermediate_size"),
+    ],
+)
+def test_a_config_we_cannot_compute_is_refused_by_field(change, named):
+    host_json = {**QWEN3_30B_A3B, **change}
+    with pytest.raises(RecipeError, match=named):
+        host_of(host_json).config_from_host(host_json)
+
+
+def test_a_missing_tensor_is_named():
+    with pytest.raises(DataError, match="embed_tokens"):
+        dict(weights_from_host({}, model((MIXER, DENSE))))
+
+
+def test_the_config_side_needs_no_torch():
+    code = "import hagane.hosts, hagane.model.count, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

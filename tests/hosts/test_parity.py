@@ -1,0 +1,189 @@
+"""Every host agrees with the implementation that transformers publishes: hidden states, loss, every gradient, both directions."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from hagane.hosts import HOSTS, host_for, host_of
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.decoder import Decoder
+from hagane.model.sequence import PADDING, Sequence
+
+transformers = pytest.importorskip("transformers")
+
+EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20, aux_coefficient=0.05)
+
+
+def tiny(layers, **settings):
+    return ModelConfig(vocabulary_size=61, width=24, layers=tuple(layers), context=64, init_std=0.2, **settings)
+
+
+def attention(qk_norm, window=None):
+    return AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=10, qk_norm=qk_norm, window=window, rope=RopeConfig(theta=5e5))
+
+
+CONFIGS = {
+    "llama": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 3),
+    "llama tied": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2, tied=True, norm_epsilon=1e-5),
+    "qwen3": tiny([LayerConfig(mixer=attention(True), ffn=DenseConfig(hidden=40))] * 3),
+    "qwen3 windows": tiny([LayerConfig(mixer=attention(True, window), ffn=DenseConfig(hidden=40)) for window in (5, None, 5)], tied=True),
+    "qwen3_moe": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 3),
+    "qwen3_moe mixed": tiny([LayerConfig(mixer=attention(True), ffn=ffn) for ffn in (DenseConfig(hidden=40), EXPERTS, EXPERTS)]),
+    "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
+}
+
+
+def load_ours(folder):
+    """What a caller does to start from a published checkpoint."""
+    host_json = json.loads((folder / "config.json").read_text())
+    host = host_of(host_json)
+    config = host.config_from_host(host_json)
+    model = Decoder(config)
+    model.load_state_dict(dict(host.weights.weights_from_host(load_file(folder / "model.safetensors"), config)), strict=False)
+    return model
+
+
+def save_theirs(model, folder, special=None):
+    """What a release does."""
+    host = HOSTS[host_for(model.config)]
+    (folder / "config.json").write_text(json.dumps(host.config_to_host(model.config, special or {})))
+    save_file(dict(host.weights.weights_to_host(model.state_dict(), model.config)), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_theirs(folder):
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    assert not any(report.values()), report
+    return model
+
+
+def random_theirs(config, folder):
+    """A random model made by transformers, with norm weights that are not one, as it saves itself."""
+    settings = HOSTS[host_for(config)].config_to_host(config, {})
+    theirs = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**settings), attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
+    theirs.save_pretrained(folder)
+    return theirs
+
+
+def their_outputs(theirs, token_BT):
+    output = theirs(token_BT, output_hidden_states=True)
+    loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), token_BT[:, 1:].flatten(), reduction="sum")
+    return output, loss
+
+
+def our_loss(model, hidden_BTD, token_BT):
+    return model.head.nll_sum(hidden_BTD[:, :-1], token_BT[:, 1:], torch.ones(token_BT[:, 1:].shape))
+
+
+def our_hidden_states(model, token_BT, sequence):
+    """The stream after every layer, the last one normed, as transformers lists them."""
+    states = []
+    hooks = [block.register_forward_hook(lambda module, inputs, outputs: states.append(outputs[0])) for block in model.layers]
+    embedded = model.embedding(token_BT)
+    output = model(token_BT, sequence)
+    for hook in hooks:
+        hook.remove()
+    return output, [embedded, *states[:-1], output.hidden_BTD]
+
+
+def assert_same(theirs, ours):
+    token_BT = torch.randint(0, 61, (2, 19), generator=torch.Generator().manual_seed(1))
+    their_output, their_loss = their_outputs(theirs, token_BT)
+    output, hidden_states = our_hidden_states(ours, token_BT, Sequence.plain(2, 19))
+    for index, (our_state, their_state) in enumerate(zip(hidden_states, their_output.hidden_states, strict=True)):
+        assert_close(our_state, their_state, atol=1e-5, rtol=1e-5, msg=lambda m, i=index: f"hidden state {i}: {m}")
+    assert_close(ours.head.logits(output.hidden_BTD), their_output.logits, atol=1e-5, rtol=1e-5)
+    loss = our_loss(ours, output.hidden_BTD, token_BT)
+    assert_close(loss, their_loss, atol=0, rtol=1e-6)
+    # mean losses, so that 1e-5 means the same for every size of batch
+    (loss / token_BT.numel()).backward()
+    (their_loss / token_BT.numel()).backward()
+    their_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    host = HOSTS[host_for(ours.config)]
+    wanted = dict(host.weights.weights_from_host(their_gradients, ours.config))
+    gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
+    assert gradients.keys() == wanted.keys()
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 0, name
+        assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"gradient of {n}: {m}")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_imported_model_equals_the_published_one(name, tmp_path):
+    torch.manual_seed(0)
+    theirs = random_theirs(CONFIGS[name], tmp_path)
+    ours = load_ours(tmp_path)
+    assert ours.config.layers[0].mixer == CONFIGS[name].layers[0].mixer
+    assert_same(theirs, ours)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_exported_model_equals_ours(name, tmp_path):
+    ours = Decoder(CONFIGS[name])
+    ours.init_weights(seed=0)
+    save_theirs(ours, tmp_path, {"eos_token_id": 60})
+    theirs = load_theirs(tmp_path)
+    assert theirs.config.eos_token_id == 60
+    assert theirs.config.bos_token_id is None
+    assert sum(parameter.numel() for parameter in theirs.parameters()) == sum(parameter.numel() for parameter in ours.parameters())
+    assert_same(theirs, ours)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_exported_comes_back(name, tmp_path):
+    ours = Decoder(CONFIGS[name])
+    ours.init_weights(seed=0)
+    save_theirs(ours, tmp_path)
+    again = load_ours(tmp_path)
+    assert again.config == ours.config
+    for (name_a, a), (name_b, b) in zip(again.named_parameters(), ours.named_parameters(), strict=True):
+        assert name_a == name_b
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe"])
+def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
+    """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
+    torch.manual_seed(0)
+    theirs = random_theirs(CONFIGS[name], tmp_path)
+    ours = load_ours(tmp_path)
+    lengths = [7, 4, 9]
+    documents = [torch.randint(0, 61, (1, length)) for length in lengths]
+    token_BT = torch.cat([*documents, torch.zeros(1, 3, dtype=torch.int64)], dim=1)
+    document_BT = torch.tensor([[0] * 7 + [1] * 4 + [2] * 9 + [PADDING] * 3], dtype=torch.int32)
+    position_BT = torch.cat([torch.arange(length) for length in [*lengths, 3]])[None]
+    hidden_BTD = ours(token_BT, Sequence(position_BT, document_BT)).hidden_BTD
+    ours_total, theirs_total = torch.zeros(()), torch.zeros(())
+    for document, hidden in zip(documents, hidden_BTD.split([*lengths, 3], dim=1), strict=False):
+        output, loss = their_outputs(theirs, document)
+        assert_close(hidden, output.hidden_states[-1], atol=1e-5, rtol=1e-5)
+        theirs_total = theirs_total + loss
+        ours_total = ours_total + our_loss(ours, hidden, document)
+    (ours_total / 20).backward()
+    (theirs_total / 20).backward()
+    wanted = dict(HOSTS[host_for(ours.config)].weights.weights_from_host({n: p.grad for n, p in theirs.named_parameters()}, ours.config))
+    for parameter_name, parameter in ours.named_parameters():
+        assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
+
+
+def test_balancing_loss_equals_theirs_where_the_definitions_agree(tmp_path):
+    """One layer, the load of this very batch: transformers' loss is top_k times ours, because its shares sum to top_k; gradients too."""
+    torch.manual_seed(0)
+    config = CONFIGS["qwen3_moe"].model_copy(update={"layers": CONFIGS["qwen3_moe"].layers[:1]})
+    theirs = random_theirs(config, tmp_path)
+    ours = load_ours(tmp_path)
+    token_BT = torch.randint(0, 61, (2, 19))
+    stats = ours(token_BT, Sequence.plain(2, 19)).stats
+    ours.router_step(stats.detached())
+    z_only = EXPERTS.z_coefficient * stats.layers[0].z_sum
+    balance = (ours.auxiliary_loss_sum(stats) - z_only) / token_BT.numel() / EXPERTS.aux_coefficient
+    their_loss = theirs(token_BT, output_router_logits=True).aux_loss
+    assert_close(balance * EXPERTS.top_k, their_loss, atol=1e-6, rtol=1e-5)
+    (balance * EXPERTS.top_k).backward()
+    their_loss.backward()
+    assert_close(ours.layers[0].ffn.router.weight.grad, theirs.model.layers[0].mlp.gate.weight.grad, atol=1e-6, rtol=1e-5)

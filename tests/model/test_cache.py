@@ -1,0 +1,140 @@
+"""Cached generation equals uncached, whatever is selected, forked, replaced or rewound on the way."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from hagane.model.count import cache_bytes_per_token
+from hagane.model.sequence import Sequence
+
+KINDS = [("dense", None), ("dense", 3), ("experts", None)]
+
+
+def feed(model, cache, pieces):
+    """Append one piece of tokens per row (ragged, padded on the right); the hidden states of each."""
+    length = max(len(piece) for piece in pieces)
+    tokens = torch.stack([torch.cat([piece, torch.full((length - len(piece),), 60)]) for piece in pieces])
+    with torch.no_grad():
+        hidden = model(tokens, cache.sequence([len(piece) for piece in pieces], length), cache).hidden_BTD
+    return [row[: len(piece)] for row, piece in zip(hidden, pieces, strict=True)]
+
+
+def uncached(model, tokens):
+    with torch.no_grad():
+        return model(tokens[None], Sequence.plain(1, len(tokens))).hidden_BTD[0]
+
+
+def assert_row(model, hidden, tokens):
+    assert_close(hidden, uncached(model, tokens)[len(tokens) - len(hidden) :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "window"), KINDS)
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_ragged_pieces_equal_one_pass(tiny, kind, window, data):
+    model = tiny(kind, window=window)
+    rows = data.draw(st.integers(1, 3))
+    steps = data.draw(st.lists(st.lists(st.integers(0, 4), min_size=rows, max_size=rows).filter(any), min_size=1, max_size=4))
+    cache = model.new_cache(rows, 16)
+    texts = [torch.zeros(0, dtype=torch.int64) for _ in range(rows)]
+    for counts in steps:
+        pieces = [torch.randint(0, 61, (count,)) for count in counts]
+        hidden = feed(model, cache, pieces)
+        texts = [torch.cat(pair) for pair in zip(texts, pieces, strict=True)]
+        for row in range(rows):
+            if counts[row]:
+                assert_row(model, hidden[row], texts[row])
+    assert cache.length_B == [len(text) for text in texts]
+
+
+@pytest.fixture
+def filled(tiny):
+    """A model, a cache of three ragged rows, and their texts."""
+    model = tiny("experts", window=3)
+    cache = model.new_cache(3, 12)
+    texts = [torch.randint(0, 61, (count,)) for count in (5, 2, 7)]
+    feed(model, cache, texts)
+    return model, cache, texts
+
+
+def continue_and_check(model, cache, texts):
+    pieces = [torch.randint(0, 61, (2,)) for _ in texts]
+    for hidden, text, piece in zip(feed(model, cache, pieces), texts, pieces, strict=True):
+        assert_row(model, hidden, torch.cat([text, piece]))
+
+
+@pytest.mark.parametrize("rows", [[2, 0], [1], [0, 0, 2, 1]])
+def test_select_keeps_rows_in_order(filled, rows):
+    model, cache, texts = filled
+    cache.select(rows)
+    assert cache.num_rows == len(rows)
+    continue_and_check(model, cache, [texts[row] for row in rows])
+
+
+def test_fork_copies_and_leaves_the_original(filled):
+    model, cache, texts = filled
+    fork = cache.fork(1, 4)
+    continue_and_check(model, fork, [texts[1]] * 4)
+    continue_and_check(model, cache, texts)
+
+
+def test_put_and_reset_replace_finished_rows(filled):
+    model, cache, texts = filled
+    new = torch.randint(0, 61, (4,))
+    fresh = model.new_cache(1, 6)
+    feed(model, fresh, [new])
+    cache.put([2], fresh)
+    cache.reset([0])
+    continue_and_check(model, cache, [texts[0][:0], texts[1], new])
+
+
+def test_rewind_undoes_what_came_after(filled):
+    model, cache, texts = filled
+    snapshot = cache.snapshot()
+    feed(model, cache, [torch.randint(0, 61, (count,)) for count in (3, 1, 2)])
+    cache.rewind(snapshot)
+    assert cache.length_B == [5, 2, 7]
+    continue_and_check(model, cache, texts)
+
+
+def test_a_snapshot_of_other_rows_is_refused(filled):
+    _, cache, _ = filled
+    snapshot = cache.snapshot()
+    cache.select([1, 0, 2])
+    with pytest.raises(ValueError, match="snapshot"):
+        cache.rewind(snapshot)
+
+
+def test_memory_is_rows_times_length(tiny, config):
+    model, per_token = tiny("experts"), cache_bytes_per_token(config("experts"), bytes_per_value=4)
+    assert model.new_cache(3, 12).nbytes == 3 * 12 * per_token
+    cache = model.new_cache(3, 24)
+    assert cache.nbytes == 3 * 24 * per_token
+    feed(model, cache, [torch.randint(0, 61, (20,)) for _ in range(3)])
+    assert cache.nbytes == 3 * 24 * per_token
+    cache.select([1])
+    assert cache.nbytes == 24 * per_token
+    assert model.new_cache(3, 12, torch.bfloat16).nbytes == 3 * 12 * per_token / 2
+
+
+def test_a_full_cache_says_so(filled):
+    model, cache, _ = filled
+    with pytest.raises(ValueError, match="12 tokens"):
+        feed(model, cache, [torch.randint(0, 61, (6,)) for _ in range(3)])
+    assert cache.length_B == [5, 2, 7]
+
+
+def test_padding_on_the_left_is_refused(filled):
+    model, cache, _ = filled
+    sequence = cache.sequence([2, 1, 2])
+    with pytest.raises(ValueError, match="right"):
+        model(torch.zeros(3, 2, dtype=torch.int64), Sequence(sequence.position_BT, sequence.document_BT.flip(1)), cache)
+
+
+def test_half_precision_cache_stays_close(tiny):
+    model = tiny()
+    text = torch.randint(0, 61, (9,))
+    cache = model.new_cache(1, 9, torch.bfloat16)
+    assert_close(feed(model, cache, [text])[0], uncached(model, text), atol=0.1, rtol=0.1)

@@ -1,0 +1,82 @@
+"""Counts agree with the model that is built."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.count import cache_bytes_per_token, flops_per_token, mean_seen, num_active_parameters, num_parameters, parts
+from hagane.model.decoder import Decoder
+
+
+def shape(num_heads, num_kv_heads, head_dim, width, ffn, num_layers, qk_norm):
+    mixer = AttentionConfig(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=qk_norm, rope=RopeConfig(theta=5e5))
+    layers = (LayerConfig(mixer=mixer, ffn=ffn),) * num_layers
+    return ModelConfig(vocabulary_size=196_608, width=width, layers=layers, context=65_536)
+
+
+LLM_JP_4_8B = shape(32, 8, 128, 4096, DenseConfig(hidden=14_336), 32, False)
+LLM_JP_4_32B_A3B = shape(40, 4, 128, 2560, ExpertsConfig(num_experts=128, top_k=8, hidden=960), 32, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "active"),
+    [(LLM_JP_4_8B, 8_590_200_832, 8_590_200_832), (LLM_JP_4_32B_A3B, 32_139_028_992, 3_827_476_992)],
+    ids=["llm-jp-4-8b", "llm-jp-4-32b-a3b"],
+)
+def test_published_models_are_counted_exactly(config, total, active):
+    assert num_parameters(config) == total
+    assert num_active_parameters(config) == active
+    built = Decoder(config, device="meta")
+    assert sum(parameter.numel() for parameter in built.parameters()) == total
+
+
+dense = st.builds(DenseConfig, hidden=st.integers(1, 30))
+experts = st.integers(1, 8).flatmap(lambda count: st.builds(ExpertsConfig, num_experts=st.just(count), top_k=st.integers(1, count), hidden=st.integers(1, 12)))
+mixers = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.booleans(), st.none() | st.integers(1, 9)).map(
+    lambda t: AttentionConfig(num_heads=t[0] * t[1], num_kv_heads=t[0], head_dim=2 * t[2], qk_norm=t[3], window=t[4])
+)
+configs = st.builds(
+    ModelConfig,
+    vocabulary_size=st.integers(1, 50),
+    width=st.integers(1, 20),
+    layers=st.lists(st.builds(LayerConfig, mixer=mixers, ffn=dense | experts), min_size=1, max_size=3).map(tuple),
+    tied=st.booleans(),
+    context=st.just(16),
+)
+
+
+@given(configs)
+@settings(max_examples=60, deadline=None)
+def test_counts_equal_the_built_model(config):
+    model = Decoder(config, device="meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters(config)
+    assert sum(parts(config).values()) == num_parameters(config)
+    cache = Decoder(config).new_cache(rows=3, length=5, dtype=torch.bfloat16)
+    assert cache.nbytes == 3 * 5 * cache_bytes_per_token(config)
+    assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@given(st.integers(1, 40), st.none() | st.integers(1, 50))
+def test_mean_seen_is_the_mean_over_the_document(context, window):
+    assert mean_seen(context, window) == pytest.approx(sum(min(i, window or context) for i in range(1, context + 1)) / context)
+
+
+def test_flops_are_two_per_weight_and_seen_key():
+    config = shape(2, 1, 4, 8, DenseConfig(hidden=16), 1, False).model_copy(update={"vocabulary_size": 10})
+    matrices = 8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16 + 10 * 8
+    assert flops_per_token(config, 1) == 2 * matrices + 2 * 2 * 8 * 1
+    assert flops_per_token(config, 9) == 2 * matrices + 2 * 2 * 8 * 5
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv_heads", "head_dim"), [(3, 2, 4), (2, 2, 3), (0, 1, 4)])
+def test_impossible_attention_is_refused(num_heads, num_kv_heads, head_dim):
+    with pytest.raises(ValidationError):
+        AttentionConfig(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)
+
+
+def test_more_choices_than_experts_are_refused():
+    with pytest.raises(ValidationError, match="top_k"):
+        ExpertsConfig(num_experts=2, top_k=3, hidden=4)

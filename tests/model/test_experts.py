@@ -1,0 +1,110 @@
+"""Experts against a loop over tokens; the grouped product against a loop over groups; determinism."""
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from hagane.model.config import ExpertsConfig
+from hagane.model.experts import Experts, local_dispatch
+from hagane.model.grouped import grouped_linear
+from hagane.model.router import Choice
+
+
+def make_experts(num_experts, top_k, seed, **config):
+    torch.manual_seed(seed)
+    experts = Experts(8, ExpertsConfig(num_experts=num_experts, top_k=top_k, hidden=5, **config))
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return experts
+
+
+def reference(experts, hidden_ND):
+    """One token at a time, one expert at a time."""
+    config, rows = experts.router.config, []
+    for token in hidden_ND:
+        score = (experts.router.weight @ token).softmax(0)
+        chosen = (score + experts.router.bias_E).topk(config.top_k).indices
+        total = score[chosen].sum() if config.normalise else 1.0
+        row = torch.zeros_like(token)
+        for expert in chosen:
+            gate, up = (experts.gate_up[expert] @ token).chunk(2)
+            row = row + score[expert] / total * (experts.down[expert] @ (F.silu(gate) * up))
+        rows.append(row)
+    return torch.stack(rows)
+
+
+sizes = st.integers(1, 6).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count)))
+
+
+@given(sizes, st.integers(1, 20), st.booleans(), st.booleans(), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_experts_equal_a_loop_over_tokens(sizes, num_tokens, normalise, biased, seed):
+    experts = make_experts(*sizes, seed, normalise=normalise)
+    if biased:
+        experts.router.bias_E.normal_()
+    hidden = torch.randn(1, num_tokens, 8, requires_grad=True)
+    weight = torch.randn(num_tokens, 8)
+    results = []
+    for output in (experts(hidden, torch.ones(1, num_tokens))[0][0], reference(experts, hidden[0])):
+        gradients = torch.autograd.grad((output * weight).sum(), [hidden, *experts.parameters()])
+        results.append((output, *gradients))
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@given(sizes, st.integers(2, 20), st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_tokens_does_not_matter(sizes, num_tokens, seed):
+    experts = make_experts(*sizes, seed)
+    hidden = torch.randn(1, num_tokens, 8)
+    order = torch.randperm(num_tokens)
+    with torch.no_grad():
+        straight, shuffled = (experts(x, torch.ones(1, num_tokens))[0] for x in (hidden, hidden[:, order]))
+    assert_close(straight[:, order], shuffled, atol=1e-6, rtol=1e-5)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(sum), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_grouped_product_and_its_gradients(counts, seed):
+    torch.manual_seed(seed)
+    rows = torch.randn(sum(counts), 3, requires_grad=True)
+    weight = torch.randn(len(counts), 7, 3, requires_grad=True)
+    out = torch.randn(sum(counts), 7)
+    end = torch.tensor(counts).cumsum(0).int()
+    wanted = torch.cat([part @ matrix.t() for part, matrix in zip(rows.split(counts), weight, strict=True)])
+    result = grouped_linear(rows, weight, end)
+    assert_close(result, wanted)
+    for ours, theirs in zip(torch.autograd.grad((result * out).sum(), [rows, weight]), torch.autograd.grad((wanted * out).sum(), [rows, weight]), strict=True):
+        assert_close(ours, theirs)
+    expanded, *_ = torch.autograd.grad(grouped_linear(rows, weight, end).sum(), [weight])  # a gradient with zero strides
+    assert_close(expanded, torch.stack([part.sum(0).expand(7, 3) for part in rows.split(counts)]))
+
+
+def test_the_registered_operators_are_sound():
+    """torch's own checks: schema, fake shapes, autograd registration, and the same under AOT."""
+    rows, weight = torch.randn(6, 3, requires_grad=True), torch.randn(3, 4, 3, requires_grad=True)
+    end = torch.tensor([2, 2, 6], dtype=torch.int32)
+    torch.library.opcheck(torch.ops.hagane.grouped_linear.default, (rows, weight, end, False))
+    torch.library.opcheck(torch.ops.hagane.grouped_linear.default, (torch.randn(6, 4), weight, end, True))
+    torch.library.opcheck(torch.ops.hagane.grouped_outer.default, (torch.randn(6, 4), torch.randn(6, 3), end))
+
+
+def test_no_token_is_dropped_when_all_choose_one_expert():
+    """Identity experts with weights that sum to one give the input back, however uneven the load."""
+    hidden = torch.randn(50, 8)
+    choice = Choice(torch.tensor([[2, 0]]).expand(50, 2), torch.tensor([[0.75, 0.25]]).expand(50, 2).contiguous())
+    assert_close(local_dispatch(hidden, choice, 4, lambda rows, end: rows), hidden)
+
+
+def test_two_runs_are_bit_equal():
+    experts = make_experts(6, 3, 0)
+    hidden = torch.randn(4, 64, 8, requires_grad=True)
+
+    def run():
+        output, stats = experts(hidden, torch.ones(4, 64))
+        loss = output.square().sum() + stats.probability_E.square().sum() + stats.z_sum
+        return [output, *torch.autograd.grad(loss, [hidden, *experts.parameters()])]
+
+    assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))

@@ -1,0 +1,91 @@
+"""The main job at toy size: every stage, skipped when unchanged, done again when its settings change."""
+
+import json
+
+import pytest
+from toy import SETTINGS, hagane, write_recipe
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    done = hagane("run", write_recipe(folder), "--out", folder / "run", *SETTINGS)
+    return folder, done
+
+
+def test_a_run_leaves_everything_a_user_needs(finished):
+    folder, done = finished
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["run"] == str(folder / "run")
+    for path in ("report.html", "recipe.toml", "environment.json", "release/huggingface/model.safetensors", "release/huggingface/tokenizer.json", "corpus/manifest.json"):
+        assert (folder / "run" / path).stat().st_size > 0, path
+
+
+def test_an_unchanged_run_does_nothing(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")}
+    again = hagane("resume", folder / "run")
+    assert again.stderr.count("unchanged") == 9
+    assert {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")} == before
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_keeps_the_old(finished, tmp_path):
+    folder, _ = finished
+    recipe = write_recipe(tmp_path)
+    recipe.write_text(recipe.read_text().replace("items_per_cell = 1", "items_per_cell = 2"))
+    changed = hagane("run", recipe, "--out", folder / "run", *SETTINGS, "--until", "evaluate")
+    assert changed.stderr.count("unchanged") >= 2  # the corpus and the tokenizer at least
+    assert any((folder / "run" / "superseded").iterdir())
+    facts = json.loads((folder / "run" / "evaluate" / "facts.json").read_text())["facts"]
+    assert {row["total"] for row in facts["accuracy"]} == {2}
+
+
+def test_status_and_chat_answer(finished):
+    folder, _ = finished
+    status = hagane("status", folder / "run")
+    assert "pretrain" in status.stdout
+    answer = hagane("chat", folder / "run", "--prompt", "1 + 1?")
+    assert answer.returncode == 0
+
+
+def test_execution_settings_change_no_key(finished):
+    folder, _ = finished
+    recipe = folder / "toy.toml"
+    done = hagane("run", recipe, "--out", folder / "other", *SETTINGS, "--until", "tokenizer")
+    again = hagane("run", recipe, "--out", folder / "other", *SETTINGS, "--set", "execution.log_every=5", "--set", "corpus.workers=1", "--until", "tokenizer")
+    assert done.returncode == 0 and again.stderr.count("unchanged") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "quickstart", "--budget", "5s"), "too small to learn anything"),
+        (("run", "quikstart"), "Did you mean quickstart"),
+        (("run", "nordic", "--budget", "5min", "--corpus", "nowhere"), "nowhere"),
+        (("run", "llm-jp-4-8b", "--budget", "5min"), "names no corpus"),
+        (("status", "nowhere"), "there is no run folder"),
+        (("resume", "nowhere"), "there is no run folder"),
+        (("recipe", "show", "quickstart", "--set", "train.contxt=1"), "Did you mean context"),
+        (("run", "quickstart", "--set", "model.pattern.balance=bias", "--set", "model.pattern.ffn=experts"), "can hold"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_traceback(arguments, message, tmp_path):
+    extra = ("--out", tmp_path / "run") if arguments[0] == "run" else ()
+    done = hagane(*arguments, *extra, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_empty_corpus_folder_is_refused(tmp_path):
+    (tmp_path / "texts").mkdir()
+    done = hagane("run", "nordic", "--corpus", tmp_path / "texts", "--budget", "2min", "--out", tmp_path / "run", check=False)
+    assert done.returncode == 2 and "is empty" in done.stderr
+    assert not (tmp_path / "run" / "corpus").exists()
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    done = hagane("run", "quickstart", "--out", tmp_path / "mine", check=False)
+    assert done.returncode == 2 and "not empty and not a run folder" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]

@@ -1,0 +1,112 @@
+"""A toy stage of training: shards of made-up text, a tiny dense and a tiny routed model. Also a script, for the tests that kill it.
+
+    python toy_training.py FOLDER DATA JSON      JSON: {"kind": "dense", "settings": {...}, "phases": [{...}]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hagane.data.pack import stream_rows, whole_rows
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.recipe.types import Phase
+from hagane.train.facts import TrainFacts
+from hagane.train.loop import train
+from hagane.train.settings import TrainSettings
+
+VOCABULARY = 97
+CONTEXT = 16
+
+
+def model(kind: str = "dense", width: int = 32) -> ModelConfig:
+    """Two layers; the second of `routed` has experts."""
+    mixer = AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=16, qk_norm=True)
+    dense = DenseConfig(hidden=64)
+    ffn = dense if kind == "dense" else ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias" if kind == "bias" else "loss")
+    return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=(LayerConfig(mixer=mixer, ffn=dense), LayerConfig(mixer=mixer, ffn=ffn)), context=CONTEXT)
+
+
+def write_collection(folder: Path, shards: dict[str, int], *, contexts: tuple[int, ...] = (CONTEXT,), tune: bool = False, vocabulary: int = VOCABULARY) -> None:
+    """Shards of pseudo-text that can be learned: in each document the next token follows from the last by a fixed step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index: dict[str, Any] = {"format": 1, "dtype": "uint16", "vocabulary_size": vocabulary, "end_token": 0, "shards": {}}
+    for name, num_documents in shards.items():
+        generator = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little"))
+        documents = []
+        for _ in range(num_documents):
+            length, start, step = generator.integers(4, CONTEXT), generator.integers(1, vocabulary), generator.integers(1, 4)
+            documents.append(np.concatenate([[0], 1 + (start + step * np.arange(length)) % (vocabulary - 1)]))
+        starts = np.cumsum([0, *(len(document) for document in documents)])
+        stream = np.concatenate([*documents, *([] if tune else [[0]])]).astype("<u2")
+        stream.tofile(folder / f"{name}.bin")
+        np.save(folder / f"{name}.documents.npy", starts.astype(np.int64))
+        if tune:
+            (np.arange(len(stream)) % 3 > 0).astype(np.uint8).tofile(folder / f"{name}.weight.bin")
+        for context in contexts:
+            rows = whole_rows(starts, context).rows if tune else stream_rows(len(stream), context)
+            rows.save(folder / f"{name}.rows-{context}.npz")
+        index["shards"][name] = {"language": "en", "source": name, "tokens": len(stream), "documents": num_documents, "bytes": 2 * len(stream)}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def write_data(folder: Path) -> Path:
+    """The `encode` folder of all tests: text of two shards, conversations of one."""
+    write_collection(folder / "text", {"first.en": 60, "second.sv": 25}, contexts=(CONTEXT, 2 * CONTEXT))
+    write_collection(folder / "tune", {"talk.en": 40}, tune=True)
+    return folder
+
+
+def phase(**changes: Any) -> Phase:
+    values: dict[str, Any] = {
+        "name": "main", "collection": "text", "context": CONTEXT, "rows": 4, "num_steps": 20, "mixture": {"first.en": 0.7, "second.sv": 0.3},
+        "learning_rate": 1e-2, "warmup_steps": 3, "decay_share": 0.3,
+    }  # fmt: skip
+    return Phase(**{**values, **changes})
+
+
+def settings(folder: Path, data: Path, kind: str = "dense", phases: tuple[Phase, ...] | None = None, **changes: Any) -> TrainSettings:
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {"seed": 3, "threads": 1, "compile": False, "log_every": 5, "checkpoint_seconds": 1e9, "matmul_flops": 1e11, "power_watts": 10.0}
+    return TrainSettings(folder=folder, model=model(kind), phases=phases or (phase(),), data=data, **{**values, **changes})
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def lines(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [line for line in lines(folder, "events.jsonl") if line["event"] == kind]
+
+
+def main(folder: Path, data: Path, text: str) -> TrainFacts:
+    """Train as the JSON says. `step_seconds` slows every step down, `deadline` steers; for runs that are killed."""
+    from hagane.train.callbacks import Callback
+
+    asked = json.loads(text)
+
+    class Slow(Callback):
+        def on_step(self, info: Any) -> None:
+            time.sleep(asked.get("step_seconds", 0.0))
+
+    phases = tuple(phase(**values) for values in asked.get("phases", [{}]))
+    begun = time.monotonic()
+    remaining = (lambda: asked["deadline"] - (time.monotonic() - begun)) if "deadline" in asked else None
+    print("ready", flush=True)
+    threading.excepthook = threading.__excepthook__
+    return train(settings(folder, data, asked.get("kind", "dense"), phases, **asked.get("settings", {})), remaining, [Slow()])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
