@@ -1,12 +1,9 @@
 """Encoding: what was written is read back, whole or not at all."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -169,7 +166,9 @@ def test_kill_at_random_moments_leaves_nothing_that_passes_for_complete(corpus, 
     folder, facts, tokenizer = corpus
     encode_text(folder, facts.shards, tokenizer, tmp_path / "whole", (CONTEXT,))
     save_for_transformers(tokenizer, tmp_path / "tokenizer", CONTEXT)
+    # One process that forks the victims: importing takes longer than all of them live.
     program = textwrap.dedent(f"""
+        import os, random, shutil, signal, time
         from pathlib import Path
         from hagane.corpus.build import CorpusFacts
         from hagane.data import encode
@@ -177,20 +176,24 @@ def test_kill_at_random_moments_leaves_nothing_that_passes_for_complete(corpus, 
         facts = CorpusFacts.model_validate_json({facts.model_dump_json()!r})
         tokenizer = load_tokenizer(Path({str(tmp_path / "tokenizer")!r}))
         encode.BATCH_BYTES = 100
-        print("ready", flush=True)
-        while True:
-            encode.encode_text(Path({str(folder)!r}), facts.shards, tokenizer, Path({str(tmp_path / "text")!r}), ({CONTEXT},))
+        random.seed(0)
+        for victim in range(8):
+            text = Path({str(tmp_path)!r}, "text")
+            child = os.fork()
+            if child == 0:
+                while True:
+                    encode.encode_text(Path({str(folder)!r}), facts.shards, tokenizer, text, ({CONTEXT},))
+            time.sleep(random.uniform(0, 0.2))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            if text.exists():
+                shutil.copytree(text, text.with_name(f"killed-{{victim}}"))
     """)
-    rng = np.random.default_rng(0)
-    for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(float(rng.uniform(0, 0.3)))
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        if (tmp_path / "text" / "index.json").exists():
-            kept = {name: data for name, data in files(tmp_path / "text").items() if not name.startswith(".")}
-            assert kept == files(tmp_path / "whole")
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    killed = list(tmp_path.glob("killed-*"))
+    assert len(killed) >= 4
+    for attempt in killed:
+        if (attempt / "index.json").exists():
+            assert {name: data for name, data in files(attempt).items() if not name.startswith(".")} == files(tmp_path / "whole")
     encode_text(folder, facts.shards, tokenizer, tmp_path / "text", (CONTEXT,))
     assert files(tmp_path / "text") == files(tmp_path / "whole")

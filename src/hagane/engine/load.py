@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,10 +36,15 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.exists():
         raise RunError(f"{path} is missing: training has not finished here. `hagane resume` goes on with it.")
+    return _read(path, "Delete it and run `hagane resume`: training ends again from its last checkpoint.")
+
+
+def _read(path: Path, remedy: str) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged ({error}). Delete it and run `hagane resume`: training ends again from its last checkpoint.") from None
+        raise RunError(f"{path} is damaged ({error}). {remedy}") from None
+    return tensors
 
 
 def build_decoder(config: ModelConfig, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
@@ -61,3 +67,20 @@ def load_decoder(folder: Path, device: str | torch.device = "cpu", dtype: torch.
     """The model that a training stage left in `folder` (`weights.safetensors`, `model.json`)."""
     config = load_config(folder)
     return build_decoder(config, load_weights(folder), device, dtype), config
+
+
+def load_huggingface(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Decoder, ModelConfig]:
+    """A checkpoint in a published form (`config.json`, `*.safetensors`): a release of ours, or one of a host's own. Needs no transformers."""
+    from hagane.hosts import host_of
+
+    try:
+        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'config.json'} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
+    host = host_of(description)
+    config = host.config_from_host(description)
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= _read(path, "The release is incomplete: `hagane release` writes it again.")
+    state = dict(host.weights.weights_from_host(tensors, config))
+    return build_decoder(config, state, device, dtype), config

@@ -37,10 +37,11 @@ class Sampling:
         probability_BV = (logits_BV / self.temperature).softmax(-1).double()
         if self.top_p == 1:
             return _invert(probability_BV, draw_B)
-        sorted_BV, token_BV = probability_BV.sort(-1, descending=True, stable=True)
+        sorted_BV, token_BV = probability_BV.sort(dim=-1, descending=True, stable=True)
         before_BV = sorted_BV.cumsum(-1) - sorted_BV
         kept_BV = torch.where(before_BV < self.top_p, sorted_BV, 0.0)
-        return token_BV.gather(1, _invert(kept_BV, draw_B)[:, None])[:, 0]
+        chosen_B: Tensor = token_BV.gather(1, _invert(kept_BV, draw_B)[:, None])[:, 0]
+        return chosen_B
 
 
 def _invert(weight_BV: Tensor, draw_B: Tensor) -> Tensor:

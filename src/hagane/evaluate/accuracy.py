@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from hagane.corpus.embedded.problems import Problem
+from hagane.corpus.embedded import Problem
 from hagane.engine.generate import generate
 from hagane.engine.reply import decode, parse
 from hagane.evaluate.facts import Cell, Mode, Sample, Unanswered
@@ -46,9 +46,7 @@ def accuracy(decoder: Decoder, tokenizer: Tokenizer, problems: Sequence[Problem]
     replies = [parse(output, thinking) for output in outputs]
     right = tuple(is_right(problem, reply) for problem, reply in zip(problems, replies, strict=True))
     shown = [f"{THINK}\n{output}" if thinking else output for output in outputs]
-    unanswered = Unanswered(
-        mode=mode, thinking_open=sum(reply.answer is None for reply in replies), unfinished=sum(not reply.finished for reply in replies)
-    )
+    unanswered = Unanswered(mode=mode, thinking_open=sum(reply.answer is None for reply in replies), unfinished=sum(not reply.finished for reply in replies))
     samples = choose_samples(problems, shown, right, mode)
     return Accuracy(right, cells(problems, right, mode), samples, unanswered, sum(map(len, generated)))
 
@@ -88,12 +86,11 @@ def choose_samples(problems: Sequence[Problem], outputs: Sequence[str], right: S
         first.setdefault((problem.family, problem.language), index)
     samples = []
     for number, family in enumerate(families):
-        index = first.get((family, languages[(number + offset) % len(languages)]))
-        if index is not None:
-            problem = problems[index]
+        cell = (family, languages[(number + offset) % len(languages)])
+        if cell in first:
+            index = first[cell]
+            one, output = problems[index], outputs[index]
             samples.append(
-                Sample(
-                    mode=mode, language=problem.language, family=family, prompt=problem.statement, output=outputs[index], expected=problem.answer, correct=right[index]
-                )
+                Sample(mode=mode, language=one.language, family=family, prompt=one.statement, output=output, expected=one.answer, correct=right[index])
             )
     return tuple(samples)

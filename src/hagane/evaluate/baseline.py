@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hagane.corpus.embedded.problems import Problem
-from hagane.corpus.embedded.same import same_answer
+from hagane.corpus.embedded import Problem, same_answer
 from hagane.evaluate.accuracy import cells
 from hagane.evaluate.facts import Cell
 

@@ -24,7 +24,7 @@ from hagane.evaluate.facts import BitsPerByte, BitsPerSentence
 from hagane.evaluate.intervals import bootstrap_ratio
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import Sequence as Placement
-from hagane.tokenizer.bpe import plain
+from hagane.tokenizer.bpe import plain, special_ids
 from hagane.tokenizer.special import END_OF_TEXT
 
 BATCH_TOKENS = {"cpu": 2_048, "cuda": 65_536}
@@ -84,7 +84,7 @@ def cut(texts: Sequence[str], max_bytes: int) -> list[str]:
 
 def score(decoder: Decoder, tokenizer: Tokenizer, texts: Sequence[str], context: int) -> Scores:
     """-log2 p of every text. Special tokens spelled in a text are scored as text."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = special_ids(tokenizer)[END_OF_TEXT]
     ids_D = [[end, *encoding.ids] for encoding in plain(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False)]
     windows = [(document, ids[start : start + context + 1]) for document, ids in enumerate(ids_D) for start in range(0, len(ids) - 1, context)]
     windows.sort(key=lambda window: -len(window[1]))  # rows of one pass are of like length: next to no padding

@@ -59,7 +59,11 @@ def make_plan(
     first = choose(recipe, pinned, machine, known, sketch, allowance(), time_once)
     if remaining() is None:
         return first
-    return choose(recipe, pinned.model_copy(update=exact_size(first.model)), machine, known, sketch, allowance(), time_once)
+    # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
+    phase = first.phases["pretrain"][0]
+    same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
+    final = choose(same_batch, pinned.model_copy(update=exact_size(first.model)), machine, known, sketch, allowance(), time_once)
+    return final.model_copy(update={"reasons": {**final.reasons, **{name: first.reasons[name] for name in ("batch", "model", "vocabulary") if name in first.reasons}}})
 
 
 def exact_size(config: ModelConfig) -> dict[str, int]:

@@ -116,12 +116,12 @@ def _unanswered(record: Record) -> list[str]:
     notes = []
     for row in rows(record.facts("evaluate").get("unanswered")):
         parts = [
-            f"{text.whole(count)} {what}"
-            for name, what in (("thinking_open", "whose thinking never ended"), ("unfinished", "that ran into evaluate.max_new_tokens"))
+            f"{text.whole(count)} answers {what}"
+            for name, what in (("thinking_open", "whose thinking never ended"), ("unfinished", "that never ended"))
             if (count := number(row.get(name)))
         ]
         if parts:
-            notes.append(f"Counted as wrong, {row.get('mode')}: answers {' and '.join(parts)}.")
+            notes.append(f"Counted as wrong, {row.get('mode')}: {', '.join(parts)}.")
     return notes
 
 

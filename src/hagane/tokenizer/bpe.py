@@ -143,8 +143,8 @@ def _build(merges: Sequence[tuple[str, str]], vocabulary_size: int | None) -> To
             vocabulary.setdefault(left + right, len(vocabulary))
     kept = [(left, right) for left, right in merges if left in vocabulary and right in vocabulary and left + right in vocabulary]
     tokenizer = _bare(models.BPE(vocab=vocabulary, merges=kept))
-    for number in range((room or 0) - len(vocabulary)):
-        tokenizer.add_tokens([AddedToken(f"<|unused_{number}|>", special=True, normalized=False)])
+    # in one call: each rebuilds the matcher of all added tokens
+    tokenizer.add_tokens([AddedToken(f"<|unused_{number}|>", special=True, normalized=False) for number in range((room or 0) - len(vocabulary))])
     for token in SPECIAL_TOKENS:
         tokenizer.add_tokens([AddedToken(token, special=token not in _KEPT_IN_TEXT, normalized=False)])
     return tokenizer

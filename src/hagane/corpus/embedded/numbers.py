@@ -1,9 +1,9 @@
 """Number words for 0..9,999 in nine languages, and back.
 
 One canonical form per language, so that a number has exactly one spelling and a spelling one number. Where usage is
-free the choice is: English without "and"; Chinese 两 before 千 and 二 elsewhere; Swedish and Norwegian "ett/en" as in
-plain counting; Icelandic masculine ones (einn, tveir, ...) with neuter multipliers (tvö hundruð) and "og" before the
-last part; German "einhundert", "eintausend"; Finnish as one word. `parse` also reads the other common spellings.
+free the choice is: English without "and"; Chinese 两 before 千 and 二 elsewhere; Swedish ett and Norwegian en as in plain
+counting; Icelandic masculine ones (einn, tveir, ...) with neuter multipliers (tvö hundruð) and "og" before the last part;
+German "einhundert", "eintausend"; Swedish, Finnish and German as one word. `parse` also reads the other common spellings.
 """
 
 from __future__ import annotations
@@ -29,34 +29,47 @@ def words(number: int, language: str) -> str:
 def all_words(language: str) -> tuple[str, ...]:
     """Spellings of 0..9,999 in order: a table, since tens of thousands of problems read it."""
     table = TABLES[language]
-    return tuple(_spell(number, table) for number in range(LIMIT))
+    return tuple("".join(piece for _, _, piece in _pieces(number, table)) for number in range(LIMIT))
 
 
-def _spell(number: int, table: Table) -> str:
-    if number < 100:
-        return table.below_100[number]
-    thousands, hundreds, rest = number // 1000, number // 100 % 10, number % 100
-    parts = []
-    if thousands:
-        parts.append(table.thousands[thousands])
-    if hundreds:
-        parts.append(table.hundreds[hundreds])
-    if rest:
-        parts.append(table.rest_after_hundreds[rest])
-    if table.zero_mark and _has_gap(number):
-        parts[-1] = table.zero_mark + parts[-1]
-    if table.last_joiner and len(parts) > 1:
-        # Icelandic joins only before the last word of the number: "sjötíu og tveir" has its joiner already
-        joiner = table.last_joiner if not (rest and table.last_joiner.strip() in parts[-1].split()) else " "
-        return " ".join(parts[:-1]) + joiner + parts[-1]
-    if table.rest_joiner and rest:
-        return table.joiner.join(parts[:-1]) + table.rest_joiner + parts[-1]
-    return table.joiner.join(parts)
+@cache
+def all_places(language: str) -> tuple[str, ...]:
+    """For 0..9,999 the places in spoken order, each with its digit and its piece of the spelling: `k4fyratusen h3trehundra t7sjuttio u2två`."""
+    table = TABLES[language]
+    return tuple(" ".join(f"{place}{digit}{piece}" for place, digit, piece in _pieces(number, table)) for number in range(LIMIT))
 
 
-def _has_gap(number: int) -> bool:
-    """A zero digit between two non-zero ones, which Chinese speaks once (4002, 4020, 402; not 4200, 4300)."""
-    return "0" in str(number).rstrip("0")
+def _pieces(number: int, table: Table) -> list[tuple[str, int, str]]:
+    """(place, digit, piece of the spelling with its joiner) in spoken order; the pieces in a row are the spelling."""
+    thousand, hundred, ten, one = number // 1000, number // 100 % 10, number // 10 % 10, number % 10
+    tens = table.tens[ten] if ten else ""
+    ones = table.ones[one] if one or not number else ""
+    if ten == 1 and one and table.teens:
+        tens, ones = "", table.teens[one]
+    elif ten == 1 and number < 100 and table.ten_alone:
+        tens = table.ten_alone
+    order = [("k", thousand, table.thousands[thousand] if thousand else ""), ("h", hundred, table.hundreds[hundred] if hundred else "")]
+    if table.ones_first and ten > 1 and one:
+        order += [("u", one, table.ones_first[one]), ("t", ten, tens)]
+    else:
+        order += [("t", ten, tens), ("u", one, ones)]
+    last = max(index for index, (_, _, word) in enumerate(order) if word)
+    pieces: list[tuple[str, int, str]] = []
+    spoken, below = False, False  # has anything been spoken yet: at all, below a hundred
+    for index, (place, digit, word) in enumerate(order):
+        joiner = ""
+        if word and spoken:
+            joiner = table.ones_joiner if below else table.joiner
+            if index == last and table.last_joiner:
+                joiner = table.last_joiner
+            elif index >= 2 and not below and table.rest_joiner:
+                joiner = table.rest_joiner
+            elif index >= 2 and not below and table.zero_mark and (hundred == 0 or ten == 0):
+                joiner = table.zero_mark
+        pieces.append((place, digit, joiner + word))
+        spoken = spoken or bool(word)
+        below = below or (bool(word) and index >= 2)
+    return pieces
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,12 @@ class _Grammar:
 @cache
 def _grammar(language: str) -> _Grammar:
     table = TABLES[language]
-    below = {squash(text): number for number, text in enumerate(table.below_100)}
-    below |= {squash(text): number for number, text in enumerate(table.rest_after_hundreds) if text}
+    below = {squash(text): number for number, text in enumerate(all_words(language)[:100])}
+    if table.ten_alone:
+        below |= {table.tens[1] + (table.ones[one] if one else ""): 10 + one for one in range(10)}
     variants = {squash(text): squash(canonical) for text, canonical in table.variants.items()}
-    below |= {text: below[canonical] for text, canonical in variants.items() if canonical in below}
-    for text, canonical in variants.items():  # a variant of a one is also heard inside a compound: tjugo + en, tjue + én
+    below |= {text: below[canonical] for text, canonical in variants.items()}
+    for text, canonical in variants.items():  # a variant is also heard inside a compound: tjugo + en, tjue + én
         below |= {spelling[: -len(canonical)] + text: number for spelling, number in list(below.items()) if number > 20 and spelling.endswith(canonical)}
     ones = {spelling: number for spelling, number in below.items() if 1 <= number <= 9}
     ones |= {squash(text): number for number, text in enumerate(table.multipliers) if text}
@@ -101,8 +115,7 @@ def parse(text: str, language: str) -> int | None:
         return grammar.below_100.get(rest)
     if not rest:
         return value
-    rest = _without_joiner(rest, grammar.joiners)
-    below = grammar.below_100.get(rest)
+    below = grammar.below_100.get(_without_joiner(rest, grammar.joiners))
     return value + below if below else None  # "four thousand zero" is no number
 
 
@@ -116,35 +129,3 @@ def _without_joiner(text: str, joiners: tuple[str, ...]) -> str:
 def squash(text: str) -> str:
     """Lower case, NFKC, without spaces and hyphens: what counts when two spellings are compared."""
     return re.sub(r"[\s\-\u00ad\u2010\u2011]+", "", unicodedata.normalize("NFKC", text).lower())
-
-
-def parts(number: int, language: str) -> tuple[str, ...]:
-    spelling = words(number, language)
-    table = TABLES[language]
-    digits = [int(d) for d in f"{number:04}"]
-    below = number % 100
-    ten = table.below_100[below - below % 10]
-    pieces = {}
-    rest = spelling
-    for place, ready in (("k", table.thousands[digits[0]]), ("h", table.hundreds[digits[1]])):
-        d = digits["kh".index(place)]
-        if d:
-            end = rest.index(ready) + len(ready)
-            pieces[place], rest = rest[:end], rest[end:]
-        else:
-            pieces[place] = ""
-    order = "khtu"
-    core = table.rest_after_hundreds[below - below % 10] if below >= 10 else ""
-    if 10 < below < 20 and not (core and rest.endswith(table.below_100[below % 10]) and language in ("ja", "ko", "zh")):
-        pieces["t"], pieces["u"] = "", rest
-    elif language == "de" and below > 20 and below % 10:
-        pieces["u"], pieces["t"] = rest[: -len(ten)], ten
-        order = "khut"
-    elif below % 10 == 0:
-        pieces["t"], pieces["u"] = (rest, "") if below else ("", rest)
-    elif core and core in rest:
-        end = rest.index(core) + len(core)
-        pieces["t"], pieces["u"] = rest[:end], rest[end:]
-    else:
-        pieces["t"], pieces["u"] = "", rest
-    return tuple(f"{p}{digits['khtu'.index(p)]}{pieces[p]}" for p in order)

@@ -12,7 +12,7 @@ from hagane.corpus.embedded.draws import Draws
 FAMILIES = ("number_words", "dates", "comparison", "addition_subtraction", "multiplication", "two_step", "units", "days_between")
 LANGUAGES = ("en", "ja", "ko", "zh", "sv", "nb", "is", "fi", "de")
 STORIES = ("gain_loss", "loss_gain", "boxes_gain", "boxes_loss")
-# conversion -> factor; whole results only, so the second half divides
+# conversion -> factor, or divisor of an amount that it divides
 FACTORS = {"m>cm": 100, "km>m": 1000, "cm>mm": 10, "kg>g": 1000, "l>dl": 10, "h>min": 60, "min>s": 60, "week>day": 7}
 DIVISORS = {"cm>m": 100, "m>km": 1000, "g>kg": 1000}
 CONVERSIONS = (*FACTORS, *DIVISORS)
@@ -58,15 +58,18 @@ def _number(draws: Draws) -> int:
 
 def _number_words(draws: Draws) -> Task:
     number = _number(draws)
+    if number >= 10 and draws.below(5) == 0:  # teens have words of their own, and would be one number in ten
+        number += draws.between(10, 19) - number % 100
     return Task("number_words", str(number), draws.pick(("to_words", "to_digits")), (number,))
 
 
-def _day(draws: Draws) -> date:
+def any_day(draws: Draws) -> date:
+    """A day from 1900-01-01 to 2099-12-31."""
     return date(1900, 1, 1) + timedelta(days=draws.below(200 * 365 + 49))  # 1900..2099
 
 
 def _dates(draws: Draws) -> Task:
-    day = _day(draws)
+    day = any_day(draws)
     return Task("dates", day.isoformat(), draws.pick(("to_written", "to_iso")), (day.year, day.month, day.day))
 
 
@@ -116,7 +119,7 @@ def _units(draws: Draws) -> Task:
 
 
 def _days_between(draws: Draws) -> Task:
-    first = _day(draws)
+    first = any_day(draws)
     last = min(first + timedelta(days=draws.between(2, 45)), date(first.year, 12, 31))
     if last <= first + timedelta(days=1):  # too close to the end of the year: go back instead
         first = last - timedelta(days=draws.between(2, 45))

@@ -1,64 +1,139 @@
-"""experimental"""
+"""Worked solutions in a short, regular notation that no language owns: the same lines in Swedish and in Japanese.
+
+Places are named: u units, t tens, h hundreds, k thousands, w ten thousands, x hundred thousands, so that a digit is found by
+its name and not by counting. An operation writes its operands place by place, then one line per column from the right
+with what came over from the column before, then the result. 4372 - 589, read "2 - 9 - 0: borrow 1, write 3":
+
+    k4h3t7u2-h5t8u9
+    u2-9-0=13
+    t7-8-1=18
+    h3-5-1=17
+    k4-0-1=03
+    03783
+
+Behind the equals sign stand the digit that goes to the next column (carried or borrowed) and the digit written here.
+Every token is a copy of an earlier one or a table look-up of two or three digits side by side, which is what a model of
+two million parameters learns in minutes. Measured at this size: places by name beat padding to equal length, and a
+product before its carry (8*7=56+6=62) beats doing both at once (multiplication 97 % against 61 % correct).
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 
-from hagane.corpus.embedded.numbers import parts
+from hagane.corpus.embedded.numbers import all_places
+from hagane.corpus.embedded.tasks import DIVISORS, FACTORS, Task
 
-STYLE = os.environ.get("STYLE", "label")
-
-
-def aligned(a: int, width: int) -> str:
-    x = f"{a:0{width}}"
-    names = "wvkhtu"[-width:]
-    if STYLE in ("fixed", "adaptive"):
-        return x
-    if STYLE == "sparse":
-        x = str(a)
-        return "".join(n + p for n, p in zip("wvkhtu"[-len(x):], x))
-    if STYLE == "rev":
-        return "".join(n + p for n, p in zip(names[::-1], x[::-1]))
-    return "".join(n + p for n, p in zip(names, x))
+_PLACES = "xwkhtu"
 
 
-def column(a: int, b: int, sign: str) -> tuple[str, str]:
-    width = max(len(str(a)), len(str(b))) if STYLE in ("sparse", "adaptive") else 4
-    x, y = f"{a:0{width}}", f"{b:0{width}}"
-    carry, digits, lines = 0, [], [aligned(a, width) + sign + aligned(b, width)]
-    for place in range(width - 1, -1, -1):
-        p, q = int(x[place]), int(y[place])
-        value = p + q + carry if sign == "+" else p - q - carry
-        out = value % 10
-        new = value // 10 if sign == "+" else int(value < 0)
-        label = "" if STYLE in ("fixed", "adaptive") else "khtu"[4 - width + place]
-        lines.append(f"{label}{p}{sign}{q}{sign}{carry}={new}{out}")
-        digits.append(str(out))
-        carry = new
-    return "\n".join(lines), str(carry) + "".join(reversed(digits))
+def think(task: Task, language: str) -> str:
+    """The worked thinking of a task: lines without a final line break. Only number words and month names depend on `language`."""
+    numbers = task.numbers
+    match task.family:
+        case "number_words":
+            return all_places(language)[numbers[0]]
+        case "dates":
+            year, month, day = numbers
+            return f"y{year}m{month:02}d{day:02}"
+        case "comparison":
+            return "\n".join(_compared(*numbers))
+        case "addition_subtraction":
+            return "\n".join(_summed(numbers[0], numbers[1], -1 if task.variant == "minus" else 1))
+        case "multiplication":
+            return "\n".join(_multiplied(*numbers))
+        case "two_step":
+            return "\n".join(_two_steps(task.variant, *numbers))
+        case "units":
+            return "\n".join(_converted(task.variant, numbers[0]))
+        case "days_between":
+            return "\n".join(_days(*numbers))
+    raise KeyError(task.family)
 
 
-def times(a: int, d: int) -> tuple[str, str]:
-    width = len(str(a)) if STYLE in ("sparse", "adaptive") else 4
-    x = f"{a:0{width}}"
-    carry, digits, lines = 0, [], [f"{aligned(a, width)}*{d}"]
-    for place in range(width - 1, -1, -1):
-        value = int(x[place]) * d + carry
-        label = "" if STYLE in ("fixed", "adaptive") else "khtu"[4 - width + place]
-        lines.append(f"{label}{x[place]}*{d}={int(x[place]) * d:02}+{carry}={value:02}" if os.environ.get("MUL", "1") == "1" else f"{label}{x[place]}*{d}+{carry}={value:02}")
-        digits.append(str(value % 10))
-        carry = value // 10
-    return "\n".join(lines), str(carry) + "".join(reversed(digits))
+def placed(number: int) -> str:
+    """Digits with the names of their places: 4372 -> k4h3t7u2."""
+    digits = str(number)
+    return "".join(map("".join, zip(_PLACES[-len(digits) :], digits)))
 
 
-def compare(a: int, b: int) -> str:
-    x, y = str(a), str(b)
-    steps = [f"{x}:{len(x)}", f"{y}:{len(y)}"]
-    for p, q in ((len(x), len(y)), *zip(map(int, x), map(int, y))):
-        steps.append(f"{p}{'=' if p == q else '<' if p < q else '>'}{q}")
-        if p != q:
-            break
-    return "\n".join(steps)
+def _summed(first: int, second: int, sign: int) -> Iterator[str]:
+    symbol = "+" if sign > 0 else "-"
+    yield f"{placed(first)}{symbol}{placed(second)}"
+    over, result = 0, ""
+    for index in range(max(len(str(first)), len(str(second)))):
+        upper, lower = first // 10**index % 10, second // 10**index % 10
+        value = upper + sign * (lower + over)
+        moved, written = (value // 10, value % 10) if sign > 0 else (int(value < 0), value % 10)
+        yield f"{_PLACES[-1 - index]}{upper}{symbol}{lower}{symbol}{over}={moved}{written}"
+        over, result = moved, f"{written}{result}"
+    yield f"{over}{result}"
+
+
+def _multiplied(number: int, digit: int) -> Iterator[str]:
+    yield f"{placed(number)}*{digit}"
+    over, result = 0, ""
+    for index, text in enumerate(reversed(str(number))):
+        product = int(text) * digit
+        yield f"{_PLACES[-1 - index]}{text}*{digit}={product:02}+{over}={product + over:02}"
+        over, result = (product + over) // 10, f"{(product + over) % 10}{result}"
+    yield f"{over}{result}"
+
+
+def _compared(first: int, second: int) -> Iterator[str]:
+    """Lengths first, then digit by digit from the left up to the first difference."""
+    a, b = str(first), str(second)
+    yield f"{placed(first)},{placed(second)}"
+    yield f"{len(a)}{_sign(len(a), len(b))}{len(b)}"
+    if len(a) == len(b):
+        for place, x, y in zip(_PLACES[-len(a) :], a, b):
+            yield f"{place}{x}{_sign(int(x), int(y))}{y}"
+            if x != y:
+                return
+
+
+def _sign(first: int, second: int) -> str:
+    return "=" if first == second else "<" if first < second else ">"
+
+
+def _two_steps(story: str, a: int, b: int, c: int) -> Iterator[str]:
+    if story.startswith("boxes"):
+        yield from _multiplied(a, b)
+        between = a * b
+    else:
+        sign = 1 if story == "gain_loss" else -1
+        yield from _summed(a, b, sign)
+        between = a + sign * b
+    yield from _summed(between, c, -1 if story.endswith("loss") else 1)
+
+
+def _converted(conversion: str, amount: int) -> Iterator[str]:
+    if conversion in DIVISORS:
+        yield f"{amount}/{DIVISORS[conversion]}"
+        return
+    factor = FACTORS[conversion]
+    yield f"{amount}*{factor}"
+    if factor in (7, 60):  # a table digit, and for 60 a zero to append
+        yield from _multiplied(amount, 6 if factor == 60 else 7)
+    if factor == 60:
+        yield "*10"
+
+
+def _days(year: int, month: int, day: int, last_month: int, last_day: int) -> Iterator[str]:
+    """To the end of the first month, then month by month: each month is written with its number of days."""
+    if month == last_month:
+        yield f"{month:02}={last_month:02}"
+        yield from _summed(last_day, day, -1)
+        return
+    yield f"{month:02}<{last_month:02}"
+    yield f"{year}-{month:02}:{month_days(year, month)}"
+    days = month_days(year, month) - day
+    yield from _summed(month_days(year, month), day, -1)
+    for between in range(month + 1, last_month):
+        yield f"{year}-{between:02}:{month_days(year, between)}"
+        yield from _summed(days, month_days(year, between), 1)
+        days += month_days(year, between)
+    yield from _summed(days, last_day, 1)
 
 
 def month_days(year: int, month: int) -> int:
@@ -66,75 +141,3 @@ def month_days(year: int, month: int) -> int:
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     return 30 if month in (4, 6, 9, 11) else 31
-
-
-def think(task, language) -> tuple[str, str]:
-    """(thinking, numeric answer)"""
-    n = task.numbers
-    f = task.family
-    if f == "number_words":
-        if os.environ.get("NW") == "old":
-            return " ".join(parts(n[0], language)), str(n[0])
-        return spoken(n[0], language, task.variant == "to_words"), str(n[0])
-    if f == "dates":
-        return f"y{n[0]}m{n[1]:02}d{n[2]:02}", f"{n[0]}-{n[1]:02}-{n[2]:02}"
-    if f == "comparison":
-        return compare(*n), str(max(n))
-    if f == "addition_subtraction":
-        lines, result = column(n[0], n[1], "-" if task.variant == "minus" else "+")
-        return lines + "\n" + result, str(int(result))
-    if f == "multiplication":
-        lines, result = times(*n)
-        return lines + "\n" + result, str(int(result))
-    if f == "two_step":
-        a, b, c = n
-        if task.variant.startswith("boxes"):
-            l1, r1 = times(a, b)
-        else:
-            l1, r1 = column(a, b, "+" if task.variant == "gain_loss" else "-")
-        l2, r2 = column(int(r1), c, "-" if task.variant in ("gain_loss", "boxes_loss") else "+")
-        return f"{l1}\n{r1}\n{l2}\n{r2}", str(int(r2))
-    if f == "units":
-        from hagane.corpus.embedded.tasks import DIVISORS, FACTORS
-        if task.variant in DIVISORS:
-            d = DIVISORS[task.variant]
-            return f"{n[0]}/{d}", str(n[0] // d)
-        k = FACTORS[task.variant]
-        if k in (60, 7):
-            lines, result = times(n[0], 6 if k == 60 else 7)
-            return f"{n[0]}*{k}\n{lines}\n{result}" + ("*10" if k == 60 else ""), str(n[0] * k)
-        return f"{n[0]}*{k}", str(n[0] * k)
-    if f == "days_between":
-        y, m, d, m2, d2 = n
-        head = f"{m:02}-{d:02} {m2:02}-{d2:02}\n"
-        if m == m2:
-            return head + f"{d2:02}-{d:02}={d2 - d:02}", str(d2 - d)
-        ml = month_days(y, m)
-        total = ml - d
-        if os.environ.get("DB", "1") == "1":
-            l, r = column(ml, d, "-")
-            out = [l, r]
-            for k in range(m + 1, m2):
-                l, r = column(int(r), month_days(y, k), "+"); out += [l, r]
-            l, r = column(int(r), d2, "+"); out += [l, r]
-            return head + "\n".join(out), str(int(r))
-        steps = [f"{ml}-{d:02}={total:02}"]
-        for k in range(m + 1, m2):
-            steps.append(f"{total:02}+{month_days(y, k)}={total + month_days(y, k):02}")
-            total += month_days(y, k)
-        steps.append(f"{total:02}+{d2:02}={total + d2:02}")
-        return head + "\n".join(steps), str(total + d2)
-    raise KeyError(f)
-
-
-def spoken(number: int, language: str, to_words: bool) -> str:
-    codes, lines = "", []
-    for part in parts(number, language):
-        code, piece = part[:2], part[2:]
-        if not piece and (code[1] == "0" or not code.startswith("t")):
-            continue
-        codes += code
-        if piece:
-            lines.append(codes + piece if to_words else f"{piece} {codes}")
-            codes = ""
-    return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 Templates are `str.format` texts. Fields: {n} a number in digits, {w} the same in words; {date} and {later} ISO dates, {written} a date
 in words; {a} {b} {c} numbers; {name} and {owner} a person; {thing}, {object}, {topic}, {counter}, {particle} a thing to count; {source}, {target},
-{unit} of a conversion. Numbers that stand beside a noun are never 1, and nouns are given in the form that follows a number,
+{amount}, {unit} of a conversion. Numbers that stand beside a noun are never 1, and nouns are given in the form that follows a number,
 so that no template has to inflect.
 """
 
@@ -15,7 +15,10 @@ Templates = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Thing:
-    """Something to count: `noun` as it follows a number or "how many", its counter (Japanese, Korean, Chinese), its Korean forms with 를/을 and 는/은, and 가/이 of its counter."""
+    """Something to count: `noun` as it follows a number or "how many", and its counter in Japanese, Korean, Chinese.
+
+    Korean also needs `object` (with 를 or 을), `topic` (with 는 or 은) and `particle` (가 or 이, after the counter).
+    """
 
     noun: str
     counter: str = ""
@@ -26,10 +29,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Conversion:
-    """`source`: the given amount with its {n}; `target`: the asked unit as the question says it; `unit`: the same on its own."""
+    """`source`: the given amount with its {n}, as a question says it; `target`: the asked unit, likewise.
+
+    `amount` and `unit` are the same two on their own, where that differs: Korean 5km는 and 5km, Icelandic margir metrar and metrar.
+    """
 
     source: str
     target: str
+    amount: str = ""
     unit: str = ""
 
 

@@ -24,9 +24,13 @@ PHRASES = Phrases(
             "{name}さんは{thing}を{a}{counter}持っています。{b}{counter}あげて、{c}{counter}買いました。{thing}は今、何{counter}ありますか。",
             "机の上に{thing}が{a}{counter}あります。{name}さんが{b}{counter}取って、{c}{counter}置きました。{thing}は今、机の上に何{counter}ありますか。",
         ),
-        "boxes_gain": ("{name}さんは箱を{b}つ持っています。どの箱にも{thing}が{a}{counter}入っています。さらに{thing}を{c}{counter}買いました。{thing}は今、全部で何{counter}ありますか。",),
-        "boxes_loss": ("{name}さんは箱を{b}つ持っています。どの箱にも{thing}が{a}{counter}入っています。{thing}を{c}{counter}あげました。{thing}は今、全部で何{counter}ありますか。",),
-    },  # fmt: skip
+        "boxes_gain": (
+            "{name}さんは箱を{b}つ持っています。どの箱にも{thing}が{a}{counter}入っています。さらに{thing}を{c}{counter}買いました。{thing}は今、全部で何{counter}ありますか。",
+        ),
+        "boxes_loss": (
+            "{name}さんは箱を{b}つ持っています。どの箱にも{thing}が{a}{counter}入っています。{thing}を{c}{counter}あげました。{thing}は今、全部で何{counter}ありますか。",
+        ),
+    },
     names=_NAMES,
     owners=_NAMES,
     things=(Thing("りんご", "個"), Thing("卵", "個"), Thing("ろうそく", "本"), Thing("カード", "枚"), Thing("花", "本")),

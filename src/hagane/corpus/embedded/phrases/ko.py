@@ -18,15 +18,23 @@ PHRASES = Phrases(
     stories={
         "gain_loss": (
             "{name}는 {object} {a}{counter} 가지고 있습니다. {b}{counter} 더 사고 {c}{counter} 나누어 주었습니다. 지금 {topic} 몇 {counter}입니까?",
-            "책상 위에 {thing} {a}{counter}{particle} 있습니다. {name}가 {b}{counter} 더 놓고 {c}{counter} 가져갔습니다. 지금 책상 위의 {topic} 몇 {counter}입니까?",
+            "책상 위에 {thing} {a}{counter}{particle} 있습니다. "
+            "{name}가 {b}{counter} 더 놓고 {c}{counter} 가져갔습니다. 지금 책상 위의 {topic} 몇 {counter}입니까?",
         ),
         "loss_gain": (
             "{name}는 {object} {a}{counter} 가지고 있습니다. {b}{counter} 나누어 주고 {c}{counter} 더 샀습니다. 지금 {topic} 몇 {counter}입니까?",
-            "책상 위에 {thing} {a}{counter}{particle} 있습니다. {name}가 {b}{counter} 가져가고 {c}{counter} 더 놓았습니다. 지금 책상 위의 {topic} 몇 {counter}입니까?",
+            "책상 위에 {thing} {a}{counter}{particle} 있습니다. "
+            "{name}가 {b}{counter} 가져가고 {c}{counter} 더 놓았습니다. 지금 책상 위의 {topic} 몇 {counter}입니까?",
         ),
-        "boxes_gain": ("{name}는 상자 {b}개를 가지고 있습니다. 상자마다 {thing} {a}{counter}{particle} 들어 있습니다. {name}는 {object} {c}{counter} 더 샀습니다. 지금 {topic} 모두 몇 {counter}입니까?",),
-        "boxes_loss": ("{name}는 상자 {b}개를 가지고 있습니다. 상자마다 {thing} {a}{counter}{particle} 들어 있습니다. {name}는 {object} {c}{counter} 나누어 주었습니다. 지금 {topic} 모두 몇 {counter}입니까?",),
-    },  # fmt: skip
+        "boxes_gain": (
+            "{name}는 상자 {b}개를 가지고 있습니다. 상자마다 {thing} {a}{counter}{particle} 들어 있습니다. "
+            "{name}는 {object} {c}{counter} 더 샀습니다. 지금 {topic} 모두 몇 {counter}입니까?",
+        ),
+        "boxes_loss": (
+            "{name}는 상자 {b}개를 가지고 있습니다. 상자마다 {thing} {a}{counter}{particle} 들어 있습니다. "
+            "{name}는 {object} {c}{counter} 나누어 주었습니다. 지금 {topic} 모두 몇 {counter}입니까?",
+        ),
+    },
     names=_NAMES,
     owners=_NAMES,
     things=(
@@ -36,7 +44,7 @@ PHRASES = Phrases(
         Thing("카드", "장", "카드를", "카드는", "이"),
         Thing("꽃", "송이", "꽃을", "꽃은", "가"),
     ),
-    units=("{source} 몇 {target}입니까?", "빈칸을 채우세요: {unit} = ? {target}"),
+    units=("{source} 몇 {target}입니까?", "빈칸을 채우세요: {amount} = ? {target}"),
     conversions={
         "m>cm": Conversion("{n}m는", "센티미터", "{n}m"),
         "km>m": Conversion("{n}km는", "미터", "{n}km"),

@@ -1,0 +1,79 @@
+"""Share of the machine's own bf16 matrix rate that a whole training step reaches (forward, backward, clipping, AdamW).
+
+    python benchmarks/train_step.py --quick      # one small shape
+    python benchmarks/train_step.py --full       # on a CPU: widths 192, 256, 512, dense and experts; on a GPU: dense 1B and experts 0.5B of 2B
+
+The rate is the best `linear` over the stated shapes, measured before and after; FLOPs are the model's (causal attention, no optimizer).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from common import finish
+
+from hagane.measure.machine import CPU_SHAPES, CUDA_SHAPES, cores, matmul_rate, pick_device
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.cost import training_flops_per_token
+from hagane.plan.shapes import shape
+from hagane.recipe.schema import PatternSettings, SizeSettings
+from hagane.train.probe import time_steps
+
+DENSE, EXPERTS = PatternSettings(), PatternSettings(ffn="experts", num_experts=16, top_k=4, expert_ratio=2 / 3)
+
+
+def small(pattern: PatternSettings, width: int, num_layers: int) -> ModelConfig:
+    return shape(pattern, SizeSettings(), width=width, num_layers=num_layers, vocabulary_size=8192, context=256)
+
+
+def large(pattern: PatternSettings, num_layers: int) -> ModelConfig:
+    pattern = pattern.model_copy(update={"head_dim": 128, "heads_per_kv_head": 4, "ffn_ratio": 4.0, "num_experts": 32, "expert_ratio": 0.5})
+    return shape(pattern, SizeSettings(), width=2048, num_layers=num_layers, vocabulary_size=32768, context=2048)
+
+
+def cases(device: str, quick: bool) -> dict[str, tuple[ModelConfig, int, int]]:
+    """Name -> (model, rows, context)."""
+    if quick:
+        return {"dense 128": (small(DENSE, 128, 2), 8, 256)}
+    if device == "cuda":
+        return {
+            "dense 1B": (large(DENSE, 16), 8, 2048), "experts 0.7B of 3B": (large(EXPERTS, 12), 8, 2048), "dense width 512": (small(DENSE, 512, 8), 64, 256)
+        }  # fmt: skip
+    return {
+        "dense 192": (small(DENSE, 192, 4), 16, 256), "dense 256": (small(DENSE, 256, 6), 16, 256), "dense 512": (small(DENSE, 512, 8), 8, 512),
+        "experts 256": (small(EXPERTS, 256, 6), 16, 256),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device = pick_device(options.device)
+    torch.set_num_threads(cores())
+    shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES
+    rates = [max(matmul_rate(device, *sizes) for sizes in shapes)]
+    figures: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    print(f"{'shape':<22}{'M params':>9}{'active':>8}{'ms':>8}{'tokens/s':>11}{'GFLOP/s':>10}{'share':>7}{'compile s':>10}{'GiB':>6}")
+    for name, (config, rows, context) in cases(device, options.quick).items():
+        rate = time_steps(config, rows, context, device=device, threads=cores(), compile=not options.quick)
+        rates.append(max(matmul_rate(device, *sizes) for sizes in shapes))
+        flops = rate.tokens_per_second * training_flops_per_token(config, context)
+        figures[f"{name} share"] = flops / max(rates)
+        print(
+            f"{name:<22}{num_parameters(config) / 1e6:>9.1f}{num_active_parameters(config) / 1e6:>8.1f}{rate.step_seconds * 1e3:>8.0f}{rate.tokens_per_second:>11,.0f}"
+            f"{flops / 1e9:>10,.0f}{flops / max(rates):>7.2f}{rate.compile_seconds:>10.1f}{rate.peak_memory_bytes / 2**30:>6.1f}",
+            flush=True,
+        )
+    print(f"matrix rate {max(rates) / 1e9:,.0f} GFLOP/s (before and after each shape: {', '.join(f'{rate / 1e9:,.0f}' for rate in rates)})")
+    spread["matrix rate"] = (max(rates) - min(rates)) / max(rates)
+    finish("train_step", "quick" if options.quick else "full", {**figures, "matrix GFLOP/s": max(rates) / 1e9}, spread, {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The evaluate stage: bits per byte and per parallel sentence, accuracy in both modes, the look-up baseline beside it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import torch
+
+from hagane.corpus.embedded import fixed_test, parallel_sentences, problems
+from hagane.engine.load import load_decoder
+from hagane.evaluate.accuracy import accuracy, totals
+from hagane.evaluate.baseline import baseline
+from hagane.evaluate.bits_per_byte import bits_per_byte, bits_per_sentence, read_held_out
+from hagane.evaluate.facts import EvaluateFacts, Mode
+from hagane.folder import Run
+from hagane.plan.facts import PlanFacts
+from hagane.tokenizer.bpe import load_tokenizer
+from hagane.tune.conversations import known_problems
+from hagane.tune.stage import trained_folder
+
+MODES: tuple[Mode, ...] = ("thinking", "plain")
+BASELINE_PROBLEMS = 6_000  # generated training problems the look-up may know
+
+
+def run_stage(run: Run, folder: Path) -> EvaluateFacts:
+    """Evaluate the final weights at the planned number of problems per cell."""
+    plan = PlanFacts.model_validate(run.facts("plan"))
+    return evaluate(run, trained_folder(run), plan.items_per_cell)
+
+
+def evaluate(run: Run, trained: Path, items_per_cell: int) -> EvaluateFacts:
+    """Everything that is measured of one model. Problems are asked only where it was tuned to answer."""
+    started, settings = time.monotonic(), run.recipe.evaluate
+    dtype = run.recipe.train.dtype
+    decoder, config = load_decoder(trained, run.machine.device, getattr(torch, dtype))
+    tokenizer = load_tokenizer(run.path("encode"))
+    by_language, by_shard = bits_per_byte(decoder, tokenizer, read_held_out(run.path("corpus"), settings.max_bytes, run.seed), config.context)
+    languages, families = known_problems(run.recipe.tune)
+    sentences = [{language: sentence[language] for language in languages} for sentence in parallel_sentences(settings.parallel_sentences)]
+    parallel = bits_per_sentence(decoder, tokenizer, sentences, config.context)
+    tuned = "tune/" in trained.as_posix()
+    asked = [problem for problem in fixed_test(items_per_cell) if problem.language in languages and problem.family in families] if tuned else []
+    answers = [accuracy(decoder, tokenizer, asked, mode, settings.max_new_tokens) for mode in MODES] if asked else []
+    looked_up = baseline(asked, itertools.islice(problems(run.seed, "train", families, languages), BASELINE_PROBLEMS)) if asked else ()
+    found = tuple(cell for answer in answers for cell in answer.cells)
+    return EvaluateFacts(
+        bits_per_byte=by_language, by_shard=by_shard, parallel=parallel, accuracy=found, accuracy_totals=totals(found), baseline=looked_up,
+        baseline_totals=totals(looked_up), unanswered=tuple(answer.unanswered for answer in answers),
+        samples=tuple(sample for answer in answers for sample in answer.samples), generated_tokens=sum(answer.generated_tokens for answer in answers),
+        dtype=dtype, seconds=time.monotonic() - started,
+    )  # fmt: skip

@@ -1,0 +1,141 @@
+"""The card of a release: what it is, what it was made of and with, how good it is. It is the README.md of the Hugging Face folder.
+
+Everything comes from facts of the run; what is not known is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+from hagane.evaluate.accuracy import ALL
+from hagane.evaluate.facts import BitsPerByte, Cell, EvaluateFacts
+from hagane.recipe.types import Frozen, duration
+
+
+class CardSource(Frozen):
+    """One source in one language, as it was read: documents and bytes kept for training."""
+
+    name: str
+    language: str
+    licenses: tuple[str, ...] = ()
+    documents: int
+    bytes: int
+
+
+class CardFacts(Frozen):
+    """What a card says. Seconds are active seconds of the whole run, joules what it drew, by `power_source`."""
+
+    name: str
+    description: str = ""
+    author: str = ""
+    license: str = "Apache-2.0"
+    country: str = ""
+    year: int | None = None
+    host: str
+    num_parameters: int
+    num_active_parameters: int
+    vocabulary_size: int
+    context: int
+    training_tokens: int
+    sources: tuple[CardSource, ...] = ()
+    hardware: str
+    seconds: float
+    joules: float | None = None
+    power_source: str = ""
+    evaluation: EvaluateFacts | None = None
+    hagane: str
+
+
+def card(facts: CardFacts) -> str:
+    """The card as Markdown with the YAML head that model hubs read."""
+    parts = [_head(facts), f"# {facts.name}", facts.description or "A language model made from scratch.", _use(facts), "## Facts", _facts_table(facts)]
+    if facts.sources:
+        parts += ["## Data and licences", _sources_table(facts.sources)]
+    if facts.evaluation is not None:
+        parts += _scores(facts.evaluation)
+    parts.append(f"Made with hagane {facts.hagane}. Before it was released, transformers was shown to give the same logits and the same greedy text.")
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def _head(facts: CardFacts) -> str:
+    languages = sorted({source.language for source in facts.sources if not source.language.startswith("code") and source.language != "und"})
+    head: dict[str, object] = {
+        "license": facts.license.lower(),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["hagane", facts.host],
+    }
+    if languages:
+        head["language"] = languages
+    # JSON values are YAML values
+    return "\n".join(["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()), "---"])
+
+
+def _use(facts: CardFacts) -> str:
+    return f"""```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+messages = [{{"role": "user", "content": "What is 1234 + 987?"}}]
+# enable_thinking=False answers at once; a base model that was not tuned to answer only continues text
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={min(256, facts.context)})[0]))
+```"""
+
+
+def _facts_table(facts: CardFacts) -> str:
+    active = "" if facts.num_active_parameters == facts.num_parameters else f", {facts.num_active_parameters:,} active per token"
+    energy = "" if facts.joules is None else f"{facts.joules / 3.6e6:.4g} kWh" + (f" ({facts.power_source})" if facts.power_source else "")
+    made = ", ".join(str(part) for part in (facts.author, facts.country, facts.year) if part)
+    rows = [
+        ("Architecture", facts.host), ("Parameters", f"{facts.num_parameters:,}{active}"), ("Vocabulary", f"{facts.vocabulary_size:,}"),
+        ("Context", f"{facts.context:,} tokens"), ("Training tokens", f"{facts.training_tokens:,}"), ("Hardware", facts.hardware),
+        ("Time", duration(facts.seconds)), ("Energy", energy), ("Made by", made), ("Licence of the weights", facts.license),
+    ]  # fmt: skip
+    return _table(("", ""), [row for row in rows if row[1]])
+
+
+def _sources_table(sources: Sequence[CardSource]) -> str:
+    rows = [(source.name, source.language, ", ".join(source.licenses) or "not stated", f"{source.documents:,}", f"{source.bytes:,}") for source in sources]
+    return _table(("Source", "Language", "Licence", "Documents", "Bytes"), rows)
+
+
+def _scores(evaluation: EvaluateFacts) -> list[str]:
+    parts = []
+    if evaluation.bits_per_byte:
+        rows = []
+        for language, bits in evaluation.bits_per_byte.items():
+            parallel = evaluation.parallel.get(language)
+            sentence = "" if parallel is None else f"{parallel.bits_per_sentence:.1f} ({parallel.low:.1f}–{parallel.high:.1f})"
+            rows.append((language, _bits(bits), f"{bits.bytes:,}", sentence))
+        parts += ["## Held-out text", "Intervals are at 95 %. Bits per byte cannot be compared between scripts; bits per parallel sentence can."]
+        parts.append(_table(("Language", "Bits per byte", "Bytes scored", "Bits per parallel sentence"), rows))
+    if evaluation.accuracy_totals:
+        note = (
+            "Held-out generated problems, the same in every language, answered greedily; 95 % intervals. The look-up answers with the nearest training problem."
+        )
+        parts += ["## Right answers", note]
+        totals = [*evaluation.accuracy_totals, *evaluation.baseline_totals]
+        parts.append(_accuracy_table("Family", [cell for cell in totals if cell.language == ALL], lambda cell: cell.family))
+        parts.append(_accuracy_table("Language", [cell for cell in totals if cell.family == ALL and cell.language != ALL], lambda cell: cell.language))
+    return parts
+
+
+def _bits(bits: BitsPerByte) -> str:
+    return f"{bits.value:.3f} ({bits.low:.3f}–{bits.high:.3f})"
+
+
+def _accuracy_table(name: str, cells: Iterable[Cell], row_of: Callable[[Cell], str]) -> str:
+    by_row: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        by_row.setdefault(row_of(cell), {})[cell.mode] = f"{100 * cell.correct / cell.total:.1f} % ({100 * cell.low:.1f}–{100 * cell.high:.1f})"
+    modes = list(dict.fromkeys(mode for row in by_row.values() for mode in row))
+    return _table((name, *modes), [(row.replace("_", " "), *(values.get(mode, "") for mode in modes)) for row, values in by_row.items()])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(value).replace("|", "\\|").replace("\n", " ") for value in line) + " |" for line in lines)
