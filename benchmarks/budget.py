@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from common import finish
-
 from hagane.recipe.types import Budget
 
 

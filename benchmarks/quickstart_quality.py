@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 from common import finish
-
 from hagane.evaluate.facts import Cell
 from hagane.evaluate.stage import evaluate
 from hagane.run import open_run
@@ -38,7 +37,11 @@ def main() -> None:
     languages = tuple(dict.fromkeys(cell.language for cell in facts.accuracy))
     print(f"{'family':<22}{'thinking':>10}{'plain':>8}{'look-up':>9}   by language, thinking")
     for family in families:
-        row = [share(facts.accuracy, "thinking", (family,)), share(facts.accuracy, "plain", (family,)), share(facts.baseline, facts.baseline[0].mode, (family,))]
+        row = [
+            share(facts.accuracy, "thinking", (family,)),
+            share(facts.accuracy, "plain", (family,)),
+            share(facts.baseline, facts.baseline[0].mode, (family,)),
+        ]
         by_language = " ".join(f"{language}:{share(facts.accuracy, 'thinking', (family,), language):.0%}" for language in languages)
         print(f"{family:<22}{row[0]:>10.1%}{row[1]:>8.1%}{row[2]:>9.1%}   {by_language}")
     items = sum(cell.total for cell in facts.accuracy if cell.mode == "thinking")
@@ -50,7 +53,11 @@ def main() -> None:
     figures["gain of thinking, addition_subtraction"] = thinking["addition_subtraction"] - share(facts.accuracy, "plain", ("addition_subtraction",))
     goals = {f"{family} thinking": ">= 0.95" for family in FIRST} | {"two_step thinking": ">= 0.80", "worst language, first four families": ">= 0.90"}
     goals["gain of thinking, addition_subtraction"] = ">= 0.40"
-    widest = {f"{cell.family} thinking": (cell.high - cell.low) / 2 for cell in facts.accuracy_totals if cell.mode == "thinking" and cell.language == "all" and cell.family != "all"}
+    widest = {
+        f"{cell.family} thinking": (cell.high - cell.low) / 2
+        for cell in facts.accuracy_totals
+        if cell.mode == "thinking" and cell.language == "all" and cell.family != "all"
+    }
     finish("quickstart_quality", "quick" if options.quick else "full", figures, widest, goals)
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from common import finish
 
+from common import finish
 from hagane.measure.machine import CPU_SHAPES, CUDA_SHAPES, cores, matmul_rate, pick_device
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters

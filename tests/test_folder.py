@@ -43,7 +43,9 @@ def test_a_superseded_result_is_kept(tmp_path):
 
 
 def test_two_at_once_are_refused_and_a_killed_holder_leaves_no_lock(tmp_path):
-    code = "import sys, time; from pathlib import Path; from hagane.folder import lock; held = lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    code = (
+        "import sys, time; from pathlib import Path; from hagane.folder import lock; held = lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(RunError, match=rf"in use by process {holder.pid}"):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from toy import SETTINGS, command, environment, hagane, write_recipe
 
 pytestmark = pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from toy import SETTINGS, hagane, write_recipe
 
 
@@ -17,7 +18,14 @@ def test_a_run_leaves_everything_a_user_needs(finished):
     folder, done = finished
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["run"] == str(folder / "run")
-    for path in ("report.html", "recipe.toml", "environment.json", "release/huggingface/model.safetensors", "release/huggingface/tokenizer.json", "corpus/manifest.json"):
+    for path in (
+        "report.html",
+        "recipe.toml",
+        "environment.json",
+        "release/huggingface/model.safetensors",
+        "release/huggingface/tokenizer.json",
+        "corpus/manifest.json",
+    ):
         assert (folder / "run" / path).stat().st_size > 0, path
 
 

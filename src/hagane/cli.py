@@ -141,7 +141,11 @@ def _walk(opened: Run, *, until: str | None = None, only: str | None = None) -> 
 
     walk(opened, until=until, only=only)
     spent, budget = opened.clock.spent(), opened.budget
-    _say(f"done in {duration(spent)}" + (f" of {budget}" if budget else "") + f". Report: {opened.folder / 'report.html'}. Talk to it: hagane chat {opened.folder}")
+    _say(
+        f"done in {duration(spent)}"
+        + (f" of {budget}" if budget else "")
+        + f". Report: {opened.folder / 'report.html'}. Talk to it: hagane chat {opened.folder}"
+    )
     _last_line({"run": str(opened.folder), "budget": opened.recipe.budget, "seconds": round(spent, 1), "report": str(opened.folder / "report.html")})
 
 
@@ -209,7 +213,9 @@ def measure(
     from hagane.measure.machine import profile
 
     machine = profile(device, threads, renew=True, say=_say)
-    typer.echo(f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, {machine.power_watts:.0f} W ({machine.power_source})")
+    typer.echo(
+        f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, {machine.power_watts:.0f} W ({machine.power_source})"
+    )
     _last_line(machine.model_dump(mode="json"))
 
 

@@ -52,7 +52,12 @@ _LOGS = frozenset({"facts.json", "key.json", "deadline.json", "metrics.jsonl", "
 STAGES: tuple[Stage, ...] = (
     Stage("corpus", "hagane.corpus.stage:run_stage", ("corpus", "seed"), ()),
     Stage("tokenizer", "hagane.tokenizer.stage:run_stage", ("tokenizer", "corpus.max_repeats", "seed"), ("corpus",)),
-    Stage("plan", "hagane.measure.stage:run_stage", ("budget", "model", "train", "midtrain", "tune", "evaluate", "corpus.max_repeats", "seed"), ("corpus", "tokenizer")),
+    Stage(
+        "plan",
+        "hagane.measure.stage:run_stage",
+        ("budget", "model", "train", "midtrain", "tune", "evaluate", "corpus.max_repeats", "seed"),
+        ("corpus", "tokenizer"),
+    ),
     Stage("encode", "hagane.data.stage:run_stage", ("tune", "train.context", "seed"), ("corpus", "tokenizer", "plan")),
     Stage("pretrain", "hagane.train.stage:run_pretrain", ("train", "seed"), ("plan", "encode"), in_place=True, skip=_LOGS),
     Stage("midtrain", "hagane.train.stage:run_midtrain", ("train", "midtrain", "seed"), ("plan", "encode", "pretrain"), in_place=True, skip=_LOGS),
@@ -233,7 +238,10 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             return "; ".join(f"{name}: {step['steps']:,} steps, loss {step['final_loss']:.3f}" for name, step in facts["steps"].items()) or "off"
         case "evaluate":
             values = [row["value"] for row in facts["bits_per_byte"].values()]
-            modes = {mode: _mean([row["correct"] / row["total"] for row in facts["accuracy"] if row["mode"] == mode and row["total"]]) for mode in ("thinking", "plain")}
+            modes = {
+                mode: _mean([row["correct"] / row["total"] for row in facts["accuracy"] if row["mode"] == mode and row["total"]])
+                for mode in ("thinking", "plain")
+            }
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
             return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
         case "release":

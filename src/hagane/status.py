@@ -169,5 +169,3 @@ def _check_host(recipe: Recipe) -> None:
     from hagane.plan.shapes import shape
 
     host_for(shape(recipe.model.pattern, SizeSettings(), width=256, num_layers=4, vocabulary_size=4096, context=recipe.train.context))
-
-

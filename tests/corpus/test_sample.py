@@ -72,3 +72,26 @@ def _lines(path):
     import gzip
 
     return gzip.open(path).read().splitlines()
+
+
+def test_embedded_sources_get_their_shares(tmp_path, build):
+    from hagane.corpus.embedded import LANGUAGES
+    from hagane.recipe.schema import Source
+
+    sources = [Source(name="python", path="embedded:python", share=0.25), Source(name="problems", path="embedded:problems")]
+    facts = build(sources=sources, sample_bytes=240_000)
+    sizes = {name: shard.bytes + shard.held_out_bytes for name, shard in facts.shards.items()}
+    assert set(sizes) == {"python.en", "python.code-python", *(f"problems.{language}" for language in LANGUAGES)}
+    assert sum(size for name, size in sizes.items() if name.startswith("problems")) == pytest.approx(180_000, rel=0.1)
+    assert all(sizes[f"problems.{language}"] == pytest.approx(20_000, rel=0.15) for language in LANGUAGES)
+    assert sizes["python.en"] >= 29_000  # the last document is taken whole
+    assert facts.shards["python.code-python"].license == ("PSF-2.0",)
+
+
+def test_without_a_sample_size_generated_text_is_sized_by_its_share(folder, build):
+    from hagane.recipe.schema import Source
+
+    swedish = Source(name="text", path=str(folder / "sv"))
+    facts = build(sources=[swedish, Source(name="problems", path="embedded:problems", language="sv", share=0.1)])
+    made, read = (sum(shard.bytes + shard.held_out_bytes for shard in facts.shards.values() if shard.source == source) for source in ("problems", "text"))
+    assert made / (made + read) == pytest.approx(0.1, rel=0.1)

@@ -94,7 +94,9 @@ def test_a_batch_has_the_types_of_the_contract(tmp_path: Path) -> None:
 
 def phase(**changes: object) -> Phase:
     values: dict[str, object] = {
-        "name": "p", "collection": "text", "context": 4, "rows": 2, "accumulation": 2, "num_steps": 3, "mixture": {"a.en": 1.0, "b.sv": 1.0}, "learning_rate": 1}
+        "name": "p", "collection": "text", "context": 4, "rows": 2, "accumulation": 2, "num_steps": 3, "mixture": {"a.en": 1.0, "b.sv": 1.0},
+        "learning_rate": 1,
+    }  # fmt: skip
     return Phase.model_validate({**values, **changes})
 
 

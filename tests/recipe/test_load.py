@@ -78,7 +78,15 @@ def test_set_overrides_with_typed_values():
 
 @pytest.mark.parametrize(
     ("text", "kind", "amount"),
-    [("10min", "time", 600), ("1h30min", "time", 5400), ("90s", "time", 90), ("2kWh", "energy", 7.2e6), ("1e17FLOP", "flops", 1e17), ("5Mtokens", "tokens", 5e6), ("40USD", "money", 40)],
+    [
+        ("10min", "time", 600),
+        ("1h30min", "time", 5400),
+        ("90s", "time", 90),
+        ("2kWh", "energy", 7.2e6),
+        ("1e17FLOP", "flops", 1e17),
+        ("5Mtokens", "tokens", 5e6),
+        ("40USD", "money", 40),
+    ],
 )
 def test_budgets_are_read(text, kind, amount):
     budget = Budget.parse(text)

@@ -1,25 +1,28 @@
-"""A toy stage of training: shards of made-up text, a tiny dense and a tiny routed model. Also a script, for the tests that kill it.
+"""A toy stage of training: shards of made-up text, a tiny dense and a tiny routed model.
 
-    python toy_training.py FOLDER DATA JSON      JSON: {"kind": "dense", "settings": {...}, "phases": [{...}]}
+Run as a script, it is a server of training processes for the tests that kill them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
 import sys
-import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hagane.data.pack import stream_rows, whole_rows
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
 from hagane.recipe.types import Phase
-from hagane.train.facts import TrainFacts
-from hagane.train.loop import train
+from hagane.train import loop
+from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.settings import TrainSettings
 
 VOCABULARY = 97
@@ -90,23 +93,37 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines(folder, "events.jsonl") if line["event"] == kind]
 
 
-def main(folder: Path, data: Path, text: str) -> TrainFacts:
-    """Train as the JSON says. `step_seconds` slows every step down, `deadline` steers; for runs that are killed."""
-    from hagane.train.callbacks import Callback
-
-    asked = json.loads(text)
+def main(folder: Path, data: Path, asked: dict[str, Any]) -> None:
+    """Train as asked, saving as often as asked, every step slowed down by `step_seconds`; with `deadline` steered."""
+    loop.SAVE_SHARE, loop.LAST_STRETCH = 1e9, 0.0
 
     class Slow(Callback):
-        def on_step(self, info: Any) -> None:
+        def on_step(self, info: StepInfo) -> None:
             time.sleep(asked.get("step_seconds", 0.0))
 
     phases = tuple(phase(**values) for values in asked.get("phases", [{}]))
     begun = time.monotonic()
     remaining = (lambda: asked["deadline"] - (time.monotonic() - begun)) if "deadline" in asked else None
-    print("ready", flush=True)
-    threading.excepthook = threading.__excepthook__
-    return train(settings(folder, data, asked.get("kind", "dense"), phases, **asked.get("settings", {})), remaining, [Slow()])
+    loop.train(settings(folder, data, asked.get("kind", "dense"), phases, **asked.get("settings", {})), remaining, [Slow()])
+
+
+def serve() -> None:
+    """A process with everything imported that forks for each line {"folder", "data", "asked"}: prints the child's id, then its exit status."""
+    torch.set_num_threads(1)
+    importlib.import_module("torch._dynamo")  # imported by the first optimizer: once here instead of in every child
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            try:
+                main(Path(order["folder"]), Path(order["data"]), order["asked"])
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    serve()

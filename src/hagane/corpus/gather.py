@@ -155,15 +155,17 @@ def gather(task: Task) -> Gathered:
     documents_in = bytes_in = 0
     try:
         for found in _items(item, trace, take, settings.on_damage):
-            documents_in += not (isinstance(found, Damage) and found.rest)
             if isinstance(found, Damage):
+                documents_in += not found.rest and found.record is None
                 if settings.on_damage == "stop":
                     raise DataError(f"{found.what} {found.remedy}")
                 if found.record is None:
                     dropped.add(found.reason, found.num_bytes, {"file": item.name, "position": found.position, "what": found.what, "text": found.excerpt})
                     continue
                 found = found.record
-            bytes_in += _keep(task, found, writers, dropped)
+            looked_at = _keep(task, found, writers, dropped)
+            documents_in += looked_at is not None
+            bytes_in += looked_at or 0
             if take.budgets is not None and all(language in writers and writers[language].taken >= budget for language, budget in take.budgets.items()):
                 break
     finally:
@@ -171,8 +173,8 @@ def gather(task: Task) -> Gathered:
     return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, trace.digest.hexdigest(), trace.at_end)
 
 
-def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped) -> int:
-    """Set the document aside, or count why not. Returns its bytes."""
+def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped) -> int | None:
+    """Set the document aside, or count why not. Returns its bytes; None where its language has enough and it was not needed."""
     item, settings = task.item, task.settings
     text = normalise_newlines(record.text)
     num_bytes = len(text.encode("utf-8", "surrogatepass"))
@@ -196,7 +198,7 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
         budget = budgets.get(tag, _OTHER_SHARE * sum(budgets.values()))
         room = budget - (writers[tag].taken if tag in writers else 0)
         if room <= 0:
-            return num_bytes
+            return None
     if tag not in writers:
         writers[tag] = _Writer(task.folder / f"{task.index:06d}.{tag}.arrow", tag)
     source = record.source or f"{item.source}:{item.name}"

@@ -30,8 +30,8 @@ WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or
 _PROBES = 8  # files of one kind, source and language that are looked into; the others are taken to be alike
 _PROBE_BLOCKS = 4
 _PROBE_RECORDS = 32
-_PYTHON: dict[str, float] = {"code-python": 20e6, "en": 4e6}  # the embedded Python corpus, about (CPython 3.11 to 3.13)
-_PYTHON_BYTES = 24e6
+_PYTHON: dict[str, float] = {"code-python": 10e6, "en": 2.2e6}  # the embedded Python corpus, about (CPython 3.11 to 3.13)
+_PYTHON_BYTES = 12.2e6
 _GENERATED = 8e6  # bytes of generated problems where nothing says how many
 
 
@@ -196,8 +196,8 @@ def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], se
     if all(budgets.get(language, 0) >= 0.999 * size for language, size in sizes.items()):
         return _everything(item, seed)  # all of it is wanted: an estimate must not cut it short
     needed = max(budgets.get(language, 0) / size for language, size in sizes.items() if size)
-    # a .txt is one document: part of it is its beginning
-    probability = 1.0 if item.kind == "text" else min(1.0, max(MARGIN * needed, 1 / SPREAD))
+    # a .txt is one document: part of it is its beginning; the Python corpus is shuffled by itself
+    probability = 1.0 if item.kind in ("text", "python") else min(1.0, max(MARGIN * needed, 1 / SPREAD))
     size = float(item.num_bytes) or sum(sizes.values())
     return Take(budgets, probability, seed, size * min(1.0, needed / probability))
 

@@ -30,7 +30,7 @@ from hagane.tokenizer.bpe import plain, special_ids
 from hagane.tokenizer.chat import ChatEncoder, Conversation
 from hagane.tokenizer.special import END_OF_TEXT
 
-BATCH_BYTES = 1 << 21  # text handed to the tokenizer at once: enough documents to keep all cores busy, little enough to overlap
+BATCH_BYTES = 1 << 20  # text handed to the tokenizer at once: enough documents to keep all cores busy, little enough to overlap
 
 T = TypeVar("T")
 U = TypeVar("U")

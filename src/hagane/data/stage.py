@@ -39,7 +39,9 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     save_for_transformers(tokenizer, folder, plan.context)
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
     collections = {
-        "text": encode_text(run.path("corpus"), shards, tokenizer, folder / "text", [plan.context], tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress())
+        "text": encode_text(
+            run.path("corpus"), shards, tokenizer, folder / "text", [plan.context], tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
+        )
     }
     steps = [step for step in run.recipe.tune.steps if f"tune/{step.name}" in plan.phases]
     if steps:

@@ -40,7 +40,13 @@ class Allowance:
 
 
 def choose(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, sketch: Sketch, allowance: Allowance, time_step: Callable[[ModelConfig, int], StepRate]
+    recipe: Recipe,
+    pinned: SizeSettings,
+    machine: Machine,
+    known: Known,
+    sketch: Sketch,
+    allowance: Allowance,
+    time_step: Callable[[ModelConfig, int], StepRate],
 ) -> PlanFacts:
     """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape. Raises RecipeError where nothing fits."""
     reasons: dict[str, str] = {}
@@ -90,9 +96,7 @@ def choose(
     )  # fmt: skip
 
 
-def _choose_model(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]
-) -> ModelConfig:
+def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
     context = recipe.train.context
     exact = published(recipe.model, context) if recipe.budget is None else None
     if exact is not None and exact.vocabulary_size in known.bytes_per_token:
@@ -115,7 +119,9 @@ def _choose_model(
     options = [option for option in options if option.vocabulary_size * option.width <= body_parameters(option)] or options[:1]
     best = min(options, key=loss)
     reasons["vocabulary"] = f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget"
-    reasons["model"] = f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"
+    reasons["model"] = (
+        f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"
+    )
     return best
 
 
@@ -199,7 +205,9 @@ def _midtrain_mixture(recipe: Recipe, mixture: dict[str, float], known: Known) -
         return mixture
     unknown = [name for name in wanted if name not in set(known.shard_source.values())]
     if unknown:
-        raise RecipeError(f"midtrain.mixture names {unknown[0]}, which is not a source that has documents ({', '.join(sorted(set(known.shard_source.values())))}).")
+        raise RecipeError(
+            f"midtrain.mixture names {unknown[0]}, which is not a source that has documents ({', '.join(sorted(set(known.shard_source.values())))})."
+        )
     total = sum(wanted.values())
     rates: dict[str, float] = {}
     for source, share in wanted.items():

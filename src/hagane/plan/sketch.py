@@ -99,7 +99,9 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine) -> Sketch:
         minimum = MINIMUM_STEPS * 2048
         if tokens < minimum:
             assert budget is not None or recipe.train.tokens
-            raise RecipeError(f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {minimum}tokens).")
+            raise RecipeError(
+                f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {minimum}tokens)."
+            )
         training = tokens / tokens_per_second(config, recipe.train.context, machine)
     text_share = 1 - recipe.tune.share
     sample = _two_digits(max(1_500_000, tokens * text_share * 4.0 * 1.3))

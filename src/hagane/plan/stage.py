@@ -63,7 +63,9 @@ def make_plan(
     phase = first.phases["pretrain"][0]
     same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
     final = choose(same_batch, pinned.model_copy(update=exact_size(first.model)), machine, known, sketch, allowance(), time_once)
-    return final.model_copy(update={"reasons": {**final.reasons, **{name: first.reasons[name] for name in ("batch", "model", "vocabulary") if name in first.reasons}}})
+    return final.model_copy(
+        update={"reasons": {**final.reasons, **{name: first.reasons[name] for name in ("batch", "model", "vocabulary") if name in first.reasons}}}
+    )
 
 
 def exact_size(config: ModelConfig) -> dict[str, int]:

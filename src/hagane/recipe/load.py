@@ -17,7 +17,11 @@ from hagane.recipe.schema import Recipe
 def shipped_recipes() -> dict[str, str]:
     """Name -> text of every recipe in the library."""
     folder = resources.files("hagane.recipe") / "library"
-    return {item.name.removesuffix(".toml"): item.read_text(encoding="utf-8") for item in sorted(folder.iterdir(), key=lambda i: i.name) if item.name.endswith(".toml")}
+    return {
+        item.name.removesuffix(".toml"): item.read_text(encoding="utf-8")
+        for item in sorted(folder.iterdir(), key=lambda i: i.name)
+        if item.name.endswith(".toml")
+    }
 
 
 def load_recipe(name_or_file: str, settings: list[str] | None = None) -> tuple[Recipe, str]:

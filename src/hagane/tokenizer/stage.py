@@ -45,4 +45,6 @@ def run_stage(run: Run, folder: Path) -> TokenizerFacts:
     # a corpus of one document has nothing held out: its own beginning stands in
     texts = held_out_texts(corpus, facts, MEASURED_BYTES) or {"und": [next(balanced_sample(corpus, facts, MEASURED_BYTES))]}
     save_for_transformers(tokenizer, folder, run.recipe.train.context)
-    return TokenizerFacts(vocabulary_size=learned, sample_bytes=read, bytes_per_token=bytes_per_token(tokenizer, texts, sizes), seconds=time.monotonic() - started)
+    return TokenizerFacts(
+        vocabulary_size=learned, sample_bytes=read, bytes_per_token=bytes_per_token(tokenizer, texts, sizes), seconds=time.monotonic() - started
+    )

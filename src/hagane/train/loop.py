@@ -49,6 +49,9 @@ WRITE_RATE = 200e6
 SAVE_SHARE = 0.02
 """Share of the time that saving may take: checkpoints are taken less often where `checkpoint_seconds` would cost more."""
 
+LAST_STRETCH = 3.0
+"""Seconds before the end in which no checkpoint is begun: the last one is about to come."""
+
 
 def train(settings: TrainSettings, remaining: Callable[[], float] | None = None, callbacks: Sequence[Callback] = ()) -> TrainFacts:
     """Train a stage to its end, or go on with one that was interrupted. A finished stage returns its facts again.
@@ -363,8 +366,8 @@ class _Loop:
         if time.monotonic() - self.saved_at < interval:
             return
         left = self._seconds_left()
-        if left is not None and left < max(2 * self.writer.last_seconds, 3.0):
-            return  # the last save is about to come
+        if left is not None and left < max(2 * self.writer.last_seconds, LAST_STRETCH):
+            return
         self._save()
 
     def _save(self) -> None:

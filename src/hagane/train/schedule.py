@@ -15,31 +15,41 @@ from hagane.recipe.types import Frozen, Phase
 
 
 @dataclass(frozen=True)
-class Course:
-    """Progress of one phase: knots (steps done, progress), from (0, 0) to (num_steps, 1)."""
+class Leg:
+    """A straight stretch: from `start` steps done, at `progress`, aimed at 1 after `left` more steps. The next leg may cut it short."""
 
-    knots: tuple[tuple[int, float], ...]
+    start: int
+    progress: float
+    left: int
+
+    def at(self, step: int) -> float:
+        return self.progress + (1.0 - self.progress) * (step - self.start) / self.left
+
+
+@dataclass(frozen=True)
+class Course:
+    """Progress of one phase. A leg keeps its own aim when it is cut short, so that a later bend changes no bit of what was before."""
+
+    legs: tuple[Leg, ...]
 
     @classmethod
     def planned(cls, num_steps: int) -> Course:
-        return cls(((0, 0.0), (num_steps, 1.0)))
+        return cls((Leg(0, 0.0, num_steps),))
 
     @property
     def num_steps(self) -> int:
-        return self.knots[-1][0]
+        return self.legs[-1].start + self.legs[-1].left
 
     def progress(self, step: int) -> float:
         """Share of the phase that is done after `step` steps."""
         if step >= self.num_steps:
             return 1.0
-        index = bisect_right(self.knots, step, key=lambda knot: knot[0]) - 1
-        (start, low), (end, high) = self.knots[index], self.knots[index + 1]
-        return low + (high - low) * (step - start) / (end - start)
+        return self.legs[bisect_right(self.legs, step, key=lambda leg: leg.start) - 1].at(step)
 
     def bent(self, step: int, left: int) -> Course:
         """The same up to `step`, then what is missing in `left` more steps."""
-        kept = tuple(knot for knot in self.knots if knot[0] < step)
-        return Course((*kept, (step, self.progress(step)), (step + left, 1.0)))
+        kept = tuple(leg for leg in self.legs if leg.start < step)
+        return Course((*kept, Leg(step, self.progress(step), left)))
 
 
 def learning_rate(phase: Phase, step: int, progress: float) -> float:

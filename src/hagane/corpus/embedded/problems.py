@@ -51,12 +51,16 @@ def problems(
 def held_out_tasks(family: str, count: int, name: str) -> list[Task]:
     """`count` different held-out tasks of one family. Raises ValueError where the family has fewer."""
     tasks: dict[str, Task] = {}
-    for index in range(50 * count + 1000):
-        if len(tasks) == count:
-            return list(tasks.values())
+    index = last_new = 0
+    while len(tasks) < count:
         task = draw(family, f"{name}/{family}/{index}", test=True)
-        tasks.setdefault(task.key, task)
-    raise ValueError(f"{family} has only about {len(tasks)} held-out problems; {count} were asked for")
+        if task.key not in tasks:
+            tasks[task.key] = task
+            last_new = index
+        elif index - last_new > 1000:
+            raise ValueError(f"{family} has only about {len(tasks)} held-out problems; {count} were asked for")
+        index += 1
+    return list(tasks.values())
 
 
 def fixed_test(items_per_cell: int) -> list[Problem]:

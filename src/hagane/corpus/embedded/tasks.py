@@ -75,7 +75,7 @@ def _dates(draws: Draws) -> Task:
 
 def _comparison(draws: Draws) -> Task:
     first, second = (draws.between(10 ** (digits - 1), 10**digits - 1) for digits in (draws.between(1, 6), draws.between(1, 6)))
-    if draws.below(3) == 0:  # as long as each other and alike at the start: the hard case
+    if draws.below(5) == 0:  # as long as each other and alike at the start: the hard case
         second = first - first % 10 ** draws.between(1, 3) + draws.below(10)
     if first == second:
         second += 1

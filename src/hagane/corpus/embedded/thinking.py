@@ -13,8 +13,9 @@ with what came over from the column before, then the result. 4372 - 589, read "2
 
 Behind the equals sign stand the digit that goes to the next column (carried or borrowed) and the digit written here.
 Every token is a copy of an earlier one or a table look-up of two or three digits side by side, which is what a model of
-two million parameters learns in minutes. Measured at this size: places by name beat padding to equal length, and a
-product before its carry (8*7=56+6=62) beats doing both at once (multiplication 97 % against 61 % correct).
+two million parameters learns in minutes. Measured at this size, one run each after 3.5 million tokens: places by name
+beat padding to equal length (two steps 94 % against 85 %), and a product before its carry (8*7=56+6=62) beats doing both
+at once (multiplication 97 % against 61 %).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hagane.corpus.embedded.numbers import all_places
+from hagane.corpus.embedded.phrases import PHRASES
 from hagane.corpus.embedded.tasks import DIVISORS, FACTORS, Task
 
 _PLACES = "xwkhtu"
@@ -35,7 +37,7 @@ def think(task: Task, language: str) -> str:
             return all_places(language)[numbers[0]]
         case "dates":
             year, month, day = numbers
-            return f"y{year}m{month:02}d{day:02}"
+            return f"y{year}m{month:02} {PHRASES[language].months[month - 1]} d{day:02}"
         case "comparison":
             return "\n".join(_compared(*numbers))
         case "addition_subtraction":
@@ -84,10 +86,10 @@ def _compared(first: int, second: int) -> Iterator[str]:
     """Lengths first, then digit by digit from the left up to the first difference."""
     a, b = str(first), str(second)
     yield f"{placed(first)},{placed(second)}"
-    yield f"{len(a)}{_sign(len(a), len(b))}{len(b)}"
+    yield f"{len(a)},{len(b)}{_sign(len(a), len(b))}"  # the sign last: by then both are side by side
     if len(a) == len(b):
         for place, x, y in zip(_PLACES[-len(a) :], a, b):
-            yield f"{place}{x}{_sign(int(x), int(y))}{y}"
+            yield f"{place}{x},{y}{_sign(int(x), int(y))}"
             if x != y:
                 return
 
@@ -122,10 +124,10 @@ def _converted(conversion: str, amount: int) -> Iterator[str]:
 def _days(year: int, month: int, day: int, last_month: int, last_day: int) -> Iterator[str]:
     """To the end of the first month, then month by month: each month is written with its number of days."""
     if month == last_month:
-        yield f"{month:02}={last_month:02}"
+        yield f"{month:02},{last_month:02}="
         yield from _summed(last_day, day, -1)
         return
-    yield f"{month:02}<{last_month:02}"
+    yield f"{month:02},{last_month:02}<"
     yield f"{year}-{month:02}:{month_days(year, month)}"
     days = month_days(year, month) - day
     yield from _summed(month_days(year, month), day, -1)

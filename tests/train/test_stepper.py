@@ -1,0 +1,105 @@
+"""One optimizer step: micro-batches do not change it, padding does not count, and it can be repeated bit for bit."""
+
+import dataclasses
+
+import pytest
+import torch
+from toy_training import model, phase
+
+from hagane.data.batch import Batch
+from hagane.data.source import BatchSource, StepData
+from hagane.errors import TrainingError
+from hagane.train.stepper import Stepper, torch_set_up
+
+
+def stepper(kind: str, dtype: str = "float32", compiled: bool = False) -> Stepper:
+    return Stepper(model(kind), device="cpu", dtype=dtype, compiled=compiled, seed=0)
+
+
+def read(data, collection: str, rows: int, accumulation: int, steps: int) -> list[StepData]:
+    mixture = {"talk.en": 1.0} if collection == "tune" else {"first.en": 0.7, "second.sv": 0.3}
+    source = BatchSource(data, phase(collection=collection, mixture=mixture, rows=rows, accumulation=accumulation), seed=0)
+    read = [source.read(step * rows * accumulation) for step in range(steps)]
+    source.close()
+    return read
+
+
+@pytest.mark.parametrize("kind", ["dense", "routed", "bias"])
+@pytest.mark.parametrize("collection", ["text", "tune"])
+def test_micro_steps_equal_one_big_batch(data, kind: str, collection: str) -> None:
+    whole, parts = stepper(kind), stepper(kind)
+    # at a step of the size of epsilon Adam turns any rounding into a sign; the gradients themselves are compared
+    for one, four in zip(read(data, collection, 8, 1, 2), read(data, collection, 2, 4, 2)):
+        first, second = whole.step(one, phase(epsilon=1e-2), 1e-2), parts.step(four, phase(epsilon=1e-2), 1e-2)
+        assert float(first.loss) == pytest.approx(float(second.loss), rel=1e-6)
+        assert float(first.auxiliary_loss) == pytest.approx(float(second.auxiliary_loss), rel=1e-5, abs=1e-9)
+        assert float(first.gradient_norm) == pytest.approx(float(second.gradient_norm), rel=1e-5)
+    for name, master in whole.optimizer.masters.items():
+        torch.testing.assert_close(master, parts.optimizer.masters[name], rtol=1e-5, atol=1e-6)
+    for name, state in whole.decoder.router_state().items():
+        torch.testing.assert_close(state, parts.decoder.router_state()[name])
+
+
+def padded(batch: Batch) -> Batch:
+    """The same rows with eight more positions of padding."""
+    wide = {}
+    for name, value in vars(batch).items():
+        if isinstance(value, torch.Tensor) and value.ndim == 2:
+            filler = -1 if name == "document_BT" else 0
+            wide[name] = torch.cat([value, torch.full((len(value), 8), filler, dtype=value.dtype)], dim=1)
+    return dataclasses.replace(batch, **wide)
+
+
+@pytest.mark.parametrize("kind", ["dense", "routed"])
+def test_padding_counts_nothing(data, kind: str) -> None:
+    plain, wide = stepper(kind), stepper(kind)
+    for one in read(data, "tune", 4, 1, 2):
+        other = StepData(one.counter, tuple(padded(batch) for batch in one.batches), one.weight_sum, one.num_tokens)
+        first, second = plain.step(one, phase(epsilon=1e-2), 1e-2), wide.step(other, phase(epsilon=1e-2), 1e-2)
+        assert float(first.loss) == pytest.approx(float(second.loss), rel=1e-5)
+        assert float(first.gradient_norm) == pytest.approx(float(second.gradient_norm), rel=1e-4)
+    if kind == "routed":
+        assert torch.equal(first.stats.layers[1].count_E, second.stats.layers[1].count_E)
+        assert float(first.stats.layers[1].num_tokens) == one.num_tokens
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["dense", "routed"])
+def test_steps_repeat_bit_for_bit_and_learn(data, kind: str, dtype: str) -> None:
+    steps = read(data, "text", 4, 1, 12)
+    runs = []
+    for _ in range(2):
+        with torch_set_up(threads=1, compiled=False):
+            made = stepper(kind, dtype)
+            losses = [float(made.step(step, phase(), 1e-2).loss) for step in steps]
+        runs.append((losses, {name: value.clone() for name, value in made.optimizer.masters.items()}))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(value, runs[1][1][name]) for name, value in runs[0][1].items())
+    assert runs[0][0][-1] < runs[0][0][0] - 0.3
+
+
+def test_rows_without_targets_are_an_error(data) -> None:
+    (step,) = read(data, "text", 2, 1, 1)
+    batch = dataclasses.replace(step.batches[0], weight_BT=torch.zeros_like(step.batches[0].weight_BT))
+    with pytest.raises(TrainingError, match=r"nothing to learn from in first\.en rows"):
+        stepper("dense").step(StepData(0, (batch,), 0.0, step.num_tokens), phase(), 1e-2)
+
+
+def test_torchs_switches_are_put_back() -> None:
+    with torch_set_up(threads=2, compiled=True):
+        assert torch.get_num_threads() == 2
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch._dynamo.config.automatic_dynamic_shapes
+    assert torch.get_num_threads() == 1
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch._dynamo.config.automatic_dynamic_shapes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dense", "routed"])
+def test_compiled_steps_agree_with_eager_ones(data, kind: str) -> None:
+    steps = read(data, "text", 4, 1, 6)
+    with torch_set_up(threads=1, compiled=True):
+        eager, fast = stepper(kind, "bfloat16"), stepper(kind, "bfloat16", compiled=True)
+        for step in steps:
+            assert float(fast.step(step, phase(), 1e-2).loss) == pytest.approx(float(eager.step(step, phase(), 1e-2).loss), rel=0.02)
