@@ -31,7 +31,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def main() -> None:
     mode = "full" if "--full" in sys.argv else "quick"
-    sample_bytes, turns, vocabulary = (8_000_000, 7, 8192) if mode == "full" else (1_500_000, 3, 2048)
+    sample_bytes, turns, vocabulary = (8_000_000, 7, 8192) if mode == "full" else (4_000_000, 5, 2048)
     paths = [argument for argument in sys.argv[1:] if not argument.startswith("--")]  # other text than the embedded corpus
     sources = [Source(name="text", path=tuple(paths))] if paths else [Source(name=name, path=f"embedded:{name}", share=0.5) for name in ("python", "problems")]
     with tempfile.TemporaryDirectory() as name:

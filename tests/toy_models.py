@@ -24,7 +24,7 @@ def toy_tokenizer() -> Tokenizer:
 def toy_config(ffn: str = "dense", *, qk_norm: bool = True, tied: bool = True, vocabulary_size: int = 320) -> ModelConfig:
     mixer = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, qk_norm=qk_norm, rope=RopeConfig(theta=10_000.0))
     feed = DenseConfig(hidden=48) if ffn == "dense" else ExpertsConfig(num_experts=4, top_k=2, hidden=16)
-    return ModelConfig(vocabulary_size=vocabulary_size, width=32, layers=(LayerConfig(mixer=mixer, ffn=feed),) * 2, tied=tied, context=64, init_std=0.3)
+    return ModelConfig(vocabulary_size=vocabulary_size, width=32, layers=(LayerConfig(mixer=mixer, ffn=feed),) * 2, tied=tied, context=192, init_std=0.3)
 
 
 def toy_decoder(ffn: str = "dense", seed: int = 0, **settings: object) -> Decoder:

@@ -2,13 +2,13 @@ import random
 
 import pytest
 import torch
-from toy_models import toy_config, toy_decoder
 
 from hagane.engine.cache import BLOCK
 from hagane.engine.generate import generate
 from hagane.hosts import HOSTS, host_for
 from hagane.model.initial import to_working
 from hagane.model.sequence import Sequence
+from toy_models import toy_config, toy_decoder
 
 KINDS = ("dense", "experts")
 

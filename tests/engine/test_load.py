@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
-from toy_models import save_model, toy_decoder
 
 from hagane.engine.generate import generate
 from hagane.engine.load import build_decoder, load_config, load_decoder, load_huggingface
 from hagane.errors import RunError
+from toy_models import save_model, toy_decoder
 
 
 @pytest.mark.parametrize("kind", ("dense", "experts"))

@@ -1,10 +1,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_models import toy_tokenizer
 
 from hagane.engine.reply import Reply, ReplyStream, decode, parse
 from hagane.tokenizer.bpe import plain
+from toy_models import toy_tokenizer
 
 CASES = [
     ("24 + 18 = 42\n</think>\n\n42<|im_end|>", True, Reply("24 + 18 = 42", "42", True)),

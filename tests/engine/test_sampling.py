@@ -13,7 +13,7 @@ def steps(count, prompt=0):
 
 def test_draws_are_uniform_and_differ_between_prompts_steps_and_seeds():
     draws = uniform(7, *steps(200_000))
-    assert 0 <= draws.min() and draws.max() < 1
+    assert draws.min() >= 0 and draws.max() < 1
     assert abs(draws.mean() - 0.5) < 0.004
     assert np.abs(np.histogram(draws, 20, (0, 1))[0] / 10_000 - 1).max() < 0.05
     for other in (uniform(8, *steps(200_000)), uniform(7, *steps(200_000, prompt=1))):

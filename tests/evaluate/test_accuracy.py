@@ -1,7 +1,6 @@
 import itertools
 
 import pytest
-from toy_models import toy_decoder, toy_tokenizer
 
 from hagane.corpus.embedded import FAMILIES, LANGUAGES, fixed_test, problems
 from hagane.engine import generate as engine
@@ -9,6 +8,7 @@ from hagane.evaluate import accuracy as module
 from hagane.evaluate.accuracy import accuracy, cells, totals
 from hagane.evaluate.baseline import baseline, look_up, template
 from hagane.tokenizer.bpe import plain, special_ids
+from toy_models import toy_decoder, toy_tokenizer
 
 
 @pytest.fixture
@@ -92,9 +92,13 @@ def test_the_look_up_finds_what_it_has_seen_and_does_not_compute():
 
 def test_the_nearest_has_the_same_template():
     assert template("1234 + 9 is 1,243") == "# + # is #,#"
-    english = [problem for problem in itertools.islice(problems(3, families=("comparison", "units"), languages=("en",)), 400)]
+    english = list(itertools.islice(problems(3, families=("comparison", "units"), languages=("en",)), 400))
     asked = [problem for problem in fixed_test(6) if problem.language == "en" and problem.family in ("comparison", "units")]
     by_answer = {(problem.family, problem.answer): template(problem.statement) for problem in english}
     known = {template(problem.statement) for problem in english}
-    same = [by_answer[problem.family, answer] == template(problem.statement) for problem, answer in zip(asked, look_up(asked, english)) if template(problem.statement) in known]
+    same = [
+        by_answer[problem.family, answer] == template(problem.statement)
+        for problem, answer in zip(asked, look_up(asked, english))
+        if template(problem.statement) in known
+    ]
     assert same and sum(same) / len(same) > 0.5  # answers are not unique, so not all

@@ -4,7 +4,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from toy_models import toy_config, toy_decoder, toy_tokenizer
 
 from hagane.engine.load import load_huggingface
 from hagane.evaluate import bits_per_byte as module
@@ -12,6 +11,7 @@ from hagane.evaluate.bits_per_byte import HeldOut, bits_per_byte, bits_per_sente
 from hagane.release.huggingface import release_huggingface
 from hagane.tokenizer.bpe import plain, special_ids
 from hagane.tokenizer.save import save_for_transformers
+from toy_models import toy_config, toy_decoder, toy_tokenizer
 
 TEXTS = [
     "The cat sat on the mat and 12 birds sang.",
@@ -87,9 +87,9 @@ def test_no_long_document_decides():
 
 def test_held_out_shards_are_read_in_a_seeded_order(tmp_path):
     (tmp_path / "held_out").mkdir()
-    rows = [{"id": str(n), "text": f"text {n}", "lang": "sv", "source": "a", "license": "CC0"} for n in range(50)]
+    rows = [{"id": str(n), "text": f"no. {n}", "lang": "sv", "source": "a", "license": "CC0"} for n in range(50)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "held_out" / "a.sv.parquet")
-    (part,) = read_held_out(tmp_path, 100)
-    assert (part.shard, part.language) == ("a.sv", "sv") and sum(map(len, part.texts)) <= 100
-    assert read_held_out(tmp_path, 100) == [part] and read_held_out(tmp_path, 100, seed=1) != [part]
-    assert read_held_out(tmp_path / "held_out", 100) == []
+    (part,) = read_held_out(tmp_path, 200)
+    assert (part.shard, part.language) == ("a.sv", "sv") and sum(map(len, part.texts)) <= 200
+    assert read_held_out(tmp_path, 200) == [part] and read_held_out(tmp_path, 200, seed=1) != [part]
+    assert read_held_out(tmp_path / "held_out", 200) == []

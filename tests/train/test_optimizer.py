@@ -28,7 +28,8 @@ def test_a_step_in_float32_is_torchs_adamw(clip: float) -> None:
     ours, theirs = decoder(), decoder()
     optimizer = MasterAdamW(ours, torch.float32)
     groups = [[p for n, p in theirs.named_parameters() if decays(n, p) == decay] for decay in (True, False)]
-    reference = torch.optim.AdamW([{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1], "weight_decay": 0.0}], lr=0.01, betas=(0.9, 0.95), fused=False)
+    settings = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (0.1, 0.0))]
+    reference = torch.optim.AdamW(settings, lr=0.01, betas=(0.9, 0.95), fused=False)
     for seed in range(3):
         set_gradients(ours, seed)
         set_gradients(theirs, seed)

@@ -1,5 +1,7 @@
 """Progress and learning rate in closed form, planned and bent."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def test_warm_up_stable_decay() -> None:
     assert rates[9:80] == pytest.approx([2.0] * 71)
     assert rates[90] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert learning_rate(wsd, 100, 1.0) == pytest.approx(0.2)
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:]))
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
 
 
 def test_no_warm_up_and_no_decay() -> None:
@@ -38,7 +40,7 @@ def test_a_bent_course_rises_to_one_and_keeps_its_past(num_steps: int, bends: li
         course = bent
     values = [course.progress(step) for step in range(course.num_steps + 1)]
     assert values[0] == 0.0 and values[-1] == 1.0
-    assert all(earlier < later for earlier, later in zip(values, values[1:]))
+    assert all(earlier < later for earlier, later in pairwise(values))
 
 
 def test_a_bend_does_not_make_the_rate_jump() -> None:

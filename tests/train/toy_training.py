@@ -34,7 +34,8 @@ def model(kind: str = "dense", width: int = 32) -> ModelConfig:
     mixer = AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=16, qk_norm=True)
     dense = DenseConfig(hidden=64)
     ffn = dense if kind == "dense" else ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias" if kind == "bias" else "loss")
-    return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=(LayerConfig(mixer=mixer, ffn=dense), LayerConfig(mixer=mixer, ffn=ffn)), context=CONTEXT)
+    layers = (LayerConfig(mixer=mixer, ffn=dense), LayerConfig(mixer=mixer, ffn=ffn))
+    return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=layers, context=CONTEXT)
 
 
 def write_collection(folder: Path, shards: dict[str, int], *, contexts: tuple[int, ...] = (CONTEXT,), tune: bool = False, vocabulary: int = VOCABULARY) -> None:

@@ -8,7 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
+
+from hagane.errors import RunError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -93,6 +96,9 @@ def run_in_order(
                     wait([futures[turn]], timeout=0.25, return_when=FIRST_COMPLETED)
                     progress(what, counter.value, max(total, counter.value + 1))
                 yield futures.pop(turn).result()
+        except BrokenProcessPool:
+            message = f"{what or 'work'}: the system ended one of the processes, most likely because memory ran out. Run again with fewer: corpus.workers = 1."
+            raise RunError(message) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,7 +1,7 @@
 """Encoding: documents of the corpus, or conversations, become token shards (format: see `shards`).
 
-`tokenizers` encodes batches on all cores without Python's lock; meanwhile this thread reads the next batch and writes the last
-one. Every file is written beside its place, synced and renamed, the index last: a folder without `index.json` is not encoded.
+`tokenizers` encodes two batches at a time on all cores, without Python's lock; meanwhile this thread reads the next and writes
+the last one. Every file is written beside its place, synced and renamed, the index last: a folder without `index.json` is not encoded.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -80,17 +81,16 @@ def encode_text(
     encoder, end = plain(tokenizer), writer.end_token
     total, done = sum(shard.bytes for shard in shards.values()), 0
 
-    def encode(batch: tuple[str, list[str]]) -> list[Any]:
-        encodings: list[Any] = encoder.encode_batch_fast(batch[1], add_special_tokens=False)
+    def encode(batch: list[tuple[str, str]]) -> list[Any]:
+        encodings: list[Any] = encoder.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
         return encodings
 
     streams = {name: writer.shard(name) for name in shards}
-    for (name, texts), encodings in _ahead(encode, _batches(corpus, shards)):
-        stream = streams[name]
-        for encoding in encodings:
-            stream.add([end, *encoding.ids])
-        stream.num_bytes += (size := sum(len(text.encode()) for text in texts))
-        done += size
+    for batch, encodings in _ahead(encode, _batches(corpus, shards)):
+        for (name, text), encoding in zip(batch, encodings, strict=True):
+            streams[name].add([end, *encoding.ids])
+            streams[name].num_bytes += (size := len(text.encode()))
+            done += size
         progress("encode", min(done, total - 1), total)
     for name, stream in streams.items():
         stream.close([end])
@@ -155,33 +155,33 @@ def _enough(facts: CollectionFacts, tokens_per_step: int) -> None:
             raise DataError(f"every conversation is longer than train.context = {context} tokens. Raise train.context.")
 
 
-def _batches(corpus: Path, shards: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """(shard, texts in order), about BATCH_BYTES at a time."""
+def _batches(corpus: Path, shards: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
+    """(shard, text) in order, about BATCH_BYTES at a time: a batch may hold the end of one shard and the beginning of the next."""
+    batch, size = [], 0
     for name in shards:
-        batch, size = [], 0
         with open_shard(shard_path(corpus, "train", name)) as file:
             for rows in file.iter_batches(64, columns=["text"]):
                 for text in rows.column(0).to_pylist():
-                    batch.append(text)
+                    batch.append((name, text))
                     size += len(text)
                     if size >= BATCH_BYTES:
-                        yield name, batch
+                        yield batch
                         batch, size = [], 0
-        if batch:
-            yield name, batch
+    if batch:
+        yield batch
 
 
 def _ahead(work: Callable[[T], U], tasks: Iterable[T]) -> Iterator[tuple[T, U]]:
-    """(task, work(task)) in order; the next task is worked on in a second thread while the caller has this one."""
-    with ThreadPoolExecutor(1, "encode") as pool:
-        waiting: tuple[T, Future[U]] | None = None
+    """(task, work(task)) in order, two tasks under way: when one has only its longest document left, the cores go on with the next."""
+    waiting: deque[tuple[T, Future[U]]] = deque()
+    with ThreadPoolExecutor(2, "encode") as pool:
         for task in tasks:
-            future = pool.submit(work, task)
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
-            waiting = (task, future)
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()
+            waiting.append((task, pool.submit(work, task)))
+            if len(waiting) > 2:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
 
 
 class _Stream:

@@ -30,7 +30,7 @@ HELP = """/think  think before answering
 /reset  forget the conversation
 /help   this
 /quit   leave (so does the end of input)"""
-SHORTEST_ANSWER = 64  # tokens that must fit behind the conversation; older turns are forgotten for it
+ANSWER_SHARE = 0.5  # of the context is kept free for the answer; older turns are forgotten for it
 
 
 class Model(NamedTuple):
@@ -54,7 +54,8 @@ def find_model(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.flo
     for release in (folder, folder / "huggingface", folder / "release" / "huggingface"):
         if (release / "config.json").exists():
             decoder, config = load_huggingface(release, device, dtype)
-            return Model(decoder, config, load_tokenizer(release), release.name, bool(tunes) or release.parent.name != "release")
+            # of a release alone nobody can tell; it gets the benefit of the doubt
+            return Model(decoder, config, load_tokenizer(release), release.name, bool(tunes) or release == folder)
     for path in [*reversed(tunes), folder / "midtrain/weights.safetensors", folder / "pretrain/weights.safetensors"]:
         if path.exists():
             decoder, config = load_decoder(path.parent, device, dtype)
@@ -140,14 +141,15 @@ class Session:
         """Stream the answer and remember it. Returns it, or None where the thinking did not end."""
         self.messages.append({"role": "user", "content": question})
         ids = self._fitting_prompt()
-        room = self.model.config.context - len(ids)
+        # a question too long for the context still gets an answer, from a model that never saw so long a text
+        room = max(self.model.config.context - len(ids), int(ANSWER_SHARE * self.model.config.context))
         stream = ReplyStream(self.model.tokenizer, self.thinking)
         printer = _Printer(self.console)
 
         def show(_: list[int], tokens: list[int]) -> None:
             printer.write(*stream.step(tokens[0]))
 
-        limit = max(SHORTEST_ANSWER, room if self.max_new_tokens is None else min(room, self.max_new_tokens))
+        limit = room if self.max_new_tokens is None else min(room, self.max_new_tokens)
         stop_ids = [self.encoder.special[IM_END], self.encoder.special[END_OF_TEXT]]
         try:
             (output,) = generate(self.model.decoder, [ids], limit, stop_ids, self.temperature, self.top_p, self.seed + len(self.messages), on_tokens=show)
@@ -166,7 +168,7 @@ class Session:
     def _fitting_prompt(self) -> list[int]:
         """Ids of the conversation; its oldest turns are forgotten where they would leave no room for an answer."""
         ids = self.encoder.prompt(self.messages, self.thinking)
-        while len(self.messages) > 1 and len(ids) + SHORTEST_ANSWER > self.model.config.context:
+        while len(self.messages) > 1 and len(ids) > (1 - ANSWER_SHARE) * self.model.config.context:
             del self.messages[:2]
             ids = self.encoder.prompt(self.messages, self.thinking)
         return ids

@@ -294,6 +294,8 @@ class _Loop:
         values = {"loss": loss, "auxiliary loss": auxiliary, "gradient norm": norm}
         what, value = next((what, value) for what, value in values.items() if not math.isfinite(value))
         rows = pending.data.describe()
+        with contextlib.suppress(RunError):
+            self.writer.wait()  # a save of an earlier step may be under way
         last = checkpoints.complete(self.writer.folder)
         kept = f"The last good checkpoint is {last[0].name}" if last else "There is no checkpoint before it"
         self._event("not_finite", failed_step=pending.step, what=what, value=str(value), rows=rows)
