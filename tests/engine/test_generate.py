@@ -121,3 +121,14 @@ def test_bf16_generates_close_to_float32():
     asked = prompts(16)
     pairs = list(zip(generate(decoder, asked, 1, []), generate(half, asked, 1, [])))
     assert sum(one == two for one, two in pairs) >= 12
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_gives_the_same_text(kind):
+    asked = prompts(40)
+    expected = generate(toy_decoder(kind), asked, 24, range(0, 320, 12), batch_size=16)
+    assert generate(toy_decoder(kind).to("cuda"), asked, 24, range(0, 320, 12), batch_size=16) == expected
+    sampled = generate(toy_decoder(kind).to("cuda"), asked, 8, [], temperature=1.0, top_p=0.9, seed=1)
+    assert sum(one == two for one, two in zip(sampled, generate(toy_decoder(kind), asked, 8, [], temperature=1.0, top_p=0.9, seed=1))) > 35

@@ -1,13 +1,14 @@
 import io
 
 import pytest
+from rich.console import Console
 
 from hagane.engine.generate import generate
 from hagane.engine.reply import ReplyStream
 from hagane.errors import RunError
 from hagane.release.huggingface import release_huggingface
 from hagane.serve import chat as module
-from hagane.serve.chat import Session, chat, find_model
+from hagane.serve.chat import Session, _Printer, chat, find_model
 from hagane.tokenizer.bpe import plain, special_ids
 from hagane.tokenizer.save import save_for_transformers
 from toy_models import save_model, toy_decoder, toy_tokenizer
@@ -114,3 +115,12 @@ def test_input_that_is_not_text_is_an_error(run):
     source = io.TextIOWrapper(io.BytesIO(b"\xff\xfe\n"), encoding="utf-8")
     with pytest.raises(RunError, match="not UTF-8"):
         chat(run, source=source)
+
+
+def test_a_terminal_shows_thinking_dim():
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard")
+    printer = _Printer(console)
+    for piece, thinking in (("1 + 1", True), (" = 2\n", True), ("", False), ("\n\n2", False)):
+        printer.write(piece, thinking)
+    printer.end()
+    assert console.file.getvalue() == "\x1b[2m1 + 1\x1b[0m\x1b[2m = 2\x1b[0m\n2\n"

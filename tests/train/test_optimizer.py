@@ -6,7 +6,7 @@ from toy_training import model
 
 from hagane.errors import TrainingError
 from hagane.model.decoder import Decoder
-from hagane.train.optimizer import MasterAdamW, decays
+from hagane.train.optimizer import MasterOptimizer, decays
 
 SETTINGS = {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
 
@@ -26,7 +26,7 @@ def set_gradients(target: Decoder, seed: int) -> None:
 @pytest.mark.parametrize("clip", [0.0, 1.0, 1e6])
 def test_a_step_in_float32_is_torchs_adamw(clip: float) -> None:
     ours, theirs = decoder(), decoder()
-    optimizer = MasterAdamW(ours, torch.float32)
+    optimizer = MasterOptimizer(ours, torch.float32)
     groups = [[p for n, p in theirs.named_parameters() if decays(n, p) == decay] for decay in (True, False)]
     settings = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (0.1, 0.0))]
     reference = torch.optim.AdamW(settings, lr=0.01, betas=(0.9, 0.95), fused=False)
@@ -47,7 +47,7 @@ def test_a_step_in_float32_is_torchs_adamw(clip: float) -> None:
 def test_the_working_copy_is_the_rounded_master() -> None:
     ours = decoder()
     exact = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
-    optimizer = MasterAdamW(ours, torch.bfloat16)
+    optimizer = MasterOptimizer(ours, torch.bfloat16)
     assert all(torch.equal(optimizer.masters[name], value) for name, value in exact.items())
     set_gradients(ours, 0)
     optimizer.collect()
@@ -64,7 +64,7 @@ def test_the_working_copy_is_the_rounded_master() -> None:
 
 def test_gradients_add_up_in_float32() -> None:
     ours = decoder()
-    optimizer = MasterAdamW(ours, torch.bfloat16)
+    optimizer = MasterOptimizer(ours, torch.bfloat16)
     for _ in range(256):
         for parameter in ours.parameters():
             gradient = torch.full_like(parameter, 1 / 256)
@@ -81,7 +81,7 @@ def test_norms_and_the_embedding_do_not_decay() -> None:
 
 
 def test_weights_that_do_not_fit_are_named() -> None:
-    optimizer = MasterAdamW(decoder(), torch.bfloat16)
+    optimizer = MasterOptimizer(decoder(), torch.bfloat16)
     weights = dict(optimizer.masters)
     with pytest.raises(TrainingError, match=r"norm\.weight is on one side only"):
         optimizer.load({name: value for name, value in weights.items() if name != "norm.weight"})

@@ -18,7 +18,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
     execution, train = run.recipe.execution, run.recipe.train
 
     def time_step(config: ModelConfig, rows: int) -> StepRate:
-        key = shape_key(config, rows, train.context, train.dtype) + ("" if execution.compile else "-eager")
+        key = shape_key(config, rows, train.context, train.dtype) + f"-{train.optimizer}" + ("" if execution.compile else "-eager")
         kept = profile(execution.device, execution.threads)
         if key in kept.steps:
             run.say(f"plan       a step of width {config.width}, {config.num_layers} layers was timed before: {kept.steps[key].step_seconds * 1e3:.0f} ms")
@@ -27,7 +27,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
 
         run.say(f"plan       timing a real step of width {config.width}, {config.num_layers} layers (compiling it the first time)")
         rate = time_steps(
-            config, rows, train.context, device=run.machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype
+            config, rows, train.context, device=run.machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype, optimizer=train.optimizer
         )
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         add_step(kept, key, rate, execution.threads)

@@ -22,7 +22,8 @@ def rounded(value: float, multiple: int) -> int:
 def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
     """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict."""
     width, num_layers = size.width or width, size.num_layers or num_layers
-    head_dim = pattern.head_dim if size.num_heads or width >= 2 * pattern.head_dim else 32
+    # eight heads at least: small models learn to copy and to align sooner with many narrow heads (docs/notebook.md, "heads of small models")
+    head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
     num_kv_heads = size.num_kv_heads or max(1, num_heads // pattern.heads_per_kv_head)
     while size.num_kv_heads is None and num_heads % num_kv_heads:

@@ -131,6 +131,8 @@ class TrainSettings(Frozen):
     context: int = Field(256, ge=16, description="tokens a row holds")
     rows: int | None = Field(None, ge=1, description="rows of one micro-step")
     accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
+    optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon for the matrices inside the layers and AdamW for the rest, or AdamW for all")
+    muon_ratio: float = Field(2.0, gt=0, description="Muon's learning rate over AdamW's")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate of pretraining")
     warmup_share: float = Field(0.03, ge=0, lt=0.5)
     decay_share: float = Field(0.4, ge=0, le=1)

@@ -17,6 +17,7 @@ class Frozen(BaseModel):
 
 
 BudgetKind = Literal["time", "energy", "flops", "tokens", "money"]
+OptimizerKind = Literal["adamw", "muon"]
 
 _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "s": ("time", 1), "sec": ("time", 1), "min": ("time", 60), "m": ("time", 60), "h": ("time", 3600), "d": ("time", 86400),
@@ -120,6 +121,8 @@ class Phase(Frozen):
     accumulation: int = 1
     num_steps: int
     mixture: dict[str, float] = Field(description="shard name -> share of the rows read; sums to 1")
+    optimizer: OptimizerKind = Field("adamw", description="one for all phases of a stage")
+    muon_ratio: float = Field(1.0, description="Muon's learning rate over AdamW's")
     learning_rate: float
     warmup_steps: int = 0
     decay_share: float = 0.2

@@ -83,7 +83,9 @@ class _Loop:
         self.journal = Journal(settings.folder)
         self.remaining = remaining
         self.timetable = Timetable(settings.phases)
-        self.stepper = Stepper(settings.model, device=settings.device, dtype=settings.dtype, compiled=settings.compile, seed=settings.seed)
+        self.stepper = Stepper(
+            settings.model, device=settings.device, dtype=settings.dtype, compiled=settings.compile, seed=settings.seed, optimizer=settings.optimizer
+        )
         self.meter = Meter(self.stepper.device, settings.matmul_flops)
         self.router = RouterSums()
         self.writer = checkpoints.Writer(settings.folder / "checkpoints", settings.keep_checkpoints)

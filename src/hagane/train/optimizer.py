@@ -1,4 +1,4 @@
-"""AdamW on float32 masters of a model that computes in a lower precision.
+"""AdamW, or Muon beside it, on float32 masters of a model that computes in a lower precision.
 
 The model's own parameters are the working copy: it is rounded anew from the masters after each step, so that nothing is lost to
 bf16 but the rounding of one step's computation. Parameters that compute in float32 anyway (norms, routers) are their own masters.
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from hagane.errors import TrainingError
 from hagane.model.initial import to_working
+from hagane.recipe.types import OptimizerKind
+from hagane.train import muon
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -21,11 +23,14 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not name.startswith("embedding.")
 
 
-class MasterAdamW:
+class MasterOptimizer:
     """Masters, moments and gradients by canonical name, all float32 and allocated once."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        """Take the model's float32 weights as masters and turn the model into the working copy."""
+    def __init__(self, model: nn.Module, dtype: torch.dtype, kind: OptimizerKind = "adamw") -> None:
+        """Take the model's float32 weights as masters and turn the model into the working copy.
+
+        `kind` "muon": the matrices inside the layers by Muon, everything else by AdamW.
+        """
         masters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         to_working(model, dtype)
         self.working: dict[str, nn.Parameter] = dict(model.named_parameters())
@@ -35,14 +40,18 @@ class MasterAdamW:
         self._narrow = [name for name, parameter in self.working.items() if parameter.dtype != torch.float32]
         self._wide = [name for name, parameter in self.working.items() if parameter.dtype == torch.float32]
         self._gradients = {name: torch.zeros_like(self.masters[name]) for name in self._narrow}
-        names = list(self.masters)
+        by_muon = [name for name, master in self.masters.items() if kind == "muon" and muon.takes(name, master)]
+        names = [name for name in self.masters if name not in by_muon]
         groups = [[name for name in names if decays(name, self.masters[name]) == decay] for decay in (True, False)]
         self._optimizer = torch.optim.AdamW(
             [{"params": [self.masters[name] for name in group], "decay": decay} for group, decay in zip(groups, (True, False), strict=True) if group],
             fused=True,
         )
         self.moments: dict[str, Tensor] = {}
-        for name, master in self.masters.items():
+        momentum = {name: torch.zeros_like(self.masters[name]) for name in by_muon}
+        self.moments |= {f"{name}.mean": mean for name, mean in momentum.items()}
+        self._muon = muon.Muon({name: self.masters[name] for name in by_muon}, momentum)
+        for name, master in ((name, self.masters[name]) for name in names):
             mean, square = torch.zeros_like(master), torch.zeros_like(master)
             self.moments[f"{name}.mean"], self.moments[f"{name}.square"] = mean, square
             self._optimizer.state[master] = {"step": torch.zeros((), device=master.device), "exp_avg": mean, "exp_avg_sq": square}
@@ -80,8 +89,9 @@ class MasterAdamW:
         return norm
 
     @torch.no_grad()
-    def step(self, learning_rate: float, *, weight_decay: float, beta1: float, beta2: float, epsilon: float) -> None:
-        """One update of masters and working copy; the gradient is spent."""
+    def step(self, learning_rate: float, *, weight_decay: float, beta1: float, beta2: float, epsilon: float, muon_ratio: float = 1.0) -> None:
+        """One update of masters and working copy; the gradient is spent. Muon's learning rate is `muon_ratio` times AdamW's."""
+        self._muon.step(learning_rate * muon_ratio, weight_decay)
         for group in self._optimizer.param_groups:
             group.update(lr=learning_rate, weight_decay=weight_decay if group["decay"] else 0.0, betas=(beta1, beta2), eps=epsilon)
         self._optimizer.step()
@@ -101,8 +111,8 @@ class MasterAdamW:
         _copy_all(self.masters, masters)
         if moments is not None:
             _copy_all(self.moments, moments)
-        for master in self.masters.values():
-            self._optimizer.state[master]["step"].fill_(num_steps)
+        for state in self._optimizer.state.values():
+            state["step"].fill_(num_steps)
         self._refresh()
 
 

@@ -11,7 +11,7 @@ import torch
 from hagane.data.batch import Row, collate
 from hagane.data.source import StepData
 from hagane.model.config import ModelConfig
-from hagane.recipe.types import Phase, StepRate
+from hagane.recipe.types import OptimizerKind, Phase, StepRate
 from hagane.train.meter import peak_memory_bytes
 from hagane.train.stepper import Stepper, torch_set_up
 
@@ -51,6 +51,7 @@ def time_steps(
     threads: int = 0,
     compile: bool = True,
     dtype: str = "bfloat16",
+    optimizer: OptimizerKind = "adamw",
     seed: int = 0,
 ) -> StepRate:
     """Time whole optimizer steps of a shape: the median of up to `steps` of them in up to `seconds`, at least three.
@@ -60,7 +61,7 @@ def time_steps(
     """
     phase = Phase(name="probe", collection="", context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture={}, learning_rate=1e-4)
     with torch_set_up(threads=threads, compiled=compile):
-        stepper = Stepper(config, device=device, dtype=dtype, compiled=compile, seed=seed)
+        stepper = Stepper(config, device=device, dtype=dtype, compiled=compile, seed=seed, optimizer=optimizer)
         data = [random_step(config.vocabulary_size, rows, context, accumulation, seed + index) for index in range(2)]
 
         def one(index: int) -> float:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hagane.errors import TrainingError
 from hagane.model.config import ModelConfig
-from hagane.recipe.types import Phase
+from hagane.recipe.types import OptimizerKind, Phase
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class TrainSettings:
     log_every: int = 10  # steps: lines then do not depend on the clock
     matmul_flops: float = 0.0  # measured bf16 rate of the machine, FLOP/s; 0 is unknown
     power_watts: float = 0.0
+
+    @property
+    def optimizer(self) -> OptimizerKind:
+        """The one optimizer of all phases: its state goes on from one to the next. Raises TrainingError where they differ."""
+        kinds = {phase.optimizer for phase in self.phases}
+        if len(kinds) != 1:
+            raise TrainingError(f"the phases of a stage must share one optimizer, not {' and '.join(sorted(kinds))}.")
+        return kinds.pop()
 
     @property
     def planned_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches forward and backward, clipping, AdamW, routers. The loop and the probe use this same code.
+"""One optimizer step: micro-batches forward and backward, clipping, optimizer, routers. The loop and the probe use this same code.
 
 Everything here is a function of its inputs: nothing reads a clock, and nothing waits for the device unless its results are asked for.
 """
@@ -18,9 +18,9 @@ from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.model.router import Stats
 from hagane.model.sequence import Sequence
-from hagane.recipe.types import Phase
+from hagane.recipe.types import OptimizerKind, Phase
 from hagane.train.objective import OBJECTIVES
-from hagane.train.optimizer import MasterAdamW
+from hagane.train.optimizer import MasterOptimizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -38,11 +38,11 @@ class StepResult:
 class Stepper:
     """A decoder, its optimizer, and the way from a batch to the next weights."""
 
-    def __init__(self, config: ModelConfig, *, device: str, dtype: str, compiled: bool, seed: int) -> None:
+    def __init__(self, config: ModelConfig, *, device: str, dtype: str, compiled: bool, seed: int, optimizer: OptimizerKind = "adamw") -> None:
         self.device = torch.device(device)
         self.decoder = Decoder(config, device=self.device)
         self.decoder.init_weights(seed)
-        self.optimizer = MasterAdamW(self.decoder, DTYPES[dtype])
+        self.optimizer = MasterOptimizer(self.decoder, DTYPES[dtype], optimizer)
         self.decoder.train()
         if compiled:
             self.decoder.compile_parts()
@@ -68,7 +68,9 @@ class Stepper:
             total = stats if total is None else total + stats
         assert total is not None
         norm = self.optimizer.clip(phase.clip)
-        self.optimizer.step(learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon)
+        self.optimizer.step(
+            learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
+        )
         self.decoder.router_step(total)
         return StepResult(loss_sum, auxiliary_sum, norm, total)
 
