@@ -56,7 +56,7 @@ def _conversations(run: Run, plan: PlanFacts, step: TuneStep, encoder: ChatEncod
     phase = plan.phases[f"tune/{step.name}"][0]
     for shard, share in phase.mixture.items():
         thinking = shard.endswith(".thinking")
-        made = problem_conversations(run.recipe.tune, f"{run.seed}/{shard}", thinking, shard)
+        made = problem_conversations(run.recipe.tune, f"{run.seed}/{shard}", thinking, shard, step.learn_prompt)
         first = list(itertools.islice(made, MEASURED))
         mean = sum(len(encoder.training(conversation)[0]) for conversation in first) / len(first)
         wanted = round(MARGIN * share * phase.num_steps * phase.tokens_per_step / mean)

@@ -18,6 +18,9 @@ from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameter
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Machine, Phase, StepRate, duration
 
+# Step Law was fitted from 60M parameters up; below that its power law runs away: 0.006 diverged and 0.003 did not at 2M parameters
+# (docs/notebook.md, "learning rate of small models").
+MAX_LEARNING_RATE = 3e-3
 MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no faster and takes more memory
 
 
@@ -150,10 +153,8 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
     if recipe.train.learning_rate is not None:
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
         return recipe.train.learning_rate
-    # Step Law was fitted from 60M parameters up; below that its power law runs away, so the peak is capped
-    # (docs/notebook.md, "learning rate of small models").
-    value = min(8e-3, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307)
-    reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most 0.008"
+    value = min(MAX_LEARNING_RATE, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307)
+    reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
     return float(f"{value:.3g}")
 
 

@@ -62,6 +62,7 @@ class Conversation:
     thinking: bool = True
     language: str = "und"
     source: str = ""
+    learn_prompt: bool = False  # the question is a target too, as in running text
 
     @classmethod
     def single(cls, question: str, answer: str, thinking: str | None = None, language: str = "und", source: str = "") -> Conversation:
@@ -120,7 +121,7 @@ class ChatEncoder:
         for text, target in _merged(render_for_training(Conversation(hidden, conversation.thinking))):
             piece = self._mixed(text, mark)
             ids += piece
-            targets += [int(target)] * len(piece)
+            targets += [int(target or conversation.learn_prompt)] * len(piece)
         return ids, targets
 
     def _mixed(self, text: str, mark: str) -> list[int]:

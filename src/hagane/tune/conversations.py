@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from hagane.corpus.embedded import FAMILIES, LANGUAGES, problems
+from hagane.corpus.embedded import FAMILIES, LANGUAGES, PRACTICE, problems
 from hagane.errors import RecipeError
 from hagane.recipe.schema import TuneSettings
 from hagane.tokenizer.chat import Conversation
 
 
-def problem_conversations(settings: TuneSettings, seed: str, thinking: bool, source: str) -> Iterator[Conversation]:
+def problem_conversations(settings: TuneSettings, seed: str, thinking: bool, source: str, learn_prompt: bool = False) -> Iterator[Conversation]:
     """Unlimited; only problems of the training split. Raises RecipeError for a language or family the generator does not know."""
     languages, families = known_problems(settings)
     number = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=6).digest(), "big")
-    for problem in problems(number, "train", families, languages):
+    # harder families come more often (PRACTICE); every family that is wanted comes
+    for problem in problems(number, "train", tuple(family for family in PRACTICE if family in families), languages):
         answer = {"role": "assistant", "content": problem.answer}
         if thinking:
             answer["reasoning_content"] = problem.thinking
-        yield Conversation([{"role": "user", "content": problem.statement}, answer], thinking, problem.language, source)
+        yield Conversation([{"role": "user", "content": problem.statement}, answer], thinking, problem.language, source, learn_prompt)
 
 
 def known_problems(settings: TuneSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
