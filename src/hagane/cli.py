@@ -64,9 +64,9 @@ def _last_line(values: dict[str, Any]) -> None:
 
 def _prepare_process(recipe: Recipe) -> None:
     """Threads and caches that must be set before torch works; no setting here changes a result."""
-    # Read when libgomp is loaded, so before torch is. Threads that sleep instead of spinning at a barrier lose little on a quiet
-    # machine and a third less where another process takes a core (docs/notebook.md, "a stolen core").
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when libgomp is loaded, so before torch is. Threads that soon stop spinning at a barrier lose nothing on a quiet machine and
+    # a third less where another process takes a core (docs/notebook.md, "a stolen core").
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from hagane.measure.machine import cache_folder, cores
 

@@ -99,7 +99,7 @@ def stage_key(run: Run, stage: Stage, extra: dict[str, Any]) -> str:
         if record is None:
             raise RunError(f"{run.folder}: stage {stage.name} reads {name}, which is not done yet. `hagane resume {run.folder}` does both.")
         digests[name] = record["digest"]
-    payload = {"stage": stage.name, "version": stage.version, "settings": settings, "reads": digests, "pinned": run.environment.pinned, **extra}
+    payload = {"stage": stage.name, "version": stage.version, "settings": settings, "reads": digests, **extra}
     return hashlib.blake2b(json.dumps(payload, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -178,6 +178,8 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
         return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)}
     if stage == "tokenizer":
         return {"tokenizer_bytes": run.sketch.tokenizer_bytes}
+    if stage == "plan":
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True)}
     return {}
 
 

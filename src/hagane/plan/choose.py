@@ -50,12 +50,13 @@ def choose(
     sketch: Sketch,
     allowance: Allowance,
     time_step: Callable[[ModelConfig, int], StepRate],
+    model: ModelConfig | None = None,
 ) -> PlanFacts:
-    """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape. Raises RecipeError where nothing fits."""
+    """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape; `model` is one chosen before. Raises RecipeError where nothing fits."""
     reasons: dict[str, str] = {}
     law = Law()
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
-    config = _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
+    config = model or _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
     bytes_per_token = _mean_bytes_per_token(known, config.vocabulary_size)
     expected_tokens = seconds * tokens_per_second(config, recipe.train.context, machine) if allowance.training_seconds is not None else sketch.tokens
     rows, accumulation = _choose_batch(recipe, machine, expected_tokens, reasons)

@@ -62,16 +62,5 @@ def make_plan(
     # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
     phase = first.phases["pretrain"][0]
     same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
-    final = choose(same_batch, pinned.model_copy(update=exact_size(first.model)), machine, known, sketch, allowance(), time_once)
-    return final.model_copy(
-        update={"reasons": {**final.reasons, **{name: first.reasons[name] for name in ("batch", "model", "vocabulary") if name in first.reasons}}}
-    )
-
-
-def exact_size(config: ModelConfig) -> dict[str, int]:
-    """The size settings that pin a chosen model."""
-    mixer = config.layers[0].mixer
-    return {
-        "width": config.width, "num_layers": config.num_layers, "num_heads": mixer.num_heads, "num_kv_heads": mixer.num_kv_heads,
-        "ffn_hidden": config.layers[0].ffn.hidden, "vocabulary_size": config.vocabulary_size,
-    }  # fmt: skip
+    final = choose(same_batch, pinned, machine, known, sketch, allowance(), time_once, model=first.model)
+    return final.model_copy(update={"reasons": {**first.reasons, "steps": final.reasons["steps"]}})

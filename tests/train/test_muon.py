@@ -1,0 +1,62 @@
+"""Muon does what the paper and torch's own say, in batches, and takes only the matrices inside the layers."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from toy_training import model
+
+from hagane.model.decoder import Decoder
+from hagane.train.muon import Muon, orthogonalise, takes
+from hagane.train.optimizer import MasterOptimizer
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (48, 160), (160, 48)])
+def test_singular_values_move_near_one_and_vectors_stay(shape):
+    matrix = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    result = orthogonalise(matrix).float()
+    values = torch.linalg.svdvals(result)
+    assert 0.3 < values.min() and values.max() < 1.3  # a square random matrix has singular values near zero, which need more steps
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    nearest = u @ vh
+    cosine = (result * nearest).sum((-2, -1)) / (result.norm(dim=(-2, -1)) * nearest.norm(dim=(-2, -1)))
+    assert (cosine > 0.95).all()
+
+
+def test_an_update_equals_torch_optim_muon():
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(48, 96, generator=generator)
+    theirs = torch.nn.Parameter(start.clone())
+    reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
+    ours = start.clone()
+    muon = Muon({"layers.0.x": ours}, {"layers.0.x": torch.zeros_like(ours)})
+    for _ in range(3):
+        gradient = torch.randn(48, 96, generator=generator)
+        theirs.grad, ours.grad = gradient.clone(), gradient.clone()
+        reference.step()
+        muon.step(0.01, 0.1)
+    # both iterate in bfloat16, in another order of operations
+    assert_close(ours, theirs.detach(), atol=2e-3, rtol=0)
+
+
+def test_a_batch_of_experts_is_as_many_matrices():
+    generator = torch.Generator().manual_seed(2)
+    stacked, gradient = torch.randn(4, 32, 48, generator=generator), torch.randn(4, 32, 48, generator=generator)
+    together, momentum = stacked.clone(), torch.zeros_like(stacked)
+    together.grad = gradient.clone()
+    Muon({"layers.0.e": together}, {"layers.0.e": momentum}).step(0.02, 0.0)
+    for expert in range(4):
+        alone = stacked[expert].clone()
+        alone.grad = gradient[expert].clone()
+        Muon({"layers.0.e": alone}, {"layers.0.e": torch.zeros(32, 48)}).step(0.02, 0.0)
+        assert_close(together[expert], alone, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["dense", "experts"])
+def test_muon_takes_the_matrices_inside_the_layers(kind):
+    decoder = Decoder(model(kind))
+    taken = {name for name, parameter in decoder.named_parameters() if takes(name, parameter)}
+    assert taken and all(name.startswith("layers.") for name in taken)
+    assert not any("norm" in name or "router" in name for name in taken)
+    optimizer = MasterOptimizer(decoder, torch.bfloat16, "muon")
+    assert {name.removesuffix(".mean") for name in optimizer.moments if name.endswith(".mean")} == set(optimizer.masters)
+    assert {name.removesuffix(".square") for name in optimizer.moments if name.endswith(".square")} == set(optimizer.masters) - taken
