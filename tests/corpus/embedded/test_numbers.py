@@ -1,6 +1,5 @@
 """Every number has one spelling in every language, and the spelling leads back to the number."""
 
-import re
 
 import pytest
 
@@ -77,9 +76,9 @@ def test_what_is_no_number_is_refused(language, text):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_places_in_a_row_are_the_spelling_and_the_digits(language):
     for number, places in enumerate(all_places(language)):
-        found = re.findall(r"(?:^| )([khtu])(\d)(.*?)(?= [khtu]\d|$)", places)
-        assert "".join(piece for _, _, piece in found) == words(number, language)
-        assert {place: digit for place, digit, _ in found} == dict(zip("khtu", f"{number:04}"))
+        assert "".join(piece for _, piece in places) == words(number, language)
+        said = {mark: digit for marks, _ in places for mark, digit in zip(marks[::2], marks[1::2])}
+        assert "".join(said.get(place, "0") for place in "khtu") == f"{number:04}"
 
 
 def test_a_number_out_of_range_is_an_error():

@@ -34,8 +34,8 @@ def test_the_list_is_the_addressed_problems_in_order():
 def test_languages_and_families_take_equal_turns():
     cells = Counter((item.family, item.language) for item in itertools.islice(problems(1), 720))
     assert set(cells.values()) == {10} and len(cells) == 72
-    practice = Counter(item.family for item in itertools.islice(problems(1, families=PRACTICE), 14 * 9))
-    assert practice["number_words"] == 4 * 9 and set(practice) == set(FAMILIES)
+    practice = Counter(item.family for item in itertools.islice(problems(1, families=PRACTICE), 18 * 9))
+    assert practice["number_words"] == 8 * 9 and set(practice) == set(FAMILIES)
 
 
 def test_keys_and_answers_to_problems_never_cross_from_test_to_train():

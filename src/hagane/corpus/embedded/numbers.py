@@ -33,10 +33,23 @@ def all_words(language: str) -> tuple[str, ...]:
 
 
 @cache
-def all_places(language: str) -> tuple[str, ...]:
-    """For 0..9,999 the places in spoken order, each with its digit and its piece of the spelling: `k4fyratusen h3trehundra t7sjuttio u2två`."""
-    table = TABLES[language]
-    return tuple(" ".join(f"{place}{digit}{piece}" for place, digit, piece in _pieces(number, table)) for number in range(LIMIT))
+def all_places(language: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """For 0..9,999 the pieces of the spelling in spoken order, each with the places and digits it says: ("k4", "fyratusen"), ("t1u2", "tolv").
+
+    The pieces in a row are the spelling; a zero inside a number is not spoken and has no piece.
+    """
+    return tuple(_marked(_pieces(number, TABLES[language])) for number in range(LIMIT))
+
+
+def _marked(pieces: list[tuple[str, int, str]]) -> tuple[tuple[str, str], ...]:
+    marked, silent = [], ""
+    for place, digit, piece in pieces:
+        if piece:
+            marked.append((f"{silent}{place}{digit}", piece))
+            silent = ""
+        elif digit:
+            silent = f"{place}{digit}"  # the ten of a teen is said with its one
+    return tuple(marked)
 
 
 def _pieces(number: int, table: Table) -> list[tuple[str, int, str]]:

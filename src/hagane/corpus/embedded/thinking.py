@@ -34,7 +34,7 @@ def think(task: Task, language: str) -> str:
     numbers = task.numbers
     match task.family:
         case "number_words":
-            return all_places(language)[numbers[0]]
+            return "\n".join(_spelled(numbers[0], language) if task.variant == "to_words" else _read(numbers[0], language))
         case "dates":
             year, month, day = numbers
             return f"y{year}m{month:02} {PHRASES[language].months[month - 1]} d{day:02}"
@@ -57,6 +57,19 @@ def placed(number: int) -> str:
     """Digits with the names of their places: 4372 -> k4h3t7u2."""
     digits = str(number)
     return "".join(map("".join, zip(_PLACES[-len(digits) :], digits)))
+
+
+def _spelled(number: int, language: str) -> Iterator[str]:
+    """Digits to words: the places, then the piece of each that is spoken, as they stand in the answer."""
+    yield placed(number)
+    yield ",".join(f"{mark}={piece}" for mark, piece in all_places(language)[number])
+
+
+def _read(number: int, language: str) -> Iterator[str]:
+    """Words to digits: each piece is copied as it stands in the question, its digit after it; then all places, the silent zeros too."""
+    space = "" if language in ("ja", "ko", "zh") else " "
+    yield space + "".join(f"{piece}={mark}" for mark, piece in all_places(language)[number])
+    yield placed(number)
 
 
 def _summed(first: int, second: int, sign: int) -> Iterator[str]:
