@@ -66,7 +66,8 @@ def main() -> None:
         flops = rate.tokens_per_second * training_flops_per_token(config, context)
         figures[f"{name} share"] = flops / max(rates)
         print(
-            f"{name:<22}{num_parameters(config) / 1e6:>9.1f}{num_active_parameters(config) / 1e6:>8.1f}{rate.step_seconds * 1e3:>8.0f}{rate.tokens_per_second:>11,.0f}"
+            f"{name:<22}{num_parameters(config) / 1e6:>9.1f}{num_active_parameters(config) / 1e6:>8.1f}{rate.step_seconds * 1e3:>8.0f}"
+            f"{rate.tokens_per_second:>11,.0f}"
             f"{flops / 1e9:>10,.0f}{flops / max(rates):>7.2f}{rate.compile_seconds:>10.1f}{rate.peak_memory_bytes / 2**30:>6.1f}",
             flush=True,
         )

@@ -92,7 +92,7 @@ def test_a_full_disk_is_said_and_leaves_the_old_result(tmp_path):
         run = run_in(tmp_path)
         with run.writing("corpus") as folder:
             (folder / "small").write_text("kept")
-        with pytest.raises(RunError, match="disk of .* is full"), run.writing("corpus") as folder:
+        with pytest.raises(RunError, match=r"disk of .* is full"), run.writing("corpus") as folder:
             (folder / "large").write_bytes(b"x" * 200_000)
         assert (run.path("corpus") / "small").read_text() == "kept"
     finally:

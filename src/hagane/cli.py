@@ -214,7 +214,8 @@ def measure(
 
     machine = profile(device, threads, renew=True, say=_say)
     typer.echo(
-        f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, {machine.power_watts:.0f} W ({machine.power_source})"
+        f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, "
+        f"{machine.power_watts:.0f} W ({machine.power_source})"
     )
     _last_line(machine.model_dump(mode="json"))
 

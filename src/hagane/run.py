@@ -228,7 +228,8 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
         case "plan":
             model = facts["model"]
             return (
-                f"{facts['num_parameters'] / 1e6:.2f}M parameters ({facts['num_active_parameters'] / 1e6:.2f}M active), width {model['width']}, {len(model['layers'])} layers, "
+                f"{facts['num_parameters'] / 1e6:.2f}M parameters ({facts['num_active_parameters'] / 1e6:.2f}M active), "
+                f"width {model['width']}, {len(model['layers'])} layers, "
                 f"vocabulary {facts['vocabulary_size']:,}, {facts['tokens'] / 1e6:.2f}M tokens; expect {facts['predicted']['bits_per_byte']:.2f} "
                 f"({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
             )

@@ -80,9 +80,11 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
     }  # fmt: skip
     lines = [
         f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
-        f"  model      width {config.width}, {config.num_layers} layers, {num_parameters(config) / 1e6:.2f}M parameters ({num_active_parameters(config) / 1e6:.2f}M active), "
+        f"  model      width {config.width}, {config.num_layers} layers, {num_parameters(config) / 1e6:.2f}M parameters "
+        f"({num_active_parameters(config) / 1e6:.2f}M active), "
         f"vocabulary about {vocabulary:,}",
-        f"  training   {plan.tokens / 1e6:.2f}M tokens in {duration(plan.training_seconds)} at about {tokens_per_second(config, recipe.train.context, machine):,.0f} tokens/s",
+        f"  training   {plan.tokens / 1e6:.2f}M tokens in {duration(plan.training_seconds)} "
+        f"at about {tokens_per_second(config, recipe.train.context, machine):,.0f} tokens/s",
         f"  text       a sample of {(plan.sample_bytes or 0) / 1e6:.1f} MB",
         f"  loss       {value:.2f} bits per byte ({low:.2f}-{high:.2f}); {law.source}",
         f"  memory     {facts['memory_bytes'] / 2**20:,.0f} MiB; energy {facts['joules'] / 3600:.1f} Wh ({machine.power_source})",
@@ -127,7 +129,8 @@ def _preview_reasons(recipe: Recipe, pinned: tuple[str, ...]) -> dict[str, str]:
     if "tokens" not in facts:
         return {"model": f"{facts['num_parameters']:,} parameters, {facts['num_active_parameters']:,} active: the size that the recipe gives"}
     return {
-        "model": f"width {facts['width']}, {facts['num_layers']} layers: lowest expected loss of the ladder in {duration(facts['training_seconds'])} of training",
+        "model": f"width {facts['width']}, {facts['num_layers']} layers: "
+        f"lowest expected loss of the ladder in {duration(facts['training_seconds'])} of training",
         "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured",
         "tokens": f"{facts['tokens']:,}: training time x the speed expected from the measured matrix rate",
         "corpus.sample_bytes": f"{facts['sample_bytes']:,}: text for these tokens with a margin of 30 %",

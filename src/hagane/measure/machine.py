@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from hagane.errors import RunError
 from hagane.folder import write_atomic
 from hagane.recipe.types import Machine, StepRate
 
@@ -56,7 +57,7 @@ def keep(machine: Machine, threads: int | None = None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, machine.model_dump_json(indent=1))
-    except Exception:
+    except (RunError, OSError):
         return
 
 

@@ -27,7 +27,14 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
 
         run.say(f"plan       timing a real step of width {config.width}, {config.num_layers} layers (compiling it the first time)")
         rate = time_steps(
-            config, rows, train.context, device=run.machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype, optimizer=train.optimizer
+            config,
+            rows,
+            train.context,
+            device=run.machine.device,
+            threads=execution.threads or cores(),
+            compile=execution.compile,
+            dtype=train.dtype,
+            optimizer=train.optimizer,
         )
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         add_step(kept, key, rate, execution.threads)

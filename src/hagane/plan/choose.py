@@ -52,7 +52,10 @@ def choose(
     time_step: Callable[[ModelConfig, int], StepRate],
     model: ModelConfig | None = None,
 ) -> PlanFacts:
-    """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape; `model` is one chosen before. Raises RecipeError where nothing fits."""
+    """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape; `model` is one chosen before.
+
+    Raises RecipeError where nothing fits.
+    """
     reasons: dict[str, str] = {}
     law = Law()
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
@@ -94,7 +97,8 @@ def choose(
         tokens_per_step=tokens_per_step, tokens=tokens, flops=tokens * training_flops_per_token(config, recipe.train.context),
         stages=stages, phases=phases, mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
         predicted=Prediction(
-            bits_per_byte=value, low=low, high=high, seconds=total_seconds, joules=joules(total_seconds, machine), peak_memory_bytes=rate.peak_memory_bytes or memory
+            bits_per_byte=value, low=low, high=high, seconds=total_seconds, joules=joules(total_seconds, machine),
+            peak_memory_bytes=rate.peak_memory_bytes or memory,
         ),
         law=law.source, reasons=reasons,
     )  # fmt: skip

@@ -253,7 +253,8 @@ class Recipe(Frozen):
             raise ValueError(f"model.size.num_heads = {size.num_heads} is not a multiple of model.size.num_kv_heads = {size.num_kv_heads}")
         if size.vocabulary_size and size.vocabulary_size > max(self.tokenizer.candidates) and self.corpus.sources:
             raise ValueError(
-                f"model.size.vocabulary_size = {size.vocabulary_size} is larger than every tokenizer.candidates ({max(self.tokenizer.candidates)}); add it there"
+                f"model.size.vocabulary_size = {size.vocabulary_size} is larger than all of tokenizer.candidates "
+                f"({max(self.tokenizer.candidates)}); add it there"
             )
         if pattern.balance == "bias" and pattern.ffn == "dense":
             raise ValueError("model.pattern.balance = 'bias' balances experts, but model.pattern.ffn = 'dense' has none")

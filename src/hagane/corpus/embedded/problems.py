@@ -13,7 +13,7 @@ from hagane.corpus.embedded.tasks import DIVISORS, FACTORS, FAMILIES, LANGUAGES,
 from hagane.corpus.embedded.thinking import month_days, think
 
 # Families as often as they need practice: words in nine languages share little, columns of digits share everything.
-PRACTICE = ("number_words",) * 8 + ("two_step",) * 3 + ("addition_subtraction",) * 2 + ("comparison", "multiplication", "dates", "units", "days_between")
+PRACTICE = ("number_words",) * 8 + ("comparison", "addition_subtraction", "two_step") * 2 + ("multiplication", "dates", "units", "days_between")
 
 
 @dataclass(frozen=True, slots=True)
