@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hagane.data.batch import Batch, collate
 from hagane.data.sampler import Sampler
-from hagane.data.shards import Collection
+from hagane.data.shards import Collection, Shard
 from hagane.recipe.types import Phase
 
 
@@ -36,13 +36,18 @@ class BatchSource:
     def __init__(self, data: Path, phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, pin: bool = False) -> None:
         self.phase = phase
         self.collection = Collection(data / phase.collection)
-        self._shards = {name: self.collection.shard(name) for name in phase.mixture}
+        self._shards = {name: self._shard(data, name) for name in phase.mixture}
         num_rows = {name: shard.rows(phase.context).num_rows for name, shard in self._shards.items() if phase.mixture[name] > 0}
         # rows of another context are other rows: the context is part of the seed of their order
         self.sampler = Sampler(phase.mixture, num_rows, f"{seed}/{phase.collection}/{phase.context}", read)
         self._pin = pin
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hagane-data")
         self._ahead: tuple[int, Future[StepData]] | None = None
+
+    def _shard(self, data: Path, name: str) -> Shard:
+        """A shard of the phase's collection; `COLLECTION/SHARD` names one of another (text replayed while tuning)."""
+        collection, slash, shard = name.partition("/")
+        return Collection(data / collection).shard(shard) if slash else self.collection.shard(name)
 
     @property
     def rows_per_step(self) -> int:

@@ -55,6 +55,8 @@ def _conversations(run: Run, plan: PlanFacts, step: TuneStep, encoder: ChatEncod
     """As many conversations of each mode as the step's planned tokens need; different ones for every step and mode."""
     phase = plan.phases[f"tune/{step.name}"][0]
     for shard, share in phase.mixture.items():
+        if "/" in shard:  # replayed text is encoded already
+            continue
         thinking = shard.endswith(".thinking")
         made = problem_conversations(run.recipe.tune, f"{run.seed}/{shard}", thinking, shard, step.learn_prompt)
         first = list(itertools.islice(made, MEASURED))

@@ -201,7 +201,7 @@ def _phases(
         for step in recipe.tune.steps:
             steps = max(1, round(tune_steps * step.share / total_share))
             rate = learning_rate * step.learning_rate_ratio
-            phases[f"tune/{step.name}"] = (phase(step.name, "tune", steps, rate, step.warmup_share, step.decay_share, 0.0, tune_mixture(recipe, step)),)
+            phases[f"tune/{step.name}"] = (phase(step.name, "tune", steps, rate, step.warmup_share, step.decay_share, 0.0, tune_mixture(step, mixture)),)
     return phases
 
 
@@ -222,7 +222,8 @@ def _midtrain_mixture(recipe: Recipe, mixture: dict[str, float], known: Known) -
     return rates
 
 
-def tune_mixture(recipe: Recipe, step: TuneStep) -> dict[str, float]:
-    """Shards of the tune collection: one per mode, named `STEP.MODE`."""
+def tune_mixture(step: TuneStep, text: dict[str, float]) -> dict[str, float]:
+    """Shards of the tune collection, one per mode named `STEP.MODE`, and the replayed shards of `text`."""
     modes = {"thinking": step.thinking_share, "plain": 1 - step.thinking_share}
-    return {f"{step.name}.{mode}": share for mode, share in modes.items() if share > 0}
+    own = {f"{step.name}.{mode}": share * (1 - step.replay_share) for mode, share in modes.items() if share > 0}
+    return own | {f"text/{shard}": share * step.replay_share for shard, share in text.items() if step.replay_share and share}

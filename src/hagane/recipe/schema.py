@@ -161,6 +161,7 @@ class TuneStep(Frozen):
     from_: tuple[str, ...] = Field(("midtrain",), alias="from", description="`midtrain` (or pretrain where that is off), or an earlier step")
     share: float = Field(1.0, gt=0, le=1, description="of the tuning time")
     thinking_share: float = Field(0.5, ge=0, le=1, description="share of conversations with a worked thinking part")
+    replay_share: float = Field(0.1, ge=0, lt=1, description="share of the rows that are text of pretraining, read on so that it is not forgotten")
     learn_prompt: bool = Field(False, description="the questions are learned too, as running text: teaches to read them, early in tuning")
     learning_rate_ratio: float = Field(1.0, gt=0, description="peak over pretraining's peak")
     warmup_share: float = Field(0.02, ge=0, lt=0.5)

@@ -120,7 +120,7 @@ class Phase(Frozen):
     rows: int
     accumulation: int = 1
     num_steps: int
-    mixture: dict[str, float] = Field(description="shard name -> share of the rows read; sums to 1")
+    mixture: dict[str, float] = Field(description="shard (or COLLECTION/SHARD of another collection) -> share of the rows read; sums to 1")
     optimizer: OptimizerKind = Field("adamw", description="one for all phases of a stage")
     muon_ratio: float = Field(1.0, description="Muon's learning rate over AdamW's")
     learning_rate: float
