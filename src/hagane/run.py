@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import subprocess
@@ -136,6 +137,8 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
     if until is not None and until not in BY_NAME:
         raise RunError(f"there is no stage {until!r}. Stages: {', '.join(BY_NAME)}.")
     check_recipe(run)
+    if until in (None, "release") and only in (None, "release"):
+        check_release()
     if only is None and _plan_is_remade(run):
         run.clock.restart()
     for stage in STAGES:
@@ -157,6 +160,12 @@ def check_recipe(run: Run) -> None:
         raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
     _ = run.sketch  # refuses a budget that is too small
     host_for(shape(run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=run.recipe.train.context))
+
+
+def check_release() -> None:
+    """Refuse a run whose release could not be proven, before anything is trained."""
+    if importlib.util.find_spec("transformers") is None:
+        raise RunError("a release is proven with transformers, which is not installed. Run `pip install 'hagane[hf]'`, or stop earlier with --until evaluate.")
 
 
 def _plan_is_remade(run: Run) -> bool:

@@ -23,6 +23,7 @@ def run_stage(run: Run, folder: Path) -> ReleaseFacts:
     trained = trained_folder(run)
     config, settings = load_config(trained), run.recipe.release
     text = card(_card_facts(run, config))
+    (folder / "card.md").write_text(text, encoding="utf-8")
     return release_huggingface(load_weights(trained), config, run.path("encode"), folder / "huggingface", settings.dtype, text)
 
 
