@@ -37,23 +37,30 @@ def test_an_unchanged_run_does_nothing(finished):
     assert {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")} == before
 
 
-def test_a_changed_setting_redoes_what_depends_on_it_and_keeps_the_old(finished, tmp_path):
-    folder, _ = finished
-    recipe = write_recipe(tmp_path)
-    recipe.write_text(recipe.read_text().replace("items_per_cell = 1", "items_per_cell = 2"))
-    changed = hagane("run", recipe, "--out", folder / "run", *SETTINGS, "--until", "evaluate")
-    assert changed.stderr.count("unchanged") >= 2  # the corpus and the tokenizer at least
-    assert any((folder / "run" / "superseded").iterdir())
-    facts = json.loads((folder / "run" / "evaluate" / "facts.json").read_text())["facts"]
-    assert {row["total"] for row in facts["accuracy"]} == {2}
-
-
 def test_status_and_chat_answer(finished):
     folder, _ = finished
     status = hagane("status", folder / "run")
     assert "pretrain" in status.stdout
     answer = hagane("chat", folder / "run", "--prompt", "1 + 1?")
     assert answer.returncode == 0
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_keeps_the_old(finished, tmp_path):
+    folder, _ = finished
+    recipe = write_recipe(tmp_path)
+    recipe.write_text(recipe.read_text().replace("items_per_cell = 1", "items_per_cell = 2"))
+    changed = hagane("run", recipe, "--out", folder / "run", *SETTINGS, "--until", "evaluate")
+    assert changed.stderr.count("unchanged") == 7  # everything up to tuning: nothing is trained again to be evaluated otherwise
+    assert any((folder / "run" / "superseded").iterdir())
+    facts = json.loads((folder / "run" / "evaluate" / "facts.json").read_text())["facts"]
+    assert {row["total"] for row in facts["accuracy"]} == {2}
+
+
+def test_a_changed_budget_makes_a_new_plan_and_trains_again(finished):
+    folder, _ = finished
+    changed = hagane("run", folder / "toy.toml", "--out", folder / "run", *SETTINGS, "--budget", "300000tokens", "--until", "pretrain")
+    assert "pretrain   unchanged" not in changed.stderr and "encode     unchanged" not in changed.stderr
+    assert list((folder / "run" / "superseded").glob("pretrain-*/weights.safetensors"))
 
 
 def test_execution_settings_change_no_key(finished):

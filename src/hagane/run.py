@@ -48,7 +48,7 @@ class Stage:
         return function
 
 
-_LOGS = frozenset({"facts.json", "key.json", "deadline.json", "metrics.jsonl", "events.jsonl", "checkpoints", "tensorboard", "dropped.jsonl"})
+_LOGS = frozenset({"facts.json", "step.json", "key.json", "deadline.json", "metrics.jsonl", "events.jsonl", "checkpoints", "tensorboard", "dropped.jsonl"})
 
 STAGES: tuple[Stage, ...] = (
     Stage("corpus", "hagane.corpus.stage:run_stage", ("corpus", "seed"), ()),
@@ -56,7 +56,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "plan",
         "hagane.measure.stage:run_stage",
-        ("budget", "model", "train", "midtrain", "tune", "evaluate", "corpus.max_repeats", "seed"),
+        ("budget", "model", "train", "midtrain", "tune", "corpus.max_repeats", "seed"),
         ("corpus", "tokenizer"),
     ),
     Stage("encode", "hagane.data.stage:run_stage", ("tune", "train.context", "seed"), ("corpus", "tokenizer", "plan")),
@@ -189,6 +189,8 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
         return {"tokenizer_bytes": run.sketch.tokenizer_bytes}
     if stage == "plan":
         return {"pinned": run.pinned_size.model_dump(exclude_none=True)}
+    if stage == "evaluate":
+        return {"items_per_cell": run.sketch.items_per_cell}
     return {}
 
 
@@ -219,11 +221,25 @@ def _do(run: Run, stage: Stage) -> None:
 def _finish(run: Run, stage: Stage, folder: Path, key: str, facts: Frozen, start: float) -> None:
     seconds, dumped = time.monotonic() - start, facts.model_dump(mode="json")
     record = {
-        "stage": stage.name, "key": key, "digest": folder_digest(folder, stage.skip | {"facts.json"}), "seconds": round(seconds, 3),
+        "stage": stage.name, "key": key, "digest": result_digest(stage, folder, dumped), "seconds": round(seconds, 3),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "facts": dumped,
     }  # fmt: skip
     write_atomic(folder / "facts.json", json.dumps(record, indent=1, ensure_ascii=False))
     run.say(f"{stage.name:<10} {headline(stage.name, dumped)} ({duration(seconds) if seconds >= 1 else '<1s'})")
+
+
+def result_digest(stage: Stage, folder: Path, facts: dict[str, Any]) -> str:
+    """What later stages read of this one: its files, and its facts without timings. Of a training stage only the weights count."""
+    digest = folder_digest(folder, stage.skip | {"facts.json"})
+    if stage.in_place:
+        return digest
+    return hashlib.blake2b(f"{digest} {json.dumps(_without_seconds(facts), sort_keys=True)}".encode(), digest_size=16).hexdigest()
+
+
+def _without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_seconds(item) for name, item in value.items() if name != "seconds"}
+    return [_without_seconds(item) for item in value] if isinstance(value, list) else value
 
 
 def headline(stage: str, facts: dict[str, Any]) -> str:

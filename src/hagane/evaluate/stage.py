@@ -15,7 +15,6 @@ from hagane.evaluate.baseline import baseline
 from hagane.evaluate.bits_per_byte import bits_per_byte, bits_per_sentence, read_held_out
 from hagane.evaluate.facts import EvaluateFacts, Mode
 from hagane.folder import Run
-from hagane.plan.facts import PlanFacts
 from hagane.tokenizer.bpe import load_tokenizer
 from hagane.tune.conversations import known_problems
 from hagane.tune.stage import trained_folder
@@ -26,8 +25,7 @@ BASELINE_PROBLEMS = 6_000  # generated training problems the look-up may know
 
 def run_stage(run: Run, folder: Path) -> EvaluateFacts:
     """Evaluate the final weights at the planned number of problems per cell."""
-    plan = PlanFacts.model_validate(run.facts("plan"))
-    return evaluate(run, trained_folder(run), plan.items_per_cell)
+    return evaluate(run, trained_folder(run), run.sketch.items_per_cell)
 
 
 def evaluate(run: Run, trained: Path, items_per_cell: int) -> EvaluateFacts:
