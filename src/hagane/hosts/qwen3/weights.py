@@ -1,26 +1,5 @@
-"""Weights of qwen3 checkpoints, both ways."""
+"""Weights of qwen3 checkpoints, both ways: those of llama, with the norms of queries and keys that the mixer brings along."""
 
-from __future__ import annotations
+from hagane.hosts.llama.weights import weights_from_host, weights_to_host
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from hagane.hosts.blocks import Weights, dense_from_host, dense_to_host, mixer_from_host, mixer_to_host, outer_from_host, outer_to_host
-from hagane.model.config import ModelConfig
-
-
-def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
-    """Our parameters by canonical name -> (name, tensor) pairs under Hugging Face names. Parts are views of ours."""
-    yield from outer_to_host(state, config)
-    for index in range(config.num_layers):
-        yield from mixer_to_host(state, config, index)
-        yield from dense_to_host(state, config, index)
-
-
-def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
-    """Published tensors by name -> ours. Raises DataError when one is missing."""
-    yield from outer_from_host(tensors, config)
-    for index in range(config.num_layers):
-        yield from mixer_from_host(tensors, config, index)
-        yield from dense_from_host(tensors, config, index)
+__all__ = ["weights_from_host", "weights_to_host"]
