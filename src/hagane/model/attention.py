@@ -1,7 +1,8 @@
 """Grouped-query attention (Ainslie et al. 2023), causal within documents, optionally with QK-norm and a window.
 
-On a CPU scores, softmax and mixing are written out: with a mask the compiled form beats the library's fused kernel
-there. On CUDA scaled_dot_product_attention takes the same mask.
+Whole rows on a CPU go through a kernel of our own that reads only the keys a query sees (`kernels.attention`). Everything else
+takes a mask: generation with a cache, written out on a CPU, where the compiled form beats the library's fused kernel with a mask;
+and CUDA, by scaled_dot_product_attention.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hagane.kernels.attention import attend_packed
 from hagane.model.cache import LayerCache
 from hagane.model.config import AttentionConfig
 from hagane.model.linear import Linear
@@ -22,9 +24,9 @@ from hagane.model.sequence import View
 ContextExchange = Callable[[Tensor, Tensor, View], tuple[Tensor, Tensor, View]]
 
 
-def local_context(key_BKTH: Tensor, value_BKTH: Tensor, view: View) -> tuple[Tensor, Tensor, View]:
+def local_context(key_BTKH: Tensor, value_BTKH: Tensor, view: View) -> tuple[Tensor, Tensor, View]:
     """The whole context is here: nothing to exchange."""
-    return key_BKTH, value_BKTH, view
+    return key_BTKH, value_BTKH, view
 
 
 def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask_BTS: Tensor) -> Tensor:
@@ -63,11 +65,15 @@ class Attention(nn.Module):
         query, key, value = heads_BTNH.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        query = rotate(query.transpose(1, 2), view.cosine_BTR, view.sine_BTR)
-        key = rotate(key.transpose(1, 2), view.cosine_BTR, view.sine_BTR)
-        value = value.transpose(1, 2)
-        if cache is not None:
-            key, value = cache.append(key, value)
+        query = rotate(query, view.cosine_BTR, view.sine_BTR)
+        key = rotate(key, view.cosine_BTR, view.sine_BTR)
         key, value, view = self.context_exchange(key, value, view)
-        mixed_BNTH = attend(query, key, value, view.mask_BTS)
-        return self.output(mixed_BNTH.transpose(1, 2).reshape(rows, length, -1)), None
+        if view.first_BT is not None:
+            mixed_BTNH, _ = attend_packed(query, key, value, view.first_BT)
+        else:
+            assert view.mask_BTS is not None
+            key, value = key.transpose(1, 2), value.transpose(1, 2)
+            if cache is not None:
+                key, value = cache.append(key, value)
+            mixed_BTNH = attend(query.transpose(1, 2), key, value, view.mask_BTS).transpose(1, 2)
+        return self.output(mixed_BTNH.reshape(rows, length, -1)), None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from hagane.kernels.attention import serves
 from hagane.model.attention import Attention
 from hagane.model.cache import Cache, LayerCache
 from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, ModelConfig
@@ -19,7 +21,7 @@ from hagane.model.linear import Embedding
 from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotation
 from hagane.model.router import Router, RouterStats, Stats
-from hagane.model.sequence import PADDING, Sequence, View, document_mask, slot_mask
+from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible, slot_mask
 
 
 @dataclass
@@ -82,18 +84,19 @@ class Decoder(nn.Module):
         """One view per kind of mixer, and the new lengths of the cache's rows."""
         real_BT = (sequence.document_BT != PADDING).float()
         kinds = dict.fromkeys(layer.mixer for layer in self.config.layers)
-        windows = dict.fromkeys(mixer.window for mixer in kinds)
-        new_length_B: list[int] = []
-        if cache is None:
-            masks = {window: document_mask(sequence, window) for window in windows}
-        else:
-            start_B = cache.starts()
-            new_length_B, span = cache.place(sequence)
-            masks = {window: slot_mask(start_B, real_BT.shape[1], span, window) for window in windows}
+        start_B, new_length_B, span = (cache.starts(), *cache.place(sequence)) if cache is not None else (None, [], 0)
+
+        @functools.cache
+        def mask(window: int | None) -> Tensor:
+            return document_mask(sequence, window) if start_B is None else slot_mask(start_B, real_BT.shape[1], span, window)
+
         views = {}
         for mixer in kinds:
             cosine, sine = rotation(sequence.position_BT, mixer.head_dim, mixer.rope)
-            views[mixer] = View(cosine, sine, masks[mixer.window], real_BT)
+            if cache is None and serves(real_BT.device, self.embedding.weight.dtype, mixer.head_dim):
+                views[mixer] = View(cosine, sine, real_BT, first_visible(sequence, mixer.window), None)
+            else:
+                views[mixer] = View(cosine, sine, real_BT, None, mask(mixer.window))
         return views, new_length_B
 
     def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:

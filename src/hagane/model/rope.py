@@ -15,8 +15,8 @@ def rotation(position_BT: Tensor, head_dim: int, config: RopeConfig) -> tuple[Te
     return angle.cos(), angle.sin()
 
 
-def rotate(heads_BNTH: Tensor, cosine_BTR: Tensor, sine_BTR: Tensor) -> Tensor:
-    """Turn queries or keys (B, heads, T, head_dim) by their positions, in float32."""
-    first, second = heads_BNTH.float().chunk(2, dim=-1)
-    cosine, sine = cosine_BTR[:, None], sine_BTR[:, None]
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(heads_BNTH.dtype)
+def rotate(heads_BTNH: Tensor, cosine_BTR: Tensor, sine_BTR: Tensor) -> Tensor:
+    """Turn queries or keys (B, T, heads, head_dim) by their positions, in float32."""
+    first, second = heads_BTNH.float().chunk(2, dim=-1)
+    cosine, sine = cosine_BTR[:, :, None], sine_BTR[:, :, None]
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(heads_BTNH.dtype)

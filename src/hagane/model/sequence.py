@@ -21,6 +21,7 @@ PADDING = -1
 class Sequence:
     """Positions (B, T) int64 and document ids (B, T) int32. A token sees its own document up to itself, and no other.
 
+    The tokens of a document stand side by side.
     Padding has document -1. With a cache, the tokens are the new ones of every slot, padded on the right.
     """
 
@@ -50,8 +51,10 @@ class View(NamedTuple):
 
     cosine_BTR: Tensor
     sine_BTR: Tensor
-    mask_BTS: Tensor  # bool: query t may see key s
     real_BT: Tensor  # float32: 1 where there is a token, 0 for padding
+    # who sees whom, in one of two forms
+    first_BT: Tensor | None  # int32: query t sees the keys from this one to itself
+    mask_BTS: Tensor | None  # bool: query t may see key s
 
 
 def visible(query_BT: Tensor, key_BS: Tensor, window: int | None) -> Tensor:
@@ -66,6 +69,16 @@ def document_mask(sequence: Sequence, window: int | None) -> Tensor:
     document = sequence.document_BT
     slot_BT = torch.arange(document.shape[1], device=document.device)[None]
     return visible(slot_BT, slot_BT, window) & (document[:, :, None] == document[:, None, :])
+
+
+def first_visible(sequence: Sequence, window: int | None) -> Tensor:
+    """The first key that each query of packed rows sees (B, T) int32: `document_mask` as a number, the tokens between being all visible."""
+    document = sequence.document_BT
+    slot_T = torch.arange(document.shape[1], dtype=torch.int32, device=document.device)
+    begins_BT = torch.ones_like(document, dtype=torch.bool)
+    begins_BT[:, 1:] = document[:, 1:] != document[:, :-1]
+    first_BT = torch.where(begins_BT, slot_T, 0).cummax(1).values
+    return first_BT if window is None else torch.maximum(first_BT, slot_T - (window - 1))
 
 
 def slot_mask(start_B: Tensor, num_tokens: int, span: int, window: int | None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.95
-STEPS = 5
+STEPS = 4
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -24,15 +24,24 @@ def takes(name: str, parameter: Tensor) -> bool:
 
 
 def orthogonalise(matrix_BMN: Tensor, steps: int = STEPS) -> Tensor:
-    """Singular values moved near one (0.7 to 1.2), singular vectors kept: a batch of matrices, computed in bfloat16."""
+    """Singular values moved near one (0.7 to 1.2), singular vectors kept: a batch of matrices, computed in bfloat16.
+
+    Four iterations from the tighter norm do what Jordan's five do from the Frobenius norm.
+    """
     a, b, c = COEFFICIENTS
     x = matrix_BMN.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
+    gram = x @ x.mT
+    # The root of the Gram matrix's norm bounds the largest singular value as well, and up to 3.7 times tighter for 192 rows:
+    # as good as one more iteration (docs/notebook.md, "Muon's iterations").
+    tighter = gram.norm(dim=(-2, -1), keepdim=True, dtype=torch.float32).clamp(min=1e-7).rsqrt()
+    x, gram = x * tighter.bfloat16(), gram * (tighter * tighter).bfloat16()
+    for index in range(steps):
+        if index:
+            gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 

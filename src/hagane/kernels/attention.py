@@ -1,0 +1,105 @@
+"""Causal attention over packed documents on a CPU, as one torch operator with its backward pass.
+
+FlashAttention's recomputation (Dao et al. 2022) with each query's keys cut down to its own document or window: rows packed from
+short documents cost what the documents cost, not the square of the row. Scores are float32; products of bfloat16 inputs are summed in float32.
+"""
+
+from __future__ import annotations
+
+from ctypes import CDLL, c_int, c_long, c_void_p
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hagane.kernels.build import load
+
+
+@cache
+def _library() -> CDLL | None:
+    library = load("attention")
+    if library is not None:
+        inputs: list[type[Any]] = [*[c_int] * 6, c_void_p, c_void_p, c_long, c_void_p, c_long, c_void_p]
+        library.attend_forward.argtypes = [*inputs, *[c_void_p] * 2]
+        library.attend_backward.argtypes = [*inputs, *[c_void_p] * 6]
+        library.attend_forward.restype = library.attend_backward.restype = None
+    return library
+
+
+def serves(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether the kernel takes such tensors here; asked first, it compiles the kernel (seconds, once per machine)."""
+    return device.type == "cpu" and dtype in (torch.bfloat16, torch.float32) and head_dim % 8 == 0 and _library() is not None
+
+
+def _keys(tensor_BTKH: Tensor) -> Tensor:
+    """Keys or values as the kernel reads them: heads side by side, tokens any fixed stride apart."""
+    rows, length, _, head_dim = tensor_BTKH.shape
+    row, token, head, element = tensor_BTKH.stride()
+    return tensor_BTKH if (element, head, row) == (1, head_dim, length * token) or rows * length == 0 else tensor_BTKH.contiguous()
+
+
+def _arguments(query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor) -> tuple[Any, ...]:
+    rows, length, num_heads, head_dim = query_BTNH.shape
+    wide = int(query_BTNH.dtype == torch.float32)
+    return (
+        wide, rows, length, num_heads, key_BTKH.shape[2], head_dim,
+        query_BTNH.data_ptr(), key_BTKH.data_ptr(), key_BTKH.stride(1), value_BTKH.data_ptr(), value_BTKH.stride(1), first_BT.data_ptr(),
+    )  # fmt: skip
+
+
+@torch.library.custom_op("hagane::attend_packed", mutates_args=())
+def attend_packed(query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(q·k / sqrt(H)) · v over the keys first[b, t] to t of row b; N heads share K key-value heads.
+
+    `first_BT` (int32) never falls within a row and is at most t. Returns (B, T, N, H) and the float32 log of the sum of exponentials (B, T, N).
+    """
+    library = _library()
+    assert library is not None, "ask `serves` first"
+    query, key, value, first = query_BTNH.contiguous(), _keys(key_BTKH), _keys(value_BTKH), first_BT.contiguous()
+    mixed = torch.empty_like(query)
+    log_sum = torch.empty(query.shape[:3])
+    library.attend_forward(*_arguments(query, key, value, first), mixed.data_ptr(), log_sum.data_ptr())
+    return mixed, log_sum
+
+
+@attend_packed.register_fake
+def _(query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor) -> tuple[Tensor, Tensor]:
+    return query_BTNH.new_empty(query_BTNH.shape), query_BTNH.new_empty(query_BTNH.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("hagane::attend_packed_backward", mutates_args=())
+def attend_packed_backward(
+    gradient_BTNH: Tensor, query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor, mixed_BTNH: Tensor, log_sum_BTN: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value."""
+    library = _library()
+    assert library is not None
+    query, key, value, first = query_BTNH.contiguous(), _keys(key_BTKH), _keys(value_BTKH), first_BT.contiguous()
+    gradient, mixed, log_sum = gradient_BTNH.contiguous(), mixed_BTNH.contiguous(), log_sum_BTN.contiguous()
+    gradients = torch.empty_like(query), query.new_empty(key.shape), query.new_empty(value.shape)
+    library.attend_backward(
+        *_arguments(query, key, value, first), mixed.data_ptr(), log_sum.data_ptr(), gradient.data_ptr(), *(one.data_ptr() for one in gradients)
+    )
+    return gradients
+
+
+@attend_packed_backward.register_fake
+def _(
+    gradient_BTNH: Tensor, query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor, mixed_BTNH: Tensor, log_sum_BTN: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return query_BTNH.new_empty(query_BTNH.shape), key_BTKH.new_empty(key_BTKH.shape), value_BTKH.new_empty(value_BTKH.shape)
+
+
+def _set_up(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, gradient_BTNH: Tensor | None, gradient_of_log_sum: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gradient_BTNH is None:
+        return None, None, None, None
+    return (*attend_packed_backward(gradient_BTNH, *ctx.saved_tensors), None)
+
+
+attend_packed.register_autograd(_backward, setup_context=_set_up)
