@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from hagane.corpus.embedded.problems import answer, problem
-from hagane.corpus.embedded.tasks import FAMILIES, LANGUAGES, draw
+from hagane.corpus.embedded.tasks import FAMILIES, LANGUAGES, Task, draw
 from hagane.corpus.embedded.thinking import month_days, placed, think
 
 COLUMN = re.compile(r"([xwkhtu])(\d)([+-])(\d)[+-](\d)=(\d)(\d)")
@@ -124,3 +124,20 @@ def test_thinking_of_a_whole_problem():
     found = problem(0, 3 * 9)  # English, the fourth family
     assert found.family == "addition_subtraction" and found.language == "en"
     assert read_operation(found.thinking.split("\n"))[0] == int(found.answer)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_place_of_a_spelled_number_has_its_turn(language):
+    for number in (*range(120), *range(120, 10_000, 37)):
+        marks = [part.partition("=")[0] for part in think(Task("number_words", "", "to_words", (number,)), language).splitlines()[1].split(",")]
+        digits = {mark[index]: mark[index + 1] for mark in marks for index in range(0, len(mark), 2)}
+        assert placed(number) == "".join(place + digits[place] for place in "khtu" if place in digits)
+        assert len(digits) == len(str(number))
+
+
+def test_practice_has_more_round_numbers_than_tests_and_none_of_theirs():
+    practised = [draw("number_words", f"a/{index}", test=False) for index in range(600)]
+    tested = [draw("number_words", f"a/{index}", test=True) for index in range(600)]
+    assert not {task.key.partition(">")[0] for task in practised} & {task.key.partition(">")[0] for task in tested}
+    round_share = [sum(task.numbers[0] % 10 == 0 for task in tasks) / 600 for tasks in (practised, tested)]
+    assert round_share[0] > 1.5 * round_share[1]

@@ -27,6 +27,7 @@ from hagane.corpus.embedded.phrases import PHRASES
 from hagane.corpus.embedded.tasks import DIVISORS, FACTORS, Task
 
 _PLACES = "xwkhtu"
+SPOKEN_ORDER = {"de": "xwkhut"}  # sechsundachtzig: the one before the ten
 
 
 def think(task: Task, language: str) -> str:
@@ -36,8 +37,7 @@ def think(task: Task, language: str) -> str:
         case "number_words":
             return "\n".join(_spelled(numbers[0], language) if task.variant == "to_words" else _read(numbers[0], language))
         case "dates":
-            year, month, day = numbers
-            return f"y{year}m{month:02} {PHRASES[language].months[month - 1]} d{day:02}"
+            return "\n".join(_dated(task.variant, *numbers, PHRASES[language].months[numbers[1] - 1]))
         case "comparison":
             return "\n".join(_compared(*numbers))
         case "addition_subtraction":
@@ -60,9 +60,17 @@ def placed(number: int) -> str:
 
 
 def _spelled(number: int, language: str) -> Iterator[str]:
-    """Digits to words: the places, then the piece of each that is spoken, as they stand in the answer."""
+    """Digits to words: the places, then the piece of each as it stands in the answer. Silent zeros are written as empty pieces.
+
+    So every place has its turn, in the order in which the language speaks them, and none has to be skipped.
+    """
     yield placed(number)
-    yield ",".join(f"{mark}={piece}" for mark, piece in all_places(language)[number])
+    pieces = list(all_places(language)[number])
+    spoken = {mark[index] for mark, _ in pieces for index in range(0, len(mark), 2)}
+    order = SPOKEN_ORDER.get(language, _PLACES)
+    silent = [(f"{place}0", "") for place in _PLACES[-len(str(number)) :] if place not in spoken]
+    # a ten and one said together ("t1u5", fifteen) come where the ten would
+    yield ",".join(f"{mark}={piece}" for mark, piece in sorted(pieces + silent, key=lambda one: order.index(one[0][0])))
 
 
 def _read(number: int, language: str) -> Iterator[str]:
@@ -70,6 +78,12 @@ def _read(number: int, language: str) -> Iterator[str]:
     space = "" if language in ("ja", "ko", "zh") else " "
     yield space + "".join(f"{piece}={mark}" for mark, piece in all_places(language)[number])
     yield placed(number)
+
+
+def _dated(variant: str, year: int, month: int, day: int, name: str) -> Iterator[str]:
+    """The month's name is copied before its number is looked up, and the number before the name."""
+    yield f" {name}=m{month:02}" if variant == "to_iso" else f"m{month:02}= {name}"
+    yield f"y{year}m{month:02}d{day:02}"
 
 
 def _summed(first: int, second: int, sign: int) -> Iterator[str]:
