@@ -139,5 +139,5 @@ def test_practice_has_more_round_numbers_than_tests_and_none_of_theirs():
     practised = [draw("number_words", f"a/{index}", test=False) for index in range(600)]
     tested = [draw("number_words", f"a/{index}", test=True) for index in range(600)]
     assert not {task.key.partition(">")[0] for task in practised} & {task.key.partition(">")[0] for task in tested}
-    round_share = [sum(task.numbers[0] % 10 == 0 for task in tasks) / 600 for tasks in (practised, tested)]
-    assert round_share[0] > 1.5 * round_share[1]
+    rounder, plain = (sum(task.numbers[0] % 10 == 0 and task.numbers[0] % 100 > 10 for task in tasks) for tasks in (practised, tested))
+    assert rounder > 1.5 * plain

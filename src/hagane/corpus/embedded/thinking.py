@@ -37,7 +37,8 @@ def think(task: Task, language: str) -> str:
         case "number_words":
             return "\n".join(_spelled(numbers[0], language) if task.variant == "to_words" else _read(numbers[0], language))
         case "dates":
-            return "\n".join(_dated(task.variant, *numbers, PHRASES[language].months[numbers[1] - 1]))
+            year, month, day = numbers
+            return "\n".join(_dated(task.variant, year, month, day, PHRASES[language].months[month - 1]))
         case "comparison":
             return "\n".join(_compared(*numbers))
         case "addition_subtraction":
