@@ -12,15 +12,18 @@ from hagane.plan.shapes import shape_key
 from hagane.plan.stage import known_from, make_plan
 from hagane.recipe.types import StepRate
 
+STEP_VERSION = 2  # raised when a change makes steps faster or slower: what was timed before it says nothing then
+
 
 def run_stage(run: Run, folder: Path) -> PlanFacts:
-    """Choose under the budget and write the plan. A step of the chosen shape is timed unless the kept profile has it."""
+    """Choose under the budget and write the plan. A step of the chosen shape is timed unless the kept profile has it and the run may steer."""
     execution, train = run.recipe.execution, run.recipe.train
 
     def time_step(config: ModelConfig, rows: int) -> StepRate:
-        key = shape_key(config, rows, train.context, train.dtype) + f"-{train.optimizer}" + ("" if execution.compile else "-eager")
+        key = shape_key(config, rows, train.context, train.dtype) + f"-{train.optimizer}-{STEP_VERSION}" + ("" if execution.compile else "-eager")
         kept = profile(execution.device, execution.threads)
-        if key in kept.steps:
+        # without steering nothing corrects a machine that is slower or faster today: look again
+        if key in kept.steps and run.recipe.execution.steer:
             run.say(f"plan       a step of width {config.width}, {config.num_layers} layers was timed before: {kept.steps[key].step_seconds * 1e3:.0f} ms")
             return kept.steps[key]
         from hagane.train.probe import time_steps

@@ -17,8 +17,9 @@ from hagane.train.stepper import Stepper, torch_set_up
 
 
 def random_step(vocabulary_size: int, rows: int, context: int, accumulation: int = 1, seed: int = 0) -> StepData:
-    """A step's batches of random tokens, every row one document."""
+    """A step's batches of random tokens, two documents to a row: running text has fewer, conversations have more."""
     generator = np.random.default_rng(seed)
+    half = max(1, (context + 1) // 2)
     batches = []
     for micro in range(accumulation):
         made = []
@@ -29,8 +30,8 @@ def random_step(vocabulary_size: int, rows: int, context: int, accumulation: int
                     tokens_T=tokens_T[:-1],
                     targets_T=tokens_T[1:],
                     weight_T=np.ones(context, np.float32),
-                    position_T=np.arange(context),
-                    document_T=np.zeros(context, np.int32),
+                    position_T=np.arange(context) % half,
+                    document_T=(np.arange(context) // half).astype(np.int32),
                     num_tokens=context,
                 )
             )
