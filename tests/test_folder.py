@@ -1,5 +1,6 @@
 """The run folder keeps its promises: whole or not at all, one process at a time, nothing lost."""
 
+import errno
 import json
 import os
 import subprocess
@@ -83,6 +84,16 @@ def test_no_folder_and_no_permission_are_sentences(tmp_path):
         open_environment(tmp_path / "nowhere")
     with pytest.raises(RunError, match="cannot be written"):
         write_atomic(tmp_path / "missing" / "file", "x")
+
+
+def test_a_full_disk_is_said_by_small_files_too(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match=r"disk of .* is full"):
+        write_atomic(tmp_path / "file", "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_said_and_leaves_the_old_result(tmp_path):

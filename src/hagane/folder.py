@@ -7,6 +7,7 @@ last. A lock held by the kernel keeps a second process out and vanishes with a k
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -39,6 +40,8 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise disk_error(error, path) from None
         raise RunError(f"{path} cannot be written: {error.strerror}.") from None
 
 
@@ -237,9 +240,9 @@ def pinned_only(recipe: Recipe, pinned: Collection[str]) -> SizeSettings:
 def disk_error(error: OSError, path: Path) -> RunError:
     """An operating-system error as a sentence with the remedy."""
     name = error.filename or path
-    if error.errno == 28:
+    if error.errno == errno.ENOSPC:
         return RunError(f"the disk of {path} is full. Free some space and run `hagane resume`: nothing that was finished is lost.")
-    if error.errno in (1, 13, 30):
+    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
         return RunError(f"{name} cannot be written: {error.strerror}. Choose another folder with --out, or give this one write permission.")
     return RunError(f"{name}: {error.strerror}.")
 

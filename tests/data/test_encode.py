@@ -66,10 +66,11 @@ def test_what_was_encoded_is_read_back(corpus, tmp_path):
     assert encoded.tokens == sum(len(shard.tokens) for shard in collection.shards.values())
 
 
-def test_small_batches_and_large_ones_give_the_same_files(corpus, tmp_path, monkeypatch):
+def test_small_batches_and_pieces_give_the_same_files_as_large_ones(corpus, tmp_path, monkeypatch):
     folder, facts, tokenizer = corpus
     encode_text(folder, facts.shards, tokenizer, tmp_path / "a", (CONTEXT,))
     monkeypatch.setattr(module, "BATCH_BYTES", 300)
+    monkeypatch.setattr(module, "PIECE_CHARACTERS", 20)
     encode_text(folder, facts.shards, tokenizer, tmp_path / "b", (CONTEXT,))
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
@@ -152,7 +153,7 @@ def test_a_failure_at_any_write_leaves_nothing_that_passes_for_complete(corpus, 
         if next(calls) == failing:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", sync)
+    monkeypatch.setattr("os.fsync", sync)
     with pytest.raises(OSError, match="No space left"):
         encode_text(folder, facts.shards, tokenizer, tmp_path / "text", (CONTEXT,))
     monkeypatch.undo()

@@ -1,4 +1,7 @@
-"""The documentation is true where a test can tell: commands, settings, names of metrics and events, links."""
+"""The documentation is true where a test can tell: names of commands, settings, metrics and events, recipes, links.
+
+Its commands are executed by `test_run_commands`.
+"""
 
 from __future__ import annotations
 
@@ -6,77 +9,25 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from pydantic import BaseModel
 
-from hagane.cli import app
+from documented import COMMANDS, PAGES, ROOT, blocks, help_examples
 from hagane.recipe.load import load_recipe, shipped_recipes
 from hagane.recipe.schema import Recipe
 from hagane.train.facts import RouterHealth, TrainFacts
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 TRAIN = ROOT / "src" / "hagane" / "train"
 
 
-def console_lines(page: Path) -> Iterator[str]:
-    """Commands of the ```console blocks: lines that start with `$ `, continued while they end in a backslash."""
-    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("$ "):
-                yield line[2:].strip()
-
-
-COMMANDS = sorted({line for page in PAGES for line in console_lines(page)})
-
-
-def parse(words: list[str]) -> str:
-    """Check the command and its options against the app without running it; returns the command's name. Raises what the parser raises."""
-    command: Any = typer.main.get_command(app)
-    context, names = None, ["hagane"]
-    while hasattr(command, "commands"):
-        if not words or words[0].startswith("-"):
-            assert words == ["--help"], f"{' '.join(names)} {words} is not a command"
-            return names[-1]
-        context = type(command).context_class(command, info_name=names[-1], parent=context)
-        name, command, words = command.resolve_command(context, words)
-        names.append(name)
-    command.make_context(names[-1], [word for word in words if word != "--debug"], parent=context)
-    return " ".join(names[1:])
-
-
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "hagane " in line and re.match(r"(\S+=\S+ )*hagane ", line)])
-def test_hagane_commands_parse(line: str) -> None:
-    words = shlex.split(line)
-    words = words[words.index("hagane") + 1 :]
-    name = parse(words)
-    if name in ("run", "plan", "recipe show") and not words[-1].startswith("runs/"):
-        recipe = words[len(name.split())]
-        assert recipe in shipped_recipes() or recipe.endswith(".toml") or recipe.startswith("runs/"), f"{recipe} is not a shipped recipe"
-        given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-        if recipe in shipped_recipes():
-            load_recipe(recipe, given)
-
-
-@pytest.mark.parametrize(
-    "words", [["rnu", "quickstart"], ["run", "quickstart", "--bugdet", "5min"], ["run"], ["chat", "a", "b"], ["recipe", "shwo", "x"]], ids=" ".join
-)
-def test_a_wrong_command_does_not_parse(words: list[str]) -> None:
-    """The check above can fail."""
-    with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected"):
-        parse(words)
-
-
-def test_every_command_is_in_the_documentation() -> None:
-    root: Any = typer.main.get_command(app)
-    names = [*root.commands, *(f"recipe {name}" for name in root.commands["recipe"].commands)]
+def test_every_command_shows_an_example_and_is_in_the_documentation() -> None:
+    examples = help_examples()
+    assert [name for name, line in examples.items() if not line.startswith(f"hagane {name}")] == []
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     stages = re.search(r"`hagane corpus RUN`, and so on for (.*?) \|", text)
     assert stages is not None
-    missing = [name for name in names if f"hagane {name}" not in text and f"`{name}`" not in stages[1]]
+    missing = [name for name in examples if f"hagane {name}" not in text and f"`{name}`" not in stages[1]]
     assert missing == []
 
 
@@ -85,6 +36,12 @@ def test_make_commands_have_a_target(line: str) -> None:
     words = [word for word in shlex.split(line) if "=" not in word]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert words[0] == "make" and set(words[1:]) <= set(targets)
+
+
+@pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page, "toml")])
+def test_every_piece_of_a_recipe_loads(text: str, tmp_path: Path) -> None:
+    (tmp_path / "page.toml").write_text(text if "name = " in text.partition("[")[0] else f'name = "page"\n{text}', encoding="utf-8")
+    load_recipe(str(tmp_path / "page.toml"))
 
 
 def settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Byte-level BPE: round trips, the pre-tokenizer, nested prefixes."""
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from hagane.errors import DataError, RecipeError
-from hagane.tokenizer.bpe import MIN_VOCABULARY, PATTERN, _build, bytes_per_token, cut, load_tokenizer, num_learned, plain, special_ids, train_tokenizer
+from hagane.tokenizer.bpe import (
+    MIN_VOCABULARY,
+    PATTERN,
+    _build,
+    bytes_per_token,
+    cut,
+    load_tokenizer,
+    num_learned,
+    pieces,
+    plain,
+    special_ids,
+    train_tokenizer,
+)
 from hagane.tokenizer.special import SPECIAL_TOKENS
 
 SIZES = (MIN_VOCABULARY, 300, 401, 700)
@@ -100,11 +113,31 @@ def test_a_size_beyond_what_was_learned_is_filled(texts):
     assert cut(filled, learned).to_str() == cut(tokenizer, learned).to_str()
 
 
+def _words(tokenizer, text):
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+
+@settings(max_examples=1000)
+@given(st.text(st.sampled_from("aÅ漢'sS1-_ .\n\r\t\x0b\x1c\x85\xa0\u180e\u200b\u2028\u3000\u0301"), max_size=40), st.integers(1, 9))
+def test_pieces_of_a_text_have_the_words_of_the_whole(text, size):
+    assert "".join(pieces(text, size)) == text
+    assert [word for piece in pieces(text, size) for word in _words(_built["full"], piece)] == _words(_built["full"], text)
+
+
+def test_no_character_makes_a_cut_unsafe(tokenizer):
+    """Python and the pre-tokenizer need not agree on what is white space; all that is neither letter nor digit is tried on both sides of a cut."""
+    for character in map(chr, range(0x20000)):
+        if unicodedata.category(character)[0] in "LN" or unicodedata.category(character) in ("Cn", "Co", "Cs"):
+            continue
+        text = f"a{character} b.{character} .\n{character}b\n{character} "
+        assert [word for piece in pieces(text, 1) for word in _words(tokenizer, piece)] == _words(tokenizer, text), hex(ord(character))
+
+
 def test_the_pre_tokenizer_is_that_of_qwen2(tokenizer):
     published = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     assert published == PATTERN
-    pieces = [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str("He'll pay 1234 kr.\n\n  Då (ja)!")]
-    assert pieces == ["He", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "Ġkr", ".ĊĊ", "Ġ", "ĠDÃ¥", "Ġ(", "ja", ")!"]
+    words = [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str("He'll pay 1234 kr.\n\n  Då (ja)!")]
+    assert words == ["He", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "Ġkr", ".ĊĊ", "Ġ", "ĠDÃ¥", "Ġ(", "ja", ")!"]
 
 
 def test_nothing_is_normalised(tokenizer):

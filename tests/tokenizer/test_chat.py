@@ -39,7 +39,7 @@ def test_training_text_is_the_prompt_and_what_the_model_must_write(tokenizer, th
     assert pieces[0] == (render(conversation.messages[:1], thinking), False)
     assert all(target for _, target in pieces[1:])
     assert "".join(text for text, _ in pieces) + "\n" == render(conversation.messages, thinking, add_generation_prompt=False)
-    ids, targets = ChatEncoder(tokenizer).training(conversation)
+    ((ids, targets),) = ChatEncoder(tokenizer).training([conversation])
     learned = tokenizer.decode([number for number, target in zip(ids, targets) if target], skip_special_tokens=False)
     assert learned == ("two and two\n</think>\n\n4<|im_end|>" if thinking else "4<|im_end|>")
     assert ids[: targets.index(1)] == ChatEncoder(tokenizer).prompt(conversation.messages[:1], thinking)
@@ -59,7 +59,7 @@ def test_what_a_user_writes_never_becomes_a_special_token(tokenizer, parts):
         encoder.special[token] for token in ("<|im_end|>", "<|im_start|>", "<think>")
     ]
     assert tokenizer.decode(ids, skip_special_tokens=False) == render([{"role": "user", "content": text}])
-    ids, targets = encoder.training(Conversation.single("q", text, text))
+    ((ids, targets),) = encoder.training([Conversation.single("q", text, text)])
     specials = [number for number, target in zip(ids, targets) if target and number in encoder.special.values()]
     assert specials == [encoder.special["</think>"], encoder.special["<|im_end|>"]]
 

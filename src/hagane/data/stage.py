@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hagane.corpus.build import ShardFacts
 from hagane.corpus.pool import ConsoleProgress
-from hagane.data.encode import CollectionFacts, encode_conversations, encode_text
+from hagane.data.encode import encode_conversations, encode_text
+from hagane.data.writer import CollectionFacts
 from hagane.folder import Run
 from hagane.plan.facts import PlanFacts
 from hagane.recipe.schema import TuneStep
@@ -60,6 +61,6 @@ def _conversations(run: Run, plan: PlanFacts, step: TuneStep, encoder: ChatEncod
         thinking = shard.endswith(".thinking")
         made = problem_conversations(run.recipe.tune, f"{run.seed}/{shard}", thinking, shard, step.learn_prompt)
         first = list(itertools.islice(made, MEASURED))
-        mean = sum(len(encoder.training(conversation)[0]) for conversation in first) / len(first)
+        mean = sum(len(ids) for ids, _ in encoder.training(first)) / len(first)
         wanted = round(MARGIN * share * phase.num_steps * phase.tokens_per_step / mean)
         yield from itertools.islice(itertools.chain(first, made), max(MEASURED, wanted))

@@ -1,1 +1,1 @@
-"""Is an answer right? Rules for numbers and words, and for problems of the generator."""
+"""Is an answer right? The strict rule for problems of the generator."""

@@ -29,6 +29,7 @@ PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes in
 FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + EVALUATE_SECONDS + 2 * ITEM_SECONDS * CELLS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
+SPARE_TEXT = 1.3  # text read over text needed: cleaning drops some, steering may add steps
 
 
 class Sketch(Frozen):
@@ -104,12 +105,17 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine) -> Sketch:
             )
         training = tokens / tokens_per_second(config, recipe.train.context, machine)
     text_share = 1 - recipe.tune.share
-    sample = _two_digits(max(1_500_000, tokens * text_share * 4.0 * 1.3))
+    sample = _two_digits(max(1_500_000, tokens * text_share * bytes_per_token(vocabulary_size) * SPARE_TEXT))
     return Sketch(
         training_seconds=training, tokens=tokens, sample_bytes=recipe.corpus.sample_bytes or sample,
         tokenizer_bytes=recipe.tokenizer.sample_bytes or _two_digits(min(50_000_000, max(1_000_000, training * 20_000))),
         items_per_cell=recipe.evaluate.items_per_cell or max(2, min(28, round(training / 45))),
     )  # fmt: skip
+
+
+def bytes_per_token(vocabulary_size: int) -> float:
+    """Expected bytes of UTF-8 a token stands for before there is a tokenizer: 2.5 at 1,536 tokens, 2.7 at 2,048, 3.4 at 8,192, at most 4.5."""
+    return max(1.0, min(4.5, 0.36 * math.log2(vocabulary_size) - 1.3))
 
 
 def training_seconds(seconds: float) -> float:

@@ -7,6 +7,7 @@ last of the vocabulary. Digits stand alone, nothing is normalised: any Unicode s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from hagane.tokenizer.special import SPECIAL_TOKENS
 
 # Qwen2's expression, word for word that of llama.cpp (LLAMA_VOCAB_PRE_TYPE_QWEN2)
 PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Where text may be cut: no token of PATTERN spans these places, and none looks across them. A token with a space after its first character
+# is white space all through, one with a line feed ends with it or goes on in white space; only `\s+(?!\S)` looks ahead, from white space.
+_CUT = re.compile(r"(?<=\S)(?= )|(?<=\n)(?=\S)")
 MIN_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 # Thinking tags are ordinary tokens to a decoder that leaves special ones out: what was thought stays readable (as in Qwen3).
@@ -89,9 +93,22 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 def plain(tokenizer: Tokenizer) -> Tokenizer:
     """The same tokenizer without its special tokens: text that spells `<|im_end|>` or `<think>` stays text. For everything a user wrote."""
-    description = json.loads(tokenizer.to_str())
-    description["added_tokens"] = []
-    return Tokenizer.from_str(json.dumps(description))
+    bare = Tokenizer(tokenizer.model)  # shared: a copy would go through JSON, and learn words anew that this one remembers
+    bare.pre_tokenizer, bare.decoder = tokenizer.pre_tokenizer, tokenizer.decoder
+    return bare
+
+
+def pieces(text: str, size: int) -> list[str]:
+    """The text in pieces of `size` characters or a little more, whose ids one after another are those of the whole.
+
+    The library spends less on a short text than on a part of a long one, and every core gets as much of a long document as of short ones.
+    """
+    assert size > 0
+    cut, start = [], 0
+    while len(text) - start > size and (place := _CUT.search(text, start + size)):
+        cut.append(text[start : place.start()])
+        start = place.start()
+    return [*cut, text[start:]]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -111,27 +111,34 @@ class ChatEncoder:
     def prompt(self, messages: Sequence[Message], thinking: bool = True) -> list[int]:
         """Ids of the conversation up to where the model goes on."""
         hidden, mark = _hide(messages)
-        return self._mixed(render(hidden, thinking), mark)
-
-    def training(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        """Ids, and for each 1 where it is a target, else 0."""
-        hidden, mark = _hide(conversation.messages)
         ids: list[int] = []
-        targets: list[int] = []
-        for text, target in _merged(render_for_training(Conversation(hidden, conversation.thinking))):
-            piece = self._mixed(text, mark)
-            ids += piece
-            targets += [int(target or conversation.learn_prompt)] * len(piece)
-        return ids, targets
-
-    def _mixed(self, text: str, mark: str) -> list[int]:
-        ids: list[int] = []
-        for part in _SPECIAL.split(text):
-            if part in self.special:
-                ids.append(self.special[part])
-            elif part:
-                ids += self.text(part.replace(mark, "<") if mark else part)
+        for part in self._parts(render(hidden, thinking), mark):
+            ids += [part] if isinstance(part, int) else self.text(part)
         return ids
+
+    def training(self, conversations: Sequence[Conversation]) -> list[tuple[list[int], list[int]]]:
+        """Of each the ids, and for each id 1 where it is a target, else 0. Their text is encoded in one batch, on all cores."""
+        layouts: list[list[tuple[int | str, bool]]] = []
+        for conversation in conversations:
+            hidden, mark = _hide(conversation.messages)
+            pieces = _merged(render_for_training(Conversation(hidden, conversation.thinking)))
+            layouts.append([(part, target or conversation.learn_prompt) for text, target in pieces for part in self._parts(text, mark)])
+        texts = [part for layout in layouts for part, _ in layout if isinstance(part, str)]
+        encodings = iter(self._plain.encode_batch_fast(texts, add_special_tokens=False))
+        encoded = []
+        for layout in layouts:
+            ids: list[int] = []
+            targets: list[int] = []
+            for part, target in layout:
+                ids += [part] if isinstance(part, int) else next(encodings).ids
+                targets += [int(target)] * (len(ids) - len(targets))
+            encoded.append((ids, targets))
+        return encoded
+
+    def _parts(self, text: str, mark: str) -> list[int | str]:
+        """The ids of special tokens, and the text between them."""
+        parts = [part for part in _SPECIAL.split(text) if part]
+        return [self.special[part] if part in self.special else part.replace(mark, "<") if mark else part for part in parts]
 
 
 _SPECIAL = re.compile("(" + "|".join(re.escape(token) for token in SPECIAL_TOKENS) + ")")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from hagane.folder import write_atomic
 from hagane.tokenizer.chat import CHAT_TEMPLATE
 from hagane.tokenizer.special import END_OF_TEXT, IM_END
 
@@ -29,14 +29,5 @@ def save_for_transformers(tokenizer: Tokenizer, folder: Path, context: int) -> N
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }
-    _write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    write_atomic(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))

@@ -1,0 +1,172 @@
+"""Every command line of the documentation, and the example of every `--help`, is executed at toy size.
+
+`WAYS` says how, `NOT_HAGANE` what is no command of ours. A line that neither knows fails, and so does an entry that no line needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from documented import COMMANDS, EXAMPLES, PAGES, blocks
+from hagane import cli
+
+BUDGET = "204800tokens"  # the smallest that is allowed
+SMALL = {
+    "corpus.sample_bytes": "100000", "tokenizer.candidates": "[384]", "tokenizer.sample_bytes": "50000",
+    "model.size.width": "16", "model.size.num_layers": "1", "model.pattern.head_dim": "8",
+    "train.context": "128", "train.rows": "16", "train.dtype": "float32", "tune.languages": '["en", "sv"]',
+    "evaluate.items_per_cell": "1", "evaluate.max_new_tokens": "8", "evaluate.max_bytes": "1000", "evaluate.parallel_sentences": "2",
+    "execution.device": "cpu", "execution.compile": "false", "execution.threads": "1", "execution.tensorboard": "false",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a documented command is executed. As it stands where nothing else is said, in the folder with `texts/`, `mine.toml` and the finished runs."""
+
+    says: str = ""  # an expression found in what it prints
+    small: bool = False  # with the budget replaced by BUDGET, and with the settings in SMALL
+    fresh: bool = False  # in a new folder that holds only `texts/`
+    damaged: bool = False  # and one of the texts is damaged
+    without: tuple[str, ...] = ()  # stages that are taken out of the run before
+    typed: str = ""  # standard input
+    code: int = 0
+
+
+RUN = r"hagane run (quickstart|nordic --corpus texts/) --budget \S+"
+STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "tune", "evaluate", "release")
+WAYS = {
+    r"hagane --help": Way("Example: hagane run"),
+    rf"{RUN}( --out runs/nordic)?": Way(r"(?s)(unchanged.*){9}", small=True),  # the fixture did it first: that is the claim of resume.md
+    rf"{RUN} --until encode": Way(r"encode  .* tokens(?!(?s:.*)pretrain)", small=True, fresh=True),
+    rf"{RUN} --set corpus.on_damage=keep": Way(r" [1-9]\d* dropped", small=True, fresh=True, damaged=True),
+    rf"{RUN} --no-steer": Way("transformers agrees", small=True, fresh=True),
+    rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
+    r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
+    **{rf"hagane {stage} runs/(quickstart|nordic)": Way(rf"{stage}  +(?!unchanged)\S", without=(stage,)) for stage in STAGES},
+    r"hagane status runs/nordic": Way(r"release +done"),
+    r"hagane report runs/nordic": Way("report.html"),
+    r"hagane chat runs/quickstart": Way(r"(?s)thinking mode.*plain mode", typed="What is 1 + 1?\n/plain\nVad är 1 + 1?\n/quit\n"),
+    r"hagane chat runs/quickstart( --plain)? --prompt .*": Way(r"\S"),
+    r"hagane plan nordic --corpus texts/ --budget 2h": Way("bits per byte"),
+    r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
+    r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
+    r"hagane measure( --device cpu)?": Way("GFLOP/s"),
+    r"hagane measure --device cuda": Way("GFLOP/s") if torch.cuda.is_available() else Way("^PyTorch finds no CUDA GPU here[^\n]*$", code=2),
+    r"hagane recipe list": Way("quickstart"),
+    r"hagane recipe show quickstart --budget 5min": Way("budget = '5min'"),
+    r"hagane recipe show runs/quickstart": Way("(?s)derived:.*tokens"),
+    r"hagane recipe new mine.toml": Way("Budget", fresh=True, typed='mine\nFor "our" letters\ntexts/\nsv\n\n30min\ndense\n'),
+    r"hagane recipe check mine.toml": Way("every setting is known"),
+}
+NOT_HAGANE = (  # the ways to install, which `.ci/run` goes, and make's targets, which `test_commands` compares with the Makefile
+    r"(PIP_NO_INDEX=1 PIP_FIND_LINKS=\$PWD/wheels )?make [a-z-]+",
+    r"source \.venv/bin/activate",
+    r"python3\.11 -m venv \.venv|uv venv --python 3\.11 \.venv",
+    r"\.venv/bin/pip (install|wheel) .*",
+    r"uv pip install .*",
+)
+LINES = sorted({*COMMANDS, *EXAMPLES})
+
+
+def ways_of(line: str) -> list[Way]:
+    return [way for pattern, way in WAYS.items() if re.fullmatch(pattern, line)]
+
+
+def hagane(line: str, folder: Path, typed: str = "") -> tuple[int, str, str]:
+    """Execute a command line in `folder` as the shell would, but in this process: exit code, standard output, standard error."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", shlex.split(line)),
+        mock.patch.object(sys, "stdin", io.StringIO(typed)),
+        mock.patch.object(cli, "STARTED", time.monotonic()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def small(line: str) -> str:
+    settings = " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in SMALL.items())
+    return re.sub(r"--budget \S+", f"--budget {BUDGET}", line) + f" {settings}"
+
+
+def write_texts(folder: Path, damaged: bool = False) -> Path:
+    for language, text in (("sv", "Det var en gång en liten stuga vid sjön, och den hade nummer {}. "), ("fo", "Eg eri í Føroyum, og talið er {}. ")):
+        (folder / "texts" / language).mkdir(parents=True)
+        for number in range(60):
+            (folder / "texts" / language / f"{number}.txt").write_text(text.format(number) * (3 + number % 7), encoding="utf-8")
+    if damaged:
+        (folder / "texts" / "sv" / "web.jsonl").write_text('{"text": "En hel rad, som blev kvar när resten var borta."}\n{"text": "En h', encoding="utf-8")
+    return folder
+
+
+class Place:
+    """The folder a reader of the documentation would have: each run in it is made when a command first names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = write_texts(folder)
+        assert hagane("hagane recipe new mine.toml --yes", folder)[0] == 0
+
+    def with_run(self, name: str) -> Path:
+        if not (self.folder / "runs" / name / "release").exists():
+            corpus = " --corpus texts/" if name == "nordic" else ""
+            code, _, err = hagane(small(f"hagane run {name}{corpus} --budget 20min"), self.folder)
+            assert code == 0, err
+        return self.folder / "runs" / name
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    threads = torch.get_num_threads()
+    yield Place(tmp_path_factory.mktemp("reader"))
+    torch.set_num_threads(threads)
+
+
+def test_every_line_is_known_and_every_entry_needed() -> None:
+    assert [line for line in LINES if len(ways_of(line)) + any(re.fullmatch(pattern, line) for pattern in NOT_HAGANE) != 1] == []
+    assert [pattern for pattern in (*WAYS, *NOT_HAGANE) if not any(re.fullmatch(pattern, line) for line in LINES)] == []
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if ways_of(line)])
+def test_documented_commands_run(line: str, place: Place, tmp_path: Path) -> None:
+    (way,) = ways_of(line)
+    folder = write_texts(tmp_path, way.damaged) if way.fresh else place.folder
+    if not way.fresh and (named := re.search(r"runs/(\w+)|run (\w+)", line)):
+        run = place.with_run(named[1] or named[2])
+        for stage in way.without:
+            shutil.rmtree(run / stage)
+    code, out, err = hagane(small(line) if way.small else line, folder, way.typed)
+    assert code == way.code, err
+    assert re.search(way.says, out + err), out + err
+    if code == 0 and not re.match(r"hagane (chat|--help)", line):
+        assert isinstance(json.loads(out.splitlines()[-1]), dict), "the last line is for scripts"
+
+
+@pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
+def test_documented_python_runs(code: str, place: Place) -> None:
+    for name in re.findall(r"runs/(\w+)", code):
+        place.with_run(name)
+    with contextlib.chdir(place.folder), contextlib.redirect_stdout(io.StringIO()):
+        exec(code, {})
