@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hagane.data.source import StepData
 from hagane.errors import TrainingError
+from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.model.router import Stats
@@ -44,11 +45,21 @@ class Stepper:
         self.decoder.init_weights(seed)
         self.optimizer = MasterOptimizer(self.decoder, DTYPES[dtype], optimizer)
         self.decoder.train()
+        self._shapes: set[tuple[int, int]] = set()  # of batches already trained on, hence compiled for
         if compiled:
             self.decoder.compile_parts()
 
     def step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
         """Train on one global batch. The results may still be under way on the device."""
+        shape = (phase.rows, phase.context)
+        # not while compiling: the compiler's processes would inherit one processor
+        alone = shape in self._shapes and self.device.type == "cpu"
+        with pinned(torch.get_num_threads()) if alone else nullcontext():
+            result = self._step(data, phase, learning_rate)
+        self._shapes.add(shape)
+        return result
+
+    def _step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
         if data.weight_sum <= 0:
             raise TrainingError(f"there is nothing to learn from in {data.describe()}: no token of these rows is a target. Check how they were encoded.")
         objective = OBJECTIVES[phase.objective]
