@@ -57,7 +57,7 @@ def _pieces(number: int, table: Table) -> list[tuple[str, int, str]]:
     thousand, hundred, ten, one = number // 1000, number // 100 % 10, number // 10 % 10, number % 10
     tens = table.tens[ten] if ten else ""
     ones = table.ones[one] if one or not number else ""
-    if ten == 1 and one and table.teens:
+    if ten == 1 and table.teens:
         tens, ones = "", table.teens[one]
     elif ten == 1 and number < 100 and table.ten_alone:
         tens = table.ten_alone

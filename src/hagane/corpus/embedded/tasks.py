@@ -139,14 +139,11 @@ _DRAW: dict[str, Callable[[Draws], Task]] = {
 
 
 def _practised_number_words(draws: Draws) -> Task:
-    """As asked in tests, but one number in three made rounder: 30 and 2140 are rare, and their words have forms of their own.
-
-    Ten itself is held out, so that its word is learned from larger numbers only: some more of them end in it.
-    """
+    """As asked in tests, but more teens and rounder numbers: fifteen, 30 and 2140 are rare, and their words have forms of their own."""
     task = _number_words(draws)
     number = task.numbers[0]
-    if number >= 100 and draws.below(12) == 0:
-        number += 10 - number % 100
+    if number >= 10 and draws.below(4) == 0:
+        number += draws.between(10, 19) - number % 100
     elif number >= 10 and draws.below(3) == 0:
         place = draws.pick((1, 1, 10, 100))
         number -= number // place % 10 * place
