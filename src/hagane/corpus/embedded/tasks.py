@@ -139,14 +139,18 @@ _DRAW: dict[str, Callable[[Draws], Task]] = {
 
 
 def _practised_number_words(draws: Draws) -> Task:
-    """As asked in tests, but more teens and rounder numbers: fifteen, 30 and 2140 are rare, and their words have forms of their own."""
+    """As asked in tests, but with more of what is rare and has words of its own: teens, round numbers, and words that begin a number (30, 26)."""
     task = _number_words(draws)
     number = task.numbers[0]
-    if number >= 10 and draws.below(4) == 0:
-        number += draws.between(10, 19) - number % 100
-    elif number >= 10 and draws.below(3) == 0:
-        place = draws.pick((1, 1, 10, 100))
-        number -= number // place % 10 * place
+    if number >= 10:
+        match draws.below(12):
+            case 0 | 1:
+                number += draws.between(10, 19) - number % 100
+            case 2 | 3 | 4:
+                place = draws.pick((1, 1, 10, 100))
+                number -= number // place % 10 * place
+            case 5 | 6 | 7:
+                number %= 100
     return Task(task.family, str(number), task.variant, (number,))
 
 
