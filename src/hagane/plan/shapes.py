@@ -7,7 +7,8 @@ from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, Lay
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
-# layers see a third more tokens than four in the same time, and know more (docs/notebook.md, "depth of small models"); from 512 on the ratio width / depth of 64 that GPT-3 and Llama share.
+# layers see a third more tokens than four in the same time, and know more (docs/notebook.md, "depth of small models"). From 512 on it is
+# the ratio width / depth of 64 that GPT-3 and Llama share.
 LADDER: tuple[tuple[int, int], ...] = (
     (64, 3), (96, 4), (128, 4), (192, 3), (256, 5), (320, 6), (384, 6), (448, 7), (512, 8), (640, 10), (768, 12), (1024, 16), (1280, 20), (1536, 24),
     (2048, 32), (2560, 32), (3072, 32), (4096, 32), (5120, 40), (6144, 48), (8192, 64),
