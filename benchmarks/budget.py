@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     keep = options.keep or Path(tempfile.mkdtemp(prefix="hagane-budget-"))
     keep.mkdir(parents=True, exist_ok=True)
-    full = [f"{budget}:{kind}" for budget in ("3min", "10min", "20min") for kind in ("frozen", "steered")] + ["10min:stolen"]
+    full = [f"{budget}:{kind}" for budget in ("3min", "10min", "20min") for kind in ("frozen", "steered")] + ["10min:stolen", "20min:stolen"]
     cases = options.cases or (full if options.full else ["75s:steered"])
     recipe = options.recipe if options.corpus else "quickstart"
     figures: dict[str, float] = {}

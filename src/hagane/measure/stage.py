@@ -14,6 +14,8 @@ from hagane.recipe.types import StepRate
 
 STEP_VERSION = 2  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 
+WARM_SECONDS = 6.0  # until the second step where nothing was compiled in this process yet, but kept from another run: imports and look-ups
+
 
 def run_stage(run: Run, folder: Path) -> PlanFacts:
     """Choose under the budget and write the plan. A step of the chosen shape is timed unless the kept profile has it and the run may steer."""
@@ -25,7 +27,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         # without steering nothing corrects a machine that is slower or faster today: look again
         if key in kept.steps and run.recipe.execution.steer:
             run.say(f"plan       a step of width {config.width}, {config.num_layers} layers was timed before: {kept.steps[key].step_seconds * 1e3:.0f} ms")
-            return kept.steps[key]
+            return kept.steps[key].model_copy(update={"compile_seconds": WARM_SECONDS})
         from hagane.train.probe import time_steps
 
         run.say(f"plan       timing a real step of width {config.width}, {config.num_layers} layers (compiling it the first time)")
@@ -41,7 +43,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         )
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         add_step(kept, key, rate, execution.threads)
-        return rate
+        return rate.model_copy(update={"compile_seconds": 0.0})  # that is behind us: what training compiles is the same
 
     spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
     known = known_from(run.facts("corpus"), run.facts("tokenizer"))
