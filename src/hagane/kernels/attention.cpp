@@ -299,35 +299,41 @@ void backward_task(const Shape& s, const T* q, const T* k, long k_stride, const 
     for (int h = 0; h < H; h++) { narrow(w.key_gradient[t * H + h], dk[t * kv_stride + h]); narrow(w.value_gradient[t * H + h], dv[t * kv_stride + h]); }
 }
 
-template <class T, class L>
-void forward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, T* out, float* lse) {
-  const int group = s.heads / s.kv_heads;
+// Where a task's parts begin: in `first`, in queries (and the output), in contiguous keys (their gradients), in the log sums.
+struct Task {
+  long token, query, key, log_sum, head;
+  Task(const Shape& s, long row, long head) : token(row * s.length), head(head) {
+    log_sum = token * s.heads + head * (s.heads / s.kv_heads);
+    query = log_sum * s.H;
+    key = (token * s.kv_heads + head) * s.H;
+  }
+};
+
+// `work(task, scratch)` for every kv head of every row, on all threads.
+template <class L, class Work> void for_each_task(int num_rows, const Shape& s, bool backward, Work work) {
 #pragma omp parallel
   {
-    Scratch<L> scratch(s, false);
+    Scratch<L> scratch(s, backward);
 #pragma omp for schedule(dynamic, 1)
-    for (int task = 0; task < num_rows * s.kv_heads; task++) {
-      const long row = task / s.kv_heads, head = task % s.kv_heads, at = row * s.length;
-      forward_task<T, L>(s, q + (at * s.heads + head * group) * s.H, k + at * k_stride + head * s.H, k_stride, v + at * v_stride + head * s.H, v_stride, first + at,
-                         out + (at * s.heads + head * group) * s.H, lse + at * s.heads + head * group, scratch);
-    }
+    for (int index = 0; index < num_rows * s.kv_heads; index++) work(Task(s, index / s.kv_heads, index % s.kv_heads), scratch);
   }
+}
+
+template <class T, class L>
+void forward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, T* out, float* lse) {
+  for_each_task<L>(num_rows, s, false, [&](const Task& at, Scratch<L>& scratch) {
+    forward_task<T, L>(s, q + at.query, k + at.token * k_stride + at.head * s.H, k_stride, v + at.token * v_stride + at.head * s.H, v_stride, first + at.token,
+                       out + at.query, lse + at.log_sum, scratch);
+  });
 }
 
 template <class T, class L>
 void backward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const T* out,
                   const float* lse, const T* d_out, T* dq, T* dk, T* dv) {
-  const int group = s.heads / s.kv_heads;
-#pragma omp parallel
-  {
-    Scratch<L> scratch(s, true);
-#pragma omp for schedule(dynamic, 1)
-    for (int task = 0; task < num_rows * s.kv_heads; task++) {
-      const long row = task / s.kv_heads, head = task % s.kv_heads, at = row * s.length, queries = (at * s.heads + head * group) * s.H, keys = (at * s.kv_heads + head) * s.H;
-      backward_task<T, L>(s, q + queries, k + at * k_stride + head * s.H, k_stride, v + at * v_stride + head * s.H, v_stride, first + at, out + queries,
-                          lse + at * s.heads + head * group, d_out + queries, dq + queries, dk + keys, dv + keys, scratch);
-    }
-  }
+  for_each_task<L>(num_rows, s, true, [&](const Task& at, Scratch<L>& scratch) {
+    backward_task<T, L>(s, q + at.query, k + at.token * k_stride + at.head * s.H, k_stride, v + at.token * v_stride + at.head * s.H, v_stride, first + at.token,
+                        out + at.query, lse + at.log_sum, d_out + at.query, dq + at.query, dk + at.key, dv + at.key, scratch);
+  });
 }
 
 #if HAS_PAIRS

@@ -94,7 +94,6 @@ class _Loop:
         self.pending: deque[_Pending] = deque()
         self.source: BatchSource | None = None
         self.source_phase = -1
-        self.shapes: set[tuple[int, int]] = set()
         self.last_loss: float | None = None
         self.last_line: dict[str, Any] = {}
         self.first_seconds = 0.0
@@ -140,23 +139,20 @@ class _Loop:
         self.router.add(result.stats)
         self._await(data, result)
         self._collect(keep=0 if self.stepper.device.type == "cpu" else 1)
-        self._timed(index, phase, waited)
+        self._timed(index, phase, waited, result.first)
         if self.step % self.settings.log_every == 0 or self.step in (1, self.timetable.num_steps):
             self._log()
         self._steer()
         self._save_if_due()
         self._tell("on_step", self._info(phase))
 
-    def _timed(self, index: int, phase: Phase, waited: float) -> None:
+    def _timed(self, index: int, phase: Phase, waited: float, first: bool) -> None:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
-        shape = (phase.rows, phase.context)
-        first = shape not in self.shapes
-        self.shapes.add(shape)
         self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=self._step_flops(phase), first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
-            self._event("compiled", rows=shape[0], context=shape[1], seconds=round(seconds, 3))
+            self._event("compiled", rows=phase.rows, context=phase.context, seconds=round(seconds, 3))
         elif self.steering is not None:
             self.steering.observe(index, seconds)
 
@@ -358,7 +354,7 @@ class _Loop:
         """Seconds to keep for the last save, and for the first steps of shapes still to come."""
         save = self.writer.last_seconds or 12 * num_parameters(self.settings.model) / WRITE_RATE
         shapes = {(phase.rows, phase.context) for phase in self.settings.phases[self.source_phase :]}
-        return save + len(shapes - self.shapes) * self.first_seconds
+        return save + len(shapes - self.stepper.shapes) * self.first_seconds
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class StepResult:
     auxiliary_loss: Tensor  # mean over tokens
     gradient_norm: Tensor  # before clipping
     stats: Stats
+    first: bool  # of its shape: compiling was part of it
 
 
 class Stepper:
@@ -45,21 +46,21 @@ class Stepper:
         self.decoder.init_weights(seed)
         self.optimizer = MasterOptimizer(self.decoder, DTYPES[dtype], optimizer)
         self.decoder.train()
-        self._shapes: set[tuple[int, int]] = set()  # of batches already trained on, hence compiled for
+        self.shapes: set[tuple[int, int]] = set()  # rows and context of batches already trained on, hence compiled for
         if compiled:
             self.decoder.compile_parts()
 
     def step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
         """Train on one global batch. The results may still be under way on the device."""
         shape = (phase.rows, phase.context)
+        first = shape not in self.shapes
         # not while compiling: the compiler's processes would inherit one processor
-        alone = shape in self._shapes and self.device.type == "cpu"
-        with pinned(torch.get_num_threads()) if alone else nullcontext():
-            result = self._step(data, phase, learning_rate)
-        self._shapes.add(shape)
+        with pinned(torch.get_num_threads()) if self.device.type == "cpu" and not first else nullcontext():
+            result = self._step(data, phase, learning_rate, first)
+        self.shapes.add(shape)
         return result
 
-    def _step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
+    def _step(self, data: StepData, phase: Phase, learning_rate: float, first: bool) -> StepResult:
         if data.weight_sum <= 0:
             raise TrainingError(f"there is nothing to learn from in {data.describe()}: no token of these rows is a target. Check how they were encoded.")
         objective = OBJECTIVES[phase.objective]
@@ -83,7 +84,7 @@ class Stepper:
             learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
         )
         self.decoder.router_step(total)
-        return StepResult(loss_sum, auxiliary_sum, norm, total)
+        return StepResult(loss_sum, auxiliary_sum, norm, total, first)
 
 
 @contextmanager

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hagane.corpus.embedded.number_tables import TABLES
 from hagane.corpus.embedded.numbers import all_places
 from hagane.corpus.embedded.phrases import PHRASES
 from hagane.corpus.embedded.tasks import DIVISORS, FACTORS, Task
 
 _PLACES = "xwkhtu"
-SPOKEN_ORDER = {"de": "xwkhut"}  # sechsundachtzig: the one before the ten
+_ONES_FIRST = "xwkhut"
 
 
 def think(task: Task, language: str) -> str:
@@ -68,7 +69,7 @@ def _spelled(number: int, language: str) -> Iterator[str]:
     yield placed(number)
     pieces = list(all_places(language)[number])
     spoken = {mark[index] for mark, _ in pieces for index in range(0, len(mark), 2)}
-    order = SPOKEN_ORDER.get(language, _PLACES)
+    order = _ONES_FIRST if TABLES[language].ones_first else _PLACES
     silent = [(f"{place}0", "") for place in _PLACES[-len(str(number)) :] if place not in spoken]
     # a ten and one said together ("t1u5", fifteen) come where the ten would
     yield ",".join(f"{mark}={piece}" for mark, piece in sorted(pieces + silent, key=lambda one: order.index(one[0][0])))
