@@ -139,13 +139,16 @@ _DRAW: dict[str, Callable[[Draws], Task]] = {
 
 
 def _practised_number_words(draws: Draws) -> Task:
-    """As asked in tests, but with more of what is rare and has words of its own: teens, round numbers, and words that begin a number (30, 26)."""
+    """As asked in tests, but with more of what is rare and has words of its own: teens, round numbers, and words that begin a number (30, 26).
+
+    Ten is both a teen and round, and where it is held out its word is only met inside longer numbers (410): every third teen is one.
+    """
     task = _number_words(draws)
     number = task.numbers[0]
     if number >= 10:
         match draws.below(12):
             case 0 | 1:
-                number += draws.between(10, 19) - number % 100
+                number += draws.pick((10, draws.between(10, 19), draws.between(10, 19))) - number % 100
             case 2 | 3 | 4:
                 place = draws.pick((1, 1, 10, 100))
                 number -= number // place % 10 * place
