@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
-from hagane.model.count import cache_bytes_per_token, flops_per_token, mean_seen, num_active_parameters, num_parameters, parts
+from hagane.model.count import batch_flops, cache_bytes_per_token, flops_per_token, mean_seen, num_active_parameters, num_parameters, parts
 from hagane.model.decoder import Decoder
 
 
@@ -69,6 +69,12 @@ def test_flops_are_two_per_weight_and_seen_key():
     matrices = 8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16 + 10 * 8
     assert flops_per_token(config, 1) == 2 * matrices + 2 * 2 * 8 * 1
     assert flops_per_token(config, 9) == 2 * matrices + 2 * 2 * 8 * 5
+
+
+@given(configs, st.integers(1, 9), st.integers(1, 12))
+def test_a_batch_of_whole_rows_needs_what_its_tokens_do(config, rows, context):
+    needed = batch_flops(config, rows * context, rows * context, lambda window: rows * sum(min(i, window or context) for i in range(1, context + 1)))
+    assert needed == pytest.approx(rows * context * flops_per_token(config, context))
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads", "head_dim"), [(3, 2, 4), (2, 2, 3), (0, 1, 4)])

@@ -29,6 +29,16 @@ class StepData:
         """Shards, rows and samples of the step, for messages."""
         return "; ".join(batch.describe() for batch in self.batches)
 
+    @property
+    def num_targets(self) -> int:
+        """Tokens that count in the loss."""
+        return sum(int(batch.weight_BT.count_nonzero()) for batch in self.batches)
+
+    def num_seen(self, window: int | None) -> int:
+        """Pairs of a token and one that it sees: itself and those before it in its document, at most `window`."""
+        seen = [(batch.position_BT + 1)[batch.document_BT >= 0] for batch in self.batches]
+        return sum(int((pairs if window is None else pairs.clamp(max=window)).sum()) for pairs in seen)
+
 
 class BatchSource:
     """Batches of one phase by sample counter."""

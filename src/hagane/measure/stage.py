@@ -27,7 +27,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         # without steering nothing corrects a machine that is slower or faster today: look again
         if key in kept.steps and run.recipe.execution.steer:
             run.say(f"plan       a step of width {config.width}, {config.num_layers} layers was timed before: {kept.steps[key].step_seconds * 1e3:.0f} ms")
-            return kept.steps[key].model_copy(update={"compile_seconds": WARM_SECONDS})
+            return kept.steps[key].model_copy(update={"compile_seconds": WARM_SECONDS if execution.compile else 0.0})
         from hagane.train.probe import time_steps
 
         run.say(f"plan       timing a real step of width {config.width}, {config.num_layers} layers (compiling it the first time)")

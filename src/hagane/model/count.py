@@ -7,6 +7,8 @@ the embedding look-up, all O(width) per token, are left out of the FLOPs. A trai
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
 
 
@@ -52,11 +54,19 @@ def mean_seen(context: int, window: int | None) -> float:
 
 def flops_per_token(config: ModelConfig, context: int) -> float:
     """FLOPs of a forward pass per token in a document of `context` tokens, the head included. Training is three times this."""
+    return batch_flops(config, 1, 1, lambda window: mean_seen(context, window))
+
+
+def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Callable[[int | None], float]) -> float:
+    """FLOPs of a forward pass over packed documents: what its tokens, its targets (the head) and the pairs in attention need.
+
+    `seen(window)` is the number of pairs of a query and a key it sees, summed over the batch. Padding is in none of the three.
+    """
     used = parts(config, active=True)
-    matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"] + config.vocabulary_size * config.width
+    matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"]
     # scores and mixing: two multiply-adds per head dimension and seen token
-    attention = sum(2 * mean_seen(context, layer.mixer.window) * layer.mixer.num_heads * layer.mixer.head_dim for layer in config.layers)
-    return 2 * (matrices + attention)
+    attention = sum(2 * seen(layer.mixer.window) * layer.mixer.num_heads * layer.mixer.head_dim for layer in config.layers)
+    return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets + attention)
 
 
 def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:

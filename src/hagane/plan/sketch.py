@@ -129,6 +129,8 @@ def smallest_seconds() -> float:
 
 def evaluate_seconds(recipe: Recipe, plan: Sketch) -> float:
     """Expected seconds of the evaluate stage."""
+    if recipe.tune.share <= 0:
+        return EVALUATE_SECONDS  # nothing is asked of a model that was not tuned
     languages, families = len(recipe.tune.languages) or 9, len(recipe.tune.families) or 8
     return EVALUATE_SECONDS + ITEM_SECONDS * plan.items_per_cell * languages * families * 2
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from hagane.data.sampler import Mixture
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import RunError, TrainingError
-from hagane.model.count import flops_per_token, num_parameters
+from hagane.model.count import batch_flops, flops_per_token, num_parameters
 from hagane.recipe.types import Phase
 from hagane.train import checkpoint as checkpoints
 from hagane.train.callbacks import Callback, StepInfo
@@ -139,17 +139,19 @@ class _Loop:
         self.router.add(result.stats)
         self._await(data, result)
         self._collect(keep=0 if self.stepper.device.type == "cpu" else 1)
-        self._timed(index, phase, waited, result.first)
+        self._timed(index, phase, data, waited, result.first)
         if self.step % self.settings.log_every == 0 or self.step in (1, self.timetable.num_steps):
             self._log()
         self._steer()
         self._save_if_due()
         self._tell("on_step", self._info(phase))
 
-    def _timed(self, index: int, phase: Phase, waited: float, first: bool) -> None:
+    def _timed(self, index: int, phase: Phase, data: StepData, waited: float, first: bool) -> None:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
-        self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=self._step_flops(phase), first=first)
+        needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen)
+        planned = self._step_flops(phase)
+        self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=planned, first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
             self._event("compiled", rows=phase.rows, context=phase.context, seconds=round(seconds, 3))
@@ -261,7 +263,7 @@ class _Loop:
         return self.source
 
     def _step_flops(self, phase: Phase) -> float:
-        """FLOPs of the model in one step: forward, and twice that backward."""
+        """FLOPs that the plan counts for a step, its rows whole documents: forward, and twice that backward."""
         return 3.0 * flops_per_token(self.settings.model, phase.context) * phase.tokens_per_step
 
     # -- results ---------------------------------------------------------------------------------------------------
@@ -334,12 +336,12 @@ class _Loop:
         if self.remaining is not None:
             return self.remaining()
         totals = self.meter.totals
-        if not totals.steady_seconds:
+        if not totals.steady_planned:
             return None
         left = self.timetable.steps_left(self.step)
         index = len(self.settings.phases) - len(left)
         flops = sum(steps * self._step_flops(phase) for steps, phase in zip(left, self.settings.phases[index:], strict=True))
-        return flops / totals.steady_flops * totals.steady_seconds
+        return flops / totals.steady_planned * totals.steady_seconds
 
     def _steer(self) -> None:
         """Decide, write down, and only then let it take effect. Decisions of an earlier attempt come first."""

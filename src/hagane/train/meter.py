@@ -25,7 +25,8 @@ class Totals:
     compile_seconds: float = 0.0
     steady_seconds: float = 0.0
     steady_tokens: int = 0
-    steady_flops: float = 0.0
+    steady_flops: float = 0.0  # that the model needed: no padding, no pairs of different documents
+    steady_planned: float = 0.0  # that the plan counts for them, for the time left
     final_loss: float | None = None
     router: dict[str, float] | None = None
     peak_memory_bytes: int = 0
@@ -54,8 +55,11 @@ class Meter:
     totals: Totals = field(default_factory=Totals)
     window: Window = field(default_factory=Window)
 
-    def timed(self, *, seconds: float, data_seconds: float, tokens: int, flops: float, first: bool) -> None:
-        """One step's time, all that happened since the step before included. `first`: of its shape in this attempt."""
+    def timed(self, *, seconds: float, data_seconds: float, tokens: int, flops: float, planned: float, first: bool) -> None:
+        """One step's time, all that happened since the step before included. `first`: of its shape in this attempt.
+
+        `flops` are those its batch needed, `planned` those of a step of whole rows.
+        """
         window, totals = self.window, self.totals
         window.seconds, window.data_seconds = window.seconds + seconds, window.data_seconds + data_seconds
         window.tokens, window.flops = window.tokens + tokens, window.flops + flops
@@ -66,6 +70,7 @@ class Meter:
             totals.steady_seconds += seconds
             totals.steady_tokens += tokens
             totals.steady_flops += flops
+            totals.steady_planned += planned
 
     def learned(self, loss: float, auxiliary_loss: float, gradient_norm: float) -> None:
         """One step's results."""
