@@ -23,6 +23,7 @@ KNOWN = Known(
     shard_bytes={"corpus.sv": 40_000_000, "corpus.smj": 300_000, "problems.ja": 5_000_000},
     shard_source={"corpus.sv": "corpus", "corpus.smj": "corpus", "problems.ja": "problems"},
     shard_language={"corpus.sv": "sv", "corpus.smj": "smj", "problems.ja": "ja"},
+    held_out_bytes={"corpus.sv": 400_000, "corpus.smj": 15_000, "problems.ja": 50_000},
     bytes_per_token={size: {"sv": 2.0 + size / 4096, "smj": 1.8 + size / 4096, "ja": 2.2 + size / 4096} for size in (1024, 2048, 4096, 8192)},
 )
 
@@ -54,6 +55,18 @@ def test_the_planned_seconds_add_up_to_the_budget(budget):
         assert sum(phase.num_steps for phase in phases) == plan.stages[stage].steps
         assert all(sum(phase.mixture.values()) == pytest.approx(1) for phase in phases)
     assert {"vocabulary", "model", "batch", "learning_rate", "steps", "mixture"} <= set(plan.reasons)
+
+
+def test_evaluation_is_planned_by_what_it_scores_and_asks():
+    recipe = recipe_with(budget="20min")
+    plan = plan_of(recipe, 1200)
+    rates = KNOWN.bytes_per_token[plan.vocabulary_size]
+    scored = 50_000 / rates["sv"] + 15_000 / rates["smj"] + 50_000 / rates["ja"] + 200 * 9 * 25
+    asked = plan.items_per_cell * 9 * 8 * 2
+    speed = plan.tokens_per_step / 0.1
+    assert plan.stages["evaluate"].seconds == pytest.approx(1.0 + scored / 2.2 / speed + asked * 80 / 0.4 / speed)
+    untuned = recipe_with(budget="20min", tune={"share": 0.0})
+    assert plan_of(untuned, 1200).stages["evaluate"].seconds < 0.8 * plan.stages["evaluate"].seconds
 
 
 def test_small_languages_are_not_repeated_beyond_the_cap():

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hagane.corpus import arrow, manifest, pool
+from hagane.corpus import arrow, manifest, near, overlap, pool
 from hagane.corpus.gather import SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Input, Inputs, list_inputs
 from hagane.corpus.sample import plan_sample
@@ -85,8 +85,12 @@ def build_corpus(
     parts_folder = folder / ".parts"
     parts_folder.mkdir()
     try:
+        excluded = None
+        if settings.exclude:
+            excluded = parts_folder / "excluded.npy"
+            np.save(excluded, overlap.evaluation_runs(settings.exclude))
         tasks = [
-            Task(index, item, take, settings, parts_folder) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True)) if take.budgets != {}
+            Task(index, item, take, settings, parts_folder, excluded) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True)) if take.budgets != {}
         ]
         expected = round(sum(task.take.expected_bytes for task in tasks))
         use = pool.useful_workers(workers, sum(_cost(task) for task in tasks), len(tasks))
@@ -94,7 +98,7 @@ def build_corpus(
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
-        shards = _decide(found.inputs, gathered, settings, dropped)
+        shards = _decide(found.inputs, gathered, settings, dropped, progress)
         written = _write_shards(shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
@@ -132,8 +136,11 @@ class _Shard:
     folder: Path = Path()
 
 
-def _decide(inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped) -> list[_Shard]:
-    """Duplicates over everything, then the held-out split language by language."""
+def _decide(
+    inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped, progress: pool.Progress = pool.silent
+) -> list[_Shard]:
+    """Duplicates over everything, exact ones and near ones, then the held-out split language by language: so nothing is trained on that is
+    nearly what is held out."""
     parts = [(inputs[result.index].source, part) for result in gathered for part in result.parts]
     if not parts:
         return []
@@ -144,7 +151,8 @@ def _decide(inputs: Sequence[Input], gathered: Sequence[Gathered], settings: Cor
     for index, (_, part) in enumerate(parts):
         by_language[part.language].append(index)
         for document in np.flatnonzero(~keep[index]):
-            dropped.add("duplicate", int(part.bytes_D[document]), {"file": inputs[int(part.path.name[:6])].name, "document": int(document)})
+            dropped.add("duplicate", int(part.bytes_D[document]), {"file": _file(inputs, part), "document": int(document)})
+    _drop_near_duplicates(inputs, [part for _, part in parts], keep, settings.near_duplicates, dropped, progress)
     places: dict[int, NDArray[np.uint8]] = {}
     for members in by_language.values():
         places |= _split_language({index: parts[index][1] for index in members}, keep, settings, dropped)
@@ -155,6 +163,33 @@ def _decide(inputs: Sequence[Input], gathered: Sequence[Gathered], settings: Cor
         shard.parts.append(part)
         shard.place_P.append(places[index])
     return [shards[name] for name in sorted(shards) if any((places != DROP).any() for places in shards[name].place_P)]
+
+
+def _file(inputs: Sequence[Input], part: Part) -> str:
+    return inputs[int(part.path.name[:6])].name
+
+
+def _drop_near_duplicates(
+    inputs: Sequence[Input], parts: Sequence[Part], keep: list[NDArray[np.bool_]], threshold: float, dropped: Dropped, progress: pool.Progress
+) -> None:
+    """Of documents that are nearly alike the first stays: clears the others in `keep`."""
+    members = [index for index, part in enumerate(parts) if part.signatures is not None]
+    files = [path for index in members if (path := parts[index].signatures) is not None]
+    if not files:
+        return
+    offsets = np.cumsum([0] + [len(keep[index]) for index in members])
+    total = sum(int(parts[index].bytes_D.sum()) for index in members)
+    first_D = near.clusters(
+        files, np.concatenate([keep[index] for index in members]), threshold, lambda share: progress("corpus: comparing", share * total, total)
+    )
+    for index, start, end in zip(members, offsets, offsets[1:]):
+        here = first_D[start:end]
+        for document in np.flatnonzero(keep[index] & (here != np.arange(start, end))):
+            like = int(np.searchsorted(offsets, here[document], side="right")) - 1
+            example = {"file": _file(inputs, parts[index]), "document": int(document)}
+            example |= {"like_file": _file(inputs, parts[members[like]]), "like_document": int(here[document] - offsets[like])}
+            dropped.add("near_duplicate", int(parts[index].bytes_D[document]), example)
+            keep[index][document] = False
 
 
 def _split_language(parts: dict[int, Part], keep: list[NDArray[np.bool_]], settings: CorpusSettings, dropped: Dropped) -> dict[int, NDArray[np.uint8]]:

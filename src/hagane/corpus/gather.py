@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hagane.corpus import arrow, pool
+from hagane.corpus import arrow, near, pool
 from hagane.corpus.blocks import Trace
 from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalise_newlines, split_long
 from hagane.corpus.inputs import Input
 from hagane.corpus.language import UNDETERMINED, normalise_tag
+from hagane.corpus.overlap import load_runs, without_overlap
 from hagane.corpus.readers import Damage, Record, read
 from hagane.corpus.sample import Take
 from hagane.errors import DataError
@@ -38,6 +39,7 @@ class Task:
     take: Take
     settings: CorpusSettings
     folder: Path
+    excluded: Path | None = None  # runs of words of evaluation items, as overlap.load_runs reads them
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Part:
     document_P: NDArray[np.int64]
     bytes_P: NDArray[np.int64]
     licenses: list[str]
+    signatures: Path | None  # .npy of near.signature per document; None where near-duplicates stay
 
 
 @dataclass
@@ -91,11 +94,12 @@ class Gathered:
 
 
 class _Writer:
-    """Sets documents of one language aside, a batch at a time."""
+    """Sets documents of one language aside, a batch at a time; with their signatures where `near_duplicates` are looked for."""
 
-    def __init__(self, path: Path, language: str) -> None:
+    def __init__(self, path: Path, language: str, near_duplicates: bool) -> None:
         self.language = language
         self.path = path
+        self._signatures: list[near.Signatures] | None = [] if near_duplicates else None
         self.taken = 0  # bytes of text
         self._rows: list[tuple[str, ...]] = []
         self._waiting = 0
@@ -108,6 +112,8 @@ class _Writer:
 
     def add(self, identity: str, text: str, source: str, license: str, max_characters: int, room: float) -> None:
         self._hashes += document_hash(text)
+        if self._signatures is not None:
+            self._signatures.append(near.signature(text))
         document, total = len(self._document_bytes), 0
         pieces = split_long(text, max_characters)
         for number, piece in enumerate(pieces):
@@ -135,6 +141,10 @@ class _Writer:
         self._writer.close()
         self._file.close()
         pieces = np.array(self._pieces, np.int64).reshape(-1, 2)
+        signatures = None
+        if self._signatures is not None:
+            signatures = self.path.with_suffix(".npy")
+            np.save(signatures, np.array(self._signatures, np.uint16).reshape(-1, near.BINS))
         return Part(
             self.path,
             self.language,
@@ -143,6 +153,7 @@ class _Writer:
             pieces[:, 0].copy(),
             pieces[:, 1].copy(),
             sorted(self._licenses),
+            signatures,
         )
 
 
@@ -192,6 +203,17 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
         example = {"file": item.name, "position": record.position, "id": identity, "text": text[:200].encode("utf-8", "replace").decode()}
         dropped.add(reason or "bad_language", num_bytes, example)
         return num_bytes
+    if task.excluded is not None and item.kind != "problems":  # whose test items are held out by their own rule
+        rest = without_overlap(text, load_runs(task.excluded))
+        if rest is not None and len(rest.strip()) < settings.min_characters:
+            rest = None
+        if rest is not text:
+            lost = num_bytes - len((rest or "").encode())
+            example = {"file": item.name, "position": record.position, "id": identity, "text": text[:200], "whole": rest is None}
+            dropped.add("evaluation_overlap", lost, example)
+        if rest is None:
+            return num_bytes
+        text = rest
     room = float("inf")
     if task.take.budgets is not None:
         budgets = task.take.budgets
@@ -200,7 +222,8 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
         if room <= 0:
             return None
     if tag not in writers:
-        writers[tag] = _Writer(task.folder / f"{task.index:06d}.{tag}.arrow", tag)
+        compared = settings.near_duplicates > 0 and item.kind != "problems"  # generated ones are alike by design
+        writers[tag] = _Writer(task.folder / f"{task.index:06d}.{tag}.arrow", tag, compared)
     source = record.source or f"{item.source}:{item.name}"
     writers[tag].add(identity, text, source, record.license or item.license or UNKNOWN_LICENSE, settings.max_characters, room)
     return num_bytes

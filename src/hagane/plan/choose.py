@@ -27,11 +27,12 @@ MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no
 
 @dataclass(frozen=True)
 class Known:
-    """What earlier stages measured: bytes of each shard (with its source and language), bytes per token by vocabulary size and language."""
+    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language."""
 
     shard_bytes: dict[str, int]
     shard_source: dict[str, str]
     shard_language: dict[str, str]
+    held_out_bytes: dict[str, int]
     bytes_per_token: dict[int, dict[str, float]]
 
 

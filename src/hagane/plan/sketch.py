@@ -20,13 +20,16 @@ from hagane.recipe.types import Budget, Frozen, Machine
 # Seconds that a run spends outside training on two cores, measured on the quickstart (docs/notebook.md, "where the minutes go").
 START_SECONDS = 6.0  # interpreter, torch, profile
 PLAN_SECONDS = 14.0  # compiling and timing the chosen step
-RELEASE_SECONDS = 9.0  # the folder, its reload in transformers, the comparison, the report
-EVALUATE_SECONDS = 4.0  # bits per byte on held-out text
-ITEM_SECONDS = 0.010  # one generated problem, mean of both modes
-CELLS = 72 * 2  # families x languages x modes
+RELEASE_SECONDS = 6.0  # the folder, its reload in transformers, the comparison, the report
+EVALUATE_SECONDS = 7.0  # of a model of two million parameters, before its speed is known
+SCORING_SPEED = 2.2  # tokens scored over tokens trained on in the same time: 1.5 dense, 2.8 with experts
+GENERATING_SPEED = 0.4  # tokens generated, likewise: 0.38 and 0.6
+ANSWER_TOKENS = 80  # of a problem, mean of both modes: 30 where they are solved, 75 to 130 where thinking runs on
+SENTENCE_TOKENS = 25
+LOAD_SECONDS = 1.0
 ENCODE_TUNE_TOKENS_PER_SECOND = 4.0e5  # generating and encoding tuning conversations
 PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes into corpus, tokenizer and encode
-FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + EVALUATE_SECONDS + 2 * ITEM_SECONDS * CELLS
+FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + EVALUATE_SECONDS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
 SPARE_TEXT = 1.3  # text read over text needed: cleaning drops some, steering may add steps
@@ -127,12 +130,13 @@ def smallest_seconds() -> float:
     return MINIMUM_TRAINING_SECONDS / PREPARED_SHARE + FIXED_SECONDS
 
 
-def evaluate_seconds(recipe: Recipe, plan: Sketch) -> float:
-    """Expected seconds of the evaluate stage."""
-    if recipe.tune.share <= 0:
-        return EVALUATE_SECONDS  # nothing is asked of a model that was not tuned
+def evaluate_seconds(recipe: Recipe, plan: Sketch, scored_tokens: float, tokens_per_second: float) -> float:
+    """Expected seconds of the evaluate stage, from the held-out tokens it scores and the speed of training (docs/notebook.md, "promised and kept")."""
     languages, families = len(recipe.tune.languages) or 9, len(recipe.tune.families) or 8
-    return EVALUATE_SECONDS + ITEM_SECONDS * plan.items_per_cell * languages * families * 2
+    scored = scored_tokens + recipe.evaluate.parallel_sentences * languages * SENTENCE_TOKENS
+    # nothing is asked of a model that was not tuned
+    asked = plan.items_per_cell * languages * families * 2 if recipe.tune.share > 0 else 0
+    return LOAD_SECONDS + (scored / SCORING_SPEED + asked * ANSWER_TOKENS / GENERATING_SPEED) / tokens_per_second
 
 
 def release_seconds() -> float:

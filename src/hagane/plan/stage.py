@@ -25,6 +25,7 @@ def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
         shard_bytes={name: shard["bytes"] for name, shard in shards.items() if shard["documents"]},
         shard_source={name: shard["source"] for name, shard in shards.items()},
         shard_language={name: shard["language"] for name, shard in shards.items()},
+        held_out_bytes={name: shard["held_out_bytes"] for name, shard in shards.items()},
         bytes_per_token={int(size): table for size, table in tokenizer["bytes_per_token"].items()},
     )
 
@@ -41,7 +42,6 @@ def make_plan(
 ) -> PlanFacts:
     """Choose for what is left of the budget once the step of the chosen shape was timed. `spent`: seconds of the stages before."""
     encode = sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND + sketch.tokens * recipe.tune.share / ENCODE_TUNE_TOKENS_PER_SECOND
-    other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch), "release": release_seconds()}
     timed: dict[str, StepRate] = {}
 
     def time_once(config: ModelConfig, rows: int) -> StepRate:
@@ -51,16 +51,26 @@ def make_plan(
             timed[key] = time_step(config, rows)
         return timed[key]
 
-    def allowance() -> Allowance:
+    def allowance(vocabulary_size: int) -> Allowance:
         left = remaining()
+        speed = next((rate.tokens_per_second for rate in timed.values()), sketch.tokens / sketch.training_seconds)
+        scored = _scored_tokens(recipe, known, vocabulary_size)
+        other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds()}
         training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
         return Allowance(training_seconds=training, other_seconds=other)
 
-    first = choose(recipe, pinned, machine, known, sketch, allowance(), time_once)
+    first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once)
     if remaining() is None:
         return first
     # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
     phase = first.phases["pretrain"][0]
     same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
-    final = choose(same_batch, pinned, machine, known, sketch, allowance(), time_once, model=first.model)
+    final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model)
     return final.model_copy(update={"reasons": {**first.reasons, "steps": final.reasons["steps"]}})
+
+
+def _scored_tokens(recipe: Recipe, known: Known, vocabulary_size: int) -> float:
+    """Held-out tokens of which bits per byte are measured."""
+    bytes_per_token = known.bytes_per_token[vocabulary_size]
+    mean = sum(bytes_per_token.values()) / len(bytes_per_token)
+    return sum(min(size, recipe.evaluate.max_bytes) / bytes_per_token.get(known.shard_language[name], mean) for name, size in known.held_out_bytes.items())

@@ -52,6 +52,10 @@ class CorpusSettings(Frozen):
     min_characters: int = Field(32, ge=1, description="shorter documents are dropped (too_short)")
     max_characters: int = Field(200_000, ge=1000, description="longer documents are cut at paragraph ends")
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
+    near_duplicates: float = Field(
+        0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
+    )
+    exclude: tuple[str, ...] = Field((), description="evaluation files: paragraphs that share a run of 13 words with one are cut out (evaluation_overlap)")
     held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
     held_out_bytes: int = Field(400_000, ge=1, description="at most this much text is held out per language")
     max_repeats: float = Field(4.0, ge=1, description="UniMax: no language is read more often than this")
@@ -66,6 +70,8 @@ class CorpusSettings(Frozen):
             raise ValueError(f"two sources have the same name: {sorted(name for name in names if names.count(name) > 1)[0]}")
         if sum(source.share or 0 for source in self.sources) > 1 + 1e-9:
             raise ValueError("the shares of the sources sum to more than 1")
+        if 0 < self.near_duplicates < 0.6:
+            raise ValueError(f"near_duplicates = {self.near_duplicates:g} is less than 0.6, below which pairs are no longer found reliably; 0 turns it off")
         return self
 
 

@@ -14,6 +14,8 @@ NOT_SHOWN = frozenset({"settings", "format", "steps"})  # the recipe is shown as
 # What each drop reason of the corpus stage means; a reason that is not here is shown by its name.
 REASONS = {
     "duplicate": "the same text was read before",
+    "near_duplicate": "nearly the same as another document (corpus.near_duplicates)",
+    "evaluation_overlap": "holds items of the evaluation files of corpus.exclude; their paragraphs were cut out",
     "too_short": "shorter than corpus.min_characters",
     "encoding_damage": "not UTF-8, or more damaged characters than corpus.max_damage",
     "empty": "nothing but white space",

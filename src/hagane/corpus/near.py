@@ -1,0 +1,130 @@
+"""Near-duplicates: documents that share most of their runs of five words, found without comparing every pair.
+
+MinHash (Broder 1997) in its one-permutation form (Li et al. 2012) with optimal densification (Shrivastava 2017): one hash per
+shingle, its high bits choose a bin, the smallest hash of a bin is the bin's value; the share of equal bins of two documents estimates
+the Jaccard similarity of their sets of shingles. Locality-sensitive hashing compares only documents that agree in a whole band of
+bins: 32 bands of 8 find a pair of similarity 0.8 with probability 0.997. What the estimate confirms is an edge; of every
+connected component the first document is kept, in the order in which exact duplicates are decided.
+
+Bounded memory: 512 bytes per document lie in files, a band takes 16 bytes of memory per document at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hagane.corpus.shingles import Hashes, mix, shingles, word_hashes
+
+SHINGLE_WORDS = 5
+BINS = 256
+ROWS = 8  # bins of a band
+FEWEST = 8  # shingles: of less text the estimate says nothing
+_BLOCK = 1 << 16  # pairs compared at a time
+
+Signatures = NDArray[np.uint16]
+
+
+def signature(text: str) -> Signatures:
+    """(BINS,) of a document. Texts of fewer than FEWEST shingles have all zeros, which is like nothing."""
+    return signature_of(shingles(word_hashes(text), SHINGLE_WORDS))
+
+
+def signature_of(hashes: Hashes) -> Signatures:
+    """The same of shingles already hashed."""
+    if len(hashes) < FEWEST:
+        return np.zeros(BINS, np.uint16)
+    ordered = np.sort(hashes)
+    bins = (ordered >> np.uint64(56)).astype(np.intp)  # the high 8 bits: one of BINS
+    first = np.searchsorted(bins, np.arange(BINS))
+    filled = np.zeros(BINS, bool)
+    filled[bins] = True
+    values = np.zeros(BINS, np.uint64)
+    values[filled] = ordered[first[filled]]
+    # An empty bin borrows from one chosen at random, the same one in every document where that is filled (Shrivastava 2017, alg. 1).
+    empty, attempt = np.flatnonzero(~filled), 1
+    source = np.arange(BINS)
+    while len(empty):
+        chosen = (mix(empty.astype(np.uint64) + np.uint64(attempt << 16)) % np.uint64(BINS)).astype(np.intp)
+        found = filled[chosen]
+        source[empty[found]] = chosen[found]
+        empty, attempt = empty[~found], attempt + 1
+    # 16 bits of a mix of value and bin: two different shingles agree by chance once in 65,535; zero is kept for "nothing"
+    short = (mix(values[source] + np.arange(BINS, dtype=np.uint64)) % np.uint64(65535)).astype(np.uint16)
+    return short + np.uint16(1)
+
+
+def similarity(first_PB: Signatures, second_PB: Signatures) -> NDArray[np.float64]:
+    """Estimated Jaccard similarity of pairs (P, BINS): standard error sqrt(J (1 - J) / 256), more for short texts."""
+    equal: NDArray[np.float64] = (first_PB == second_PB).mean(1)
+    return equal
+
+
+def clusters(
+    files: Sequence[Path], keep_D: NDArray[np.bool_], threshold: float, on_share: Callable[[float], None] = lambda share: None
+) -> NDArray[np.int64]:
+    """For every document the first document (in order) of its cluster; itself where nothing is like it.
+
+    `files` are .npy arrays (documents, BINS) whose rows in a row are all documents; those with `keep_D` false take no part.
+    `on_share` is told how much is done.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    maps = [np.load(path, mmap_mode="r") for path in files]
+    offsets = np.cumsum([0] + [len(rows) for rows in maps])
+    taking_part = np.flatnonzero(keep_D & np.concatenate([rows[:, 0] != 0 for rows in maps] or [np.zeros(0, bool)]))
+    edges = [np.zeros((0, 2), np.int64)]
+    for band in range(BINS // ROWS):
+        keys = np.concatenate([_keys(rows[:, band * ROWS : (band + 1) * ROWS]) for rows in maps] or [np.zeros(0, np.uint64)])[taking_part]
+        edges.append(_confirmed(_candidates(keys, taking_part), maps, offsets, threshold))
+        on_share((band + 1) * ROWS / BINS)
+    pairs = np.unique(np.concatenate(edges), axis=0)
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(keep_D), len(keep_D)))
+    _, label_D = connected_components(graph, directed=False)
+    _, first_L, inverse_D = np.unique(label_D, return_index=True, return_inverse=True)  # the first of a label is the smallest index
+    found: NDArray[np.int64] = first_L[inverse_D].astype(np.int64)
+    return found
+
+
+def _keys(band_DR: Signatures) -> Hashes:
+    """One 64-bit key per document of a band's 8 x 16 bits."""
+    halves_D2 = np.ascontiguousarray(band_DR).view(np.uint64)
+    return mix(mix(halves_D2[:, 0]) + halves_D2[:, 1])
+
+
+def _candidates(keys: Hashes, documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (P, 2) with the same key: each document with the first of its bucket and with the one before it, earlier one first."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    same = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    if not len(same):
+        return np.zeros((0, 2), np.int64)
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    head = np.maximum.accumulate(np.where(new, np.arange(len(ordered)), 0))
+    places = np.concatenate([np.stack([head[same], same], 1), np.stack([same - 1, same], 1)])
+    return np.unique(documents[order[places]], axis=0)
+
+
+def _confirmed(pairs: NDArray[np.int64], maps: Sequence[Signatures], offsets: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """The pairs whose whole signatures agree in at least `threshold` of their bins."""
+    good = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(pairs), _BLOCK):
+        some = pairs[start : start + _BLOCK]
+        sides = [_rows(some[:, side], maps, offsets) for side in (0, 1)]
+        good.append(some[similarity(sides[0], sides[1]) >= threshold])
+    return np.concatenate(good)
+
+
+def _rows(documents: NDArray[np.int64], maps: Sequence[Signatures], offsets: NDArray[np.int64]) -> Signatures:
+    """The signatures of some documents, read file by file."""
+    found = np.empty((len(documents), BINS), np.uint16)
+    file_D = np.searchsorted(offsets, documents, side="right") - 1
+    for file in np.unique(file_D):
+        here = np.flatnonzero(file_D == file)
+        found[here] = maps[file][documents[here] - offsets[file]]
+    return found
