@@ -114,5 +114,5 @@ def test_the_number_of_processes_changes_nothing(workers, build, make, tmp_path,
 
 
 def test_a_threshold_that_cannot_be_kept_is_refused():
-    with pytest.raises(Exception, match="near_duplicates = 0.3 is less than 0.6"):
+    with pytest.raises(Exception, match=r"near_duplicates = 0\.3 is less than 0\.6"):
         load_recipe("nordic", ["corpus.near_duplicates=0.3"])

@@ -4,10 +4,12 @@ import re
 import unicodedata
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hagane.corpus.shingles import shingles, word_hashes
+from hagane.corpus import shingles as shingling
+from hagane.corpus.shingles import shingles, word_hashes, word_starts
 
 TEXT = st.text(st.sampled_from("abcé Åß9,.-\n\tжД한국漢字かなไทยअनु\u0301\u200d𠮷😀") | st.characters(), max_size=60)
 UNSPACED = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U00032fff]")
@@ -48,3 +50,15 @@ def test_a_shingle_is_a_run_of_words(words, length):
 def test_no_words():
     assert len(word_hashes("")) == len(word_hashes(" ,.\n")) == 0
     assert len(shingles(word_hashes("one two"), 3)) == 0
+
+
+@pytest.mark.parametrize("space", [" ", "\n", ""])
+def test_a_long_text_is_hashed_in_parts_alike(space, monkeypatch):
+    text = "".join(f"ord{number}{space}漢字" for number in range(60))
+    whole = word_hashes(text), word_starts(text)
+    monkeypatch.setattr(shingling, "BLOCK", 37)
+    if space:
+        assert word_hashes(text).tolist() == whole[0].tolist()
+        assert word_starts(text).tolist() == whole[1].tolist()
+    else:  # a cut may go through a word
+        assert len(whole[1]) <= len(word_starts(text)) <= len(whole[1]) + len(text) // 37 + 1

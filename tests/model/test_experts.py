@@ -1,13 +1,16 @@
 """Experts against a loop over tokens; the grouped product against a loop over groups; determinism."""
 
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from hagane.model import experts as module
 from hagane.model.config import ExpertsConfig
-from hagane.model.experts import Experts, local_dispatch
+from hagane.model.experts import Experts, arrange, local_dispatch
 from hagane.model.grouped import grouped_linear
 from hagane.model.router import Choice
 
@@ -38,20 +41,38 @@ def reference(experts, hidden_ND):
 sizes = st.integers(1, 6).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count)))
 
 
-@given(sizes, st.integers(1, 20), st.booleans(), st.booleans(), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
-def test_experts_equal_a_loop_over_tokens(sizes, num_tokens, normalise, biased, seed):
+@given(sizes, st.integers(1, 20), st.booleans(), st.booleans(), st.sampled_from([None, 1, 2, 4]), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_experts_equal_a_loop_over_tokens(sizes, num_tokens, normalise, biased, filled_to, seed):
     experts = make_experts(*sizes, seed, normalise=normalise)
     if biased:
         experts.router.bias_E.normal_()
     hidden = torch.randn(1, num_tokens, 8, requires_grad=True)
     weight = torch.randn(num_tokens, 8)
     results = []
-    for output in (experts(hidden, torch.ones(1, num_tokens))[0][0], reference(experts, hidden[0])):
+    with mock.patch.multiple(module, FILLED_FROM=0, SHAPE_STEP=filled_to) if filled_to else mock.patch.multiple(module, FILLED_FROM=10**6):
+        found = experts(hidden, torch.ones(1, num_tokens))[0][0]
+    for output in (found, reference(experts, hidden[0])):
         gradients = torch.autograd.grad((output * weight).sum(), [hidden, *experts.parameters()])
         results.append((output, *gradients))
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 20), st.integers(1, 5), st.integers(0, 9))
+@settings(deadline=None)
+def test_every_choice_has_one_row_among_those_of_its_expert(num_experts, top_k, num_tokens, multiple, seed):
+    chosen_NK = torch.randint(num_experts, (num_tokens, top_k), generator=torch.Generator().manual_seed(seed))
+    order_M, row_NK, end_E = arrange(chosen_NK, num_experts, multiple)
+    assert order_M[row_NK.flatten()].tolist() == list(range(chosen_NK.numel()))
+    assert (order_M == chosen_NK.numel()).sum() == len(order_M) - chosen_NK.numel()
+    assert end_E[-1] <= len(order_M)
+    start = 0
+    for expert, end in enumerate(end_E.tolist()):
+        assert (end - start) % multiple == 0
+        own = [choice for choice in order_M[start:end].tolist() if choice < chosen_NK.numel()]
+        assert own == (chosen_NK.flatten() == expert).nonzero().flatten().tolist()
+        start = end
 
 
 @given(sizes, st.integers(2, 20), st.integers(0, 5))

@@ -90,7 +90,9 @@ def build_corpus(
             excluded = parts_folder / "excluded.npy"
             np.save(excluded, overlap.evaluation_runs(settings.exclude))
         tasks = [
-            Task(index, item, take, settings, parts_folder, excluded) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True)) if take.budgets != {}
+            Task(index, item, take, settings, parts_folder, excluded)
+            for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True))
+            if take.budgets != {}
         ]
         expected = round(sum(task.take.expected_bytes for task in tasks))
         use = pool.useful_workers(workers, sum(_cost(task) for task in tasks), len(tasks))

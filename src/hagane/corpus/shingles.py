@@ -7,6 +7,7 @@ Thai, Lao, Khmer, Burmese, Tibetan) every character is a word. All is computed o
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
 
+BLOCK = 1 << 20  # characters hashed at a time
 _BASE = 0x9E3779B97F4A7C15  # odd, so that its powers have inverses modulo 2^64
 # Blocks without spaces between words: Thai and Lao, Tibetan, Burmese, Khmer, kana, Han and its extensions
 _UNSPACED = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x32FFF))
@@ -67,18 +69,32 @@ def _split(text: str) -> tuple[NDArray[np.uint32], NDArray[np.bool_], NDArray[np
     return points, inside, np.flatnonzero(starts)
 
 
+def _blocks(text: str) -> Iterator[tuple[int, str]]:
+    """(place, part) of a text cut between words into parts of at most BLOCK characters, so that a book takes no more memory than a chapter."""
+    start = 0
+    while len(text) - start > BLOCK:
+        end = max(text.rfind(" ", start, start + BLOCK), text.rfind("\n", start, start + BLOCK)) + 1
+        end = end if end > start else start + BLOCK  # no space in so much text: a script without spaces, or no words
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]
+
+
 def word_starts(text: str) -> NDArray[np.intp]:
     """The place of the first character of every word, in order."""
-    return _split(text)[2]
+    return np.concatenate([_split(part)[2] + place for place, part in _blocks(text)])
 
 
 def word_hashes(text: str) -> Hashes:
     """A hash per word, in order."""
+    return np.concatenate([_block_hashes(part) for _, part in _blocks(text)])
+
+
+def _block_hashes(text: str) -> Hashes:
     points, inside, first = _split(text)
     if not len(first):
         return np.zeros(0, np.uint64)
-    size = 1 << max(0, int(len(points)).bit_length())
-    power, inverse = _powers(size)
+    power, inverse = _powers(1 << len(points).bit_length())
     # a polynomial of the characters of a word: a difference of prefix sums, moved to the power 0
     terms = np.where(inside, (points + np.uint32(1)).astype(np.uint64) * power[: len(points)], np.uint64(0))
     sums = np.zeros(len(points) + 1, np.uint64)

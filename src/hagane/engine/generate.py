@@ -17,6 +17,7 @@ from torch import Tensor
 from hagane.engine.cache import GrowingCache
 from hagane.engine.sampling import Sampling
 from hagane.model.decoder import Decoder
+from hagane.model.linear import stepped
 
 OnTokens = Callable[[list[int], list[int]], None]
 """Called after every step with prompt numbers and their new tokens."""
@@ -121,11 +122,11 @@ class _Batch:
 
     def _prefill(self, row_A: NDArray[np.int64], taken: list[int]) -> None:
         length_A = [len(self.prompts[index]) for index in taken]
-        tokens_AT = np.zeros((len(taken), max(length_A)), dtype=np.int64)
+        tokens_AT = np.zeros((len(taken), stepped(max(length_A))), dtype=np.int64)
         for row, index in enumerate(taken):
             tokens_AT[row, : length_A[row]] = self.prompts[index]
         cache = self.decoder.new_cache(len(taken), max(length_A))
-        hidden_ATD = self.decoder(torch.from_numpy(tokens_AT).to(self.device), cache.sequence(length_A), cache).hidden_BTD
+        hidden_ATD = self.decoder(torch.from_numpy(tokens_AT).to(self.device), cache.sequence(length_A, tokens_AT.shape[1]), cache).hidden_BTD
         self.cache.put(row_A.tolist(), cache)
         self.prompt_B[row_A], self.step_B[row_A] = taken, 0
         last_A = torch.tensor(length_A, device=self.device) - 1

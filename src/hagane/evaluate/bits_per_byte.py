@@ -23,6 +23,7 @@ from hagane.corpus.documents import read_documents
 from hagane.evaluate.facts import BitsPerByte, BitsPerSentence
 from hagane.evaluate.intervals import bootstrap_ratio
 from hagane.model.decoder import Decoder
+from hagane.model.linear import stepped
 from hagane.model.sequence import Sequence as Placement
 from hagane.tokenizer.bpe import plain, special_ids
 from hagane.tokenizer.special import END_OF_TEXT
@@ -98,7 +99,7 @@ def score(decoder: Decoder, tokenizer: Tokenizer, texts: Sequence[str], context:
 def _groups(windows: list[tuple[int, list[int]]], batch_tokens: int) -> Iterable[list[tuple[int, list[int]]]]:
     start = 0
     while start < len(windows):
-        rows = max(1, batch_tokens // (len(windows[start][1]) - 1))
+        rows = max(1, batch_tokens // stepped(len(windows[start][1]) - 1))
         yield windows[start : start + rows]
         start += rows
 
@@ -108,13 +109,14 @@ def _window_bits(decoder: Decoder, rows: list[list[int]]) -> NDArray[np.float64]
     """-log2 p of all tokens but the first, summed per row."""
     device = decoder.embedding.weight.device
     length_B = [len(row) - 1 for row in rows]
-    ids_BT = np.zeros((len(rows), max(length_B) + 1), dtype=np.int64)
+    width = stepped(max(length_B))
+    ids_BT = np.zeros((len(rows), width + 1), dtype=np.int64)
     for index, row in enumerate(rows):
         ids_BT[index, : len(row)] = row
     ids = torch.from_numpy(ids_BT).to(device)
-    hidden_BTD = decoder(ids[:, :-1], Placement.ragged([0] * len(rows), length_B, max(length_B), device)).hidden_BTD
+    hidden_BTD = decoder(ids[:, :-1], Placement.ragged([0] * len(rows), length_B, width, device)).hidden_BTD
     logprob_BT = decoder.head.token_logprobs(hidden_BTD, ids[:, 1:]).double()
-    real_BT = torch.arange(max(length_B), device=device) < torch.tensor(length_B, device=device)[:, None]
+    real_BT = torch.arange(width, device=device) < torch.tensor(length_B, device=device)[:, None]
     bits_B: NDArray[np.float64] = (-(logprob_BT * real_BT).sum(1) / math.log(2)).cpu().numpy()
     return bits_B
 

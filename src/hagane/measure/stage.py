@@ -12,7 +12,9 @@ from hagane.plan.shapes import shape_key
 from hagane.plan.stage import known_from, make_plan
 from hagane.recipe.types import StepRate
 
-STEP_VERSION = 2  # raised when a change makes steps faster or slower: what was timed before it says nothing then
+STEP_VERSION = 3  # raised when a change makes steps faster or slower: what was timed before it says nothing then
+
+TIMED_SHARE, TIMED_SECONDS = 0.015, (6.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 
 WARM_SECONDS = 6.0  # until the second step where nothing was compiled in this process yet, but kept from another run: imports and look-ups
 
@@ -40,6 +42,8 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
             compile=execution.compile,
             dtype=train.dtype,
             optimizer=train.optimizer,
+            steps=200,
+            seconds=min(max(TIMED_SHARE * (run.remaining() or 0.0), TIMED_SECONDS[0]), TIMED_SECONDS[1]),
         )
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         add_step(kept, key, rate, execution.threads)

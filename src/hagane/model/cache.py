@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hagane.model.config import AttentionConfig, ModelConfig
+from hagane.model.linear import stepped
 from hagane.model.sequence import PADDING, Sequence
 
 
@@ -94,7 +95,7 @@ class Cache:
         return Sequence.ragged(self.length_B, num_new_B, max(num_new_B) if num_tokens is None else num_tokens, self.device)
 
     def place(self, sequence: Sequence) -> tuple[list[int], int]:
-        """Decide where the tokens of a forward pass go. Returns the rows' new lengths and the longest of them.
+        """Decide where the tokens of a forward pass go. Returns the rows' new lengths, and how many slots of every row are read.
 
         Raises ValueError when a row would not fit, or its padding is not on the right.
         """
@@ -110,7 +111,7 @@ class Cache:
             raise ValueError(f"the cache holds {self.length} tokens per row; {max(new_B)} are needed")
         row, time = real_BT.nonzero(as_tuple=True)
         slot = start_B[row] + time
-        placement = Placement(row.to(self.device), time.to(self.device), slot.to(self.device), max(max(new_B), 1))
+        placement = Placement(row.to(self.device), time.to(self.device), slot.to(self.device), min(self.length, stepped(max(new_B))))
         for layer in self.layers:
             layer.placement = placement
         return new_B, placement.span

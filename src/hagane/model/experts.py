@@ -1,33 +1,40 @@
 """Routed SwiGLU experts, computed exactly: every token goes to all of its experts, none is dropped.
 
 Choices are sorted by expert, their tokens gathered, multiplied in groups and gathered back. Gradients are gathers along the
-inverse permutation and sums over K, never a scatter: bit-equal from run to run, on a CPU much faster.
+inverse permutation and sums over K, never a sum by scatter: bit-equal from run to run, on a CPU much faster.
+
+On a CPU groups are filled up with zero rows to a multiple of SHAPE_STEP: the number of rows of an expert is another one in every
+step, and its library builds a kernel for every new shape (docs/notebook.md, "New shapes").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hagane.model.config import ExpertsConfig
 from hagane.model.dense import swiglu
 from hagane.model.grouped import grouped_linear
+from hagane.model.linear import SHAPE_STEP
 from hagane.model.router import Choice, Router, RouterStats
+
+FILLED_FROM = 3  # times SHAPE_STEP rows for each expert: from there on filling adds at most a third, and a sixth on average
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 Dispatch = Callable[[Tensor, Choice, int, Compute], Tensor]
 
 
 class _Spread(torch.autograd.Function):
-    """rows[m] = hidden[token[m]]; `row_NK` is the inverse: the rows of every token."""
+    """rows[m] = hidden[token[m]], zero where token[m] is N; `row_NK` is the inverse: the rows of every token."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, token_M: Tensor, row_NK: Tensor) -> Tensor:
         ctx.save_for_backward(row_NK)
-        return hidden_ND[token_M]
+        return _with_zero_row(hidden_ND, token_M.shape[0] > row_NK.numel())[token_M]
 
     @staticmethod
     def backward(ctx: Any, gradient_MD: Tensor) -> tuple[Tensor, None, None]:
@@ -36,7 +43,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Combine(torch.autograd.Function):
-    """hidden[n] = Σ_k weight[n, k] · rows[row[n, k]], summed in float32. `order_M`: which choice n·K + k a row is."""
+    """hidden[n] = Σ_k weight[n, k] · rows[row[n, k]], summed in float32. `order_M`: which choice n·K + k a row is, N·K for filling."""
 
     @staticmethod
     def forward(ctx: Any, rows_MD: Tensor, weight_NK: Tensor, row_NK: Tensor, order_M: Tensor) -> Tensor:
@@ -46,21 +53,54 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, Tensor, None, None]:
         rows_MD, weight_NK, row_NK, order_M = ctx.saved_tensors
-        weight_M = weight_NK.reshape(-1)[order_M]
-        rows = (gradient_ND[order_M // weight_NK.shape[1]].float() * weight_M[:, None]).to(rows_MD.dtype)
+        filled = order_M.shape[0] > row_NK.numel()
+        weight_M = _with_zero_row(weight_NK.reshape(-1, 1), filled)[order_M]
+        rows = (_with_zero_row(gradient_ND, filled)[order_M // weight_NK.shape[1]].float() * weight_M).to(rows_MD.dtype)
         weight = (rows_MD[row_NK].float() * gradient_ND[:, None].float()).sum(-1)
         return rows, weight, None, None
 
 
+def _with_zero_row(values_ND: Tensor, wanted: bool) -> Tensor:
+    """One row more, of zeros, for indices that stand for nothing."""
+    return F.pad(values_ND, (0, 0, 0, 1)) if wanted else values_ND
+
+
+class Arrangement(NamedTuple):
+    """Rows sorted by expert: the choice behind every row, the row of every choice, and where each expert's rows end (int32)."""
+
+    order_M: Tensor
+    row_NK: Tensor
+    end_E: Tensor
+
+
+@torch.no_grad()
+def arrange(expert_NK: Tensor, num_experts: int, multiple: int) -> Arrangement:
+    """Sort choices by expert, each expert's rows filled up to a multiple (M is then as large as that can become, whatever was chosen).
+
+    A row that fills up stands for choice N·K, which there is not.
+    """
+    expert_C = expert_NK.reshape(-1)
+    order_C = expert_C.argsort(stable=True)
+    rank_C = order_C.argsort()
+    count_E = (expert_C[:, None] == torch.arange(num_experts, device=expert_C.device)).sum(0)
+    if multiple == 1:
+        return Arrangement(order_C, rank_C.view_as(expert_NK), count_E.cumsum(0).to(torch.int32))
+    filled_E = (count_E + (multiple - 1)) // multiple * multiple
+    end_E = filled_E.cumsum(0)
+    shift_E = (end_E - filled_E) - (count_E.cumsum(0) - count_E)  # how far filling moved an expert's rows
+    row_C = rank_C + shift_E[expert_C]
+    num_choices = expert_C.shape[0]
+    order_M = torch.full((num_choices + num_experts * (multiple - 1),), num_choices, dtype=torch.int64, device=expert_C.device)
+    order_M = order_M.index_copy(0, row_C, torch.arange(num_choices, device=expert_C.device))
+    return Arrangement(order_M, row_C.view_as(expert_NK), end_E.to(torch.int32))
+
+
 def local_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute: Compute) -> Tensor:
     """All experts are here: sort the choices by expert, compute, bring the results back to their tokens."""
-    top_k = choice.expert_NK.shape[1]
-    with torch.no_grad():
-        expert_M = choice.expert_NK.reshape(-1)
-        order_M = expert_M.argsort(stable=True)
-        row_NK = order_M.argsort().view(-1, top_k)
-        expert_E = torch.arange(num_experts, device=expert_M.device)
-        end_E = (expert_M[:, None] == expert_E).sum(0).cumsum(0).to(torch.int32)
+    num_tokens, top_k = choice.expert_NK.shape
+    # filling must stay small beside what is computed: not while decoding a few tokens
+    fill = hidden_ND.device.type == "cpu" and num_tokens * top_k >= FILLED_FROM * SHAPE_STEP * num_experts
+    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, SHAPE_STEP if fill else 1)
     rows_MD = _Spread.apply(hidden_ND, order_M // top_k, row_NK)  # type: ignore[no-untyped-call]
     result: Tensor = _Combine.apply(compute(rows_MD, end_E), choice.weight_NK, row_NK, order_M)  # type: ignore[no-untyped-call]
     return result

@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SHAPE_STEP = 32
+"""On a CPU the library builds a kernel for every shape of matrix it has not seen: sizes that vary with the data go in steps of this."""
+
+
+def stepped(size: int) -> int:
+    """The next multiple of SHAPE_STEP, at least one of them."""
+    return max(1, -(-size // SHAPE_STEP)) * SHAPE_STEP
+
 
 class Linear(nn.Module):
     """hidden (..., inputs) -> (..., outputs) without bias; weight (outputs, inputs)."""
