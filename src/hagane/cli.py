@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 if TYPE_CHECKING:
     from hagane.folder import Run
@@ -29,6 +30,20 @@ recipe_app = typer.Typer(
     help="Look at recipes, check them, write new ones.", epilog="Example: hagane recipe list", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(recipe_app, name="recipe")
+
+
+class _BuildWhereNothingElse(typer.core.TyperGroup):
+    """`hagane corpus RUN` means `hagane corpus build RUN`."""
+
+    def resolve_command(self, context: Any, arguments: list[str]) -> Any:
+        return super().resolve_command(context, arguments if arguments and arguments[0] in self.commands else ["build", *arguments])
+
+
+corpus_app = typer.Typer(
+    help="Read, clean, split and hold out the documents of a run (hagane corpus RUN), or look at what was dropped.",
+    epilog="Example: hagane corpus runs/quickstart", cls=_BuildWhereNothingElse, no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+app.add_typer(corpus_app, name="corpus")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the recipe; may be given again.")]
@@ -229,7 +244,8 @@ def _stage_command(name: str, text: str) -> None:
             _walk(opened, only=name)
 
     command.__doc__ = text
-    app.command(name, epilog=f"Example: hagane {name} runs/quickstart")(command)
+    place, own = (corpus_app, "build") if name == "corpus" else (app, name)
+    place.command(own, epilog=f"Example: hagane {name}{' build' if name == 'corpus' else ''} runs/quickstart")(command)
 
 
 for _name, _text in {
@@ -243,6 +259,22 @@ for _name, _text in {
     "release": "Write the Hugging Face folder and prove that transformers agrees.",
 }.items():
     _stage_command(_name, _text)
+
+
+@corpus_app.command("show", epilog="Example: hagane corpus show runs/quickstart")
+def corpus_show(
+    folder: RunFolder,
+    dropped: Annotated[str | None, typer.Option("--dropped", metavar="REASON", help="All examples of this reason; a few of each where not given.")] = None,
+) -> None:
+    """What was left out of a run's corpus and why, with documents to look at."""
+    from hagane.corpus.reasons import show
+    from hagane.folder import open_environment
+
+    open_environment(folder)
+    lines, facts = show(folder / "corpus", dropped)
+    for line in lines:
+        typer.echo(line)
+    _last_line(facts)
 
 
 @recipe_app.command("list", epilog="Example: hagane recipe list")

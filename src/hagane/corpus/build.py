@@ -153,7 +153,9 @@ def _decide(
     for index, (_, part) in enumerate(parts):
         by_language[part.language].append(index)
         for document in np.flatnonzero(~keep[index]):
-            dropped.add("duplicate", int(part.bytes_D[document]), {"file": _file(inputs, part), "document": int(document)})
+            example = {"file": _file(inputs, part), "document": int(document)}
+            example |= {"text": _excerpt(part, int(document))} if dropped.wants("duplicate") else {}
+            dropped.add("duplicate", int(part.bytes_D[document]), example)
     _drop_near_duplicates(inputs, [part for _, part in parts], keep, settings.near_duplicates, dropped, progress)
     places: dict[int, NDArray[np.uint8]] = {}
     for members in by_language.values():
@@ -169,6 +171,19 @@ def _decide(
 
 def _file(inputs: Sequence[Input], part: Part) -> str:
     return inputs[int(part.path.name[:6])].name
+
+
+def _excerpt(part: Part, document: int) -> str:
+    """How a document that was set aside begins."""
+    piece = int(np.searchsorted(part.document_P, document))
+    with pa.memory_map(str(part.path)) as source:
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            if piece < len(batch):
+                return str(batch.column("text")[piece].as_py())[:200]
+            piece -= len(batch)
+    return ""
 
 
 def _drop_near_duplicates(
@@ -188,9 +203,11 @@ def _drop_near_duplicates(
         here = first_D[start:end]
         for document in np.flatnonzero(keep[index] & (here != np.arange(start, end))):
             like = int(np.searchsorted(offsets, here[document], side="right")) - 1
-            example = {"file": _file(inputs, parts[index]), "document": int(document)}
-            example |= {"like_file": _file(inputs, parts[members[like]]), "like_document": int(here[document] - offsets[like])}
-            dropped.add("near_duplicate", int(parts[index].bytes_D[document]), example)
+            part, other, like_document = parts[index], parts[members[like]], int(here[document] - offsets[like])
+            example = {"file": _file(inputs, part), "document": int(document), "like_file": _file(inputs, other), "like_document": like_document}
+            if dropped.wants("near_duplicate"):
+                example |= {"text": _excerpt(part, int(document)), "like_text": _excerpt(other, like_document)}
+            dropped.add("near_duplicate", int(part.bytes_D[document]), example)
             keep[index][document] = False
 
 

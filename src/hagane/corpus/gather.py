@@ -64,6 +64,10 @@ class Dropped:
     num_bytes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
+    def wants(self, reason: str) -> bool:
+        """Whether there is room for another example."""
+        return len(self.examples.get(reason, ())) < EXAMPLES
+
     def add(self, reason: str, num_bytes: int, example: dict[str, Any]) -> None:
         self.documents[reason] += 1
         self.num_bytes[reason] += num_bytes

@@ -16,12 +16,16 @@ import torch
 from hagane.cache import cache_folder
 from hagane.errors import RunError
 from hagane.folder import write_atomic
+from hagane.model.config import ModelConfig
+from hagane.plan.shapes import shape_key
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Machine, StepRate
 
 # (rows, in, out): token counts and widths of small and middle models; large ones are what a GPU needs to reach its rate.
 CPU_SHAPES = ((4096, 256, 1024), (4096, 512, 2048), (2048, 1024, 4096), (4096, 1024, 1024))
 CUDA_SHAPES = ((8192, 2048, 8192), (8192, 4096, 4096), (8192, 8192, 8192))
 SECONDS_PER_SHAPE = 0.25
+STEP_VERSION = 3  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 # Watts of a core under AVX load and of the rest of a small machine, where no counter can be read: a stated model, not a measurement.
 _WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
 
@@ -59,6 +63,13 @@ def keep(machine: Machine, threads: int | None = None) -> None:
         write_atomic(path, machine.model_dump_json(indent=1))
     except (RunError, OSError):
         return
+
+
+def step_key(recipe: Recipe, config: ModelConfig, rows: int) -> str:
+    """Names the training step of a recipe in the kept profile."""
+    train = recipe.train
+    key = shape_key(config, rows, train.context, train.dtype)
+    return f"{key}-{train.optimizer}-{STEP_VERSION}" + ("" if recipe.execution.compile else "-eager")
 
 
 def add_step(machine: Machine, key: str, rate: StepRate, threads: int | None = None) -> Machine:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from hagane.folder import Run
-from hagane.measure.machine import add_step, cores, profile
+from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.model.config import ModelConfig
 from hagane.plan.facts import PlanFacts
-from hagane.plan.shapes import shape_key
 from hagane.plan.stage import known_from, make_plan
 from hagane.recipe.types import StepRate
-
-STEP_VERSION = 3  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 
 TIMED_SHARE, TIMED_SECONDS = 0.015, (6.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 
@@ -24,11 +21,11 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
     execution, train = run.recipe.execution, run.recipe.train
 
     def time_step(config: ModelConfig, rows: int) -> StepRate:
-        key = shape_key(config, rows, train.context, train.dtype) + f"-{train.optimizer}-{STEP_VERSION}" + ("" if execution.compile else "-eager")
+        key = step_key(run.recipe, config, rows)
         kept = profile(execution.device, execution.threads)
         # without steering nothing corrects a machine that is slower or faster today: look again
         if key in kept.steps and run.recipe.execution.steer:
-            run.say(f"plan       a step of width {config.width}, {config.num_layers} layers was timed before: {kept.steps[key].step_seconds * 1e3:.0f} ms")
+            run.say(f"plan       a step of width {config.width}, {config.num_layers} layers took {kept.steps[key].step_seconds * 1e3:.0f} ms before")
             return kept.steps[key].model_copy(update={"compile_seconds": WARM_SECONDS if execution.compile else 0.0})
         from hagane.train.probe import time_steps
 

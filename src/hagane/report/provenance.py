@@ -5,27 +5,13 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from hagane.corpus.reasons import REASONS
 from hagane.report import text
 from hagane.report.record import Record, dig, number, table
 from hagane.report.tables import Table
 
 MAX_EVENTS = 150
 NOT_SHOWN = frozenset({"settings", "format", "steps"})  # the recipe is shown as such; timings of candidate shapes interest nobody
-# What each drop reason of the corpus stage means; a reason that is not here is shown by its name.
-REASONS = {
-    "duplicate": "the same text was read before",
-    "near_duplicate": "nearly the same as another document (corpus.near_duplicates)",
-    "evaluation_overlap": "holds items of the evaluation files of corpus.exclude; their paragraphs were cut out",
-    "too_short": "shorter than corpus.min_characters",
-    "encoding_damage": "not UTF-8, or more damaged characters than corpus.max_damage",
-    "empty": "nothing but white space",
-    "no_text": "a record without text",
-    "damaged_record": "a line that is not JSON",
-    "special_token": "holds a special token of the chat template as plain text",
-    "bad_language": "its language is not a BCP-47 tag",
-    "truncated": "the file ends in the middle of a record",
-    "corrupt_file": "the rest of the file cannot be read",
-}
 
 
 def data(record: Record) -> dict[str, Any] | None:

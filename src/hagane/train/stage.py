@@ -7,17 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hagane.folder import Run, read_json, write_atomic
-from hagane.measure.machine import cores
+from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.plan.facts import PlanFacts
+from hagane.recipe.types import StepRate
 from hagane.train import callbacks
 from hagane.train.facts import TrainFacts
 from hagane.train.loop import train
 from hagane.train.settings import TrainSettings
 
+STEPS_TO_REMEMBER = 50  # of fewer the speed is a chance one
+
 
 def run_pretrain(run: Run, folder: Path) -> TrainFacts:
-    """Train from the initial weights on the text of the corpus."""
-    return train_phases(run, folder, "pretrain", None)
+    """Train from the initial weights on the text of the corpus. What a step took is kept: the next plan of this shape counts on it."""
+    facts = train_phases(run, folder, "pretrain", None)
+    if facts.tokens_per_second is not None and facts.steps >= STEPS_TO_REMEMBER:
+        plan, execution = PlanFacts.model_validate(run.facts("plan")), run.recipe.execution
+        phase = plan.phases["pretrain"][0]
+        rate = StepRate(
+            tokens_per_second=facts.tokens_per_second,
+            step_seconds=phase.rows * phase.context / facts.tokens_per_second,
+            compile_seconds=facts.compile_seconds,
+            peak_memory_bytes=facts.peak_memory_bytes,
+        )
+        kept = profile(execution.device, execution.threads)
+        add_step(kept, step_key(run.recipe, plan.model, phase.rows), rate, execution.threads)
+    return facts
 
 
 def run_midtrain(run: Run, folder: Path) -> TrainFacts:

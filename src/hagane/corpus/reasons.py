@@ -1,0 +1,63 @@
+"""Why documents are left out, in words, and documents to look at: `hagane corpus show`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hagane.errors import DataError
+from hagane.folder import read_json
+
+# What each drop reason of the corpus stage means; a reason that is not here is shown by its name.
+REASONS = {
+    "duplicate": "the same text was read before",
+    "near_duplicate": "nearly the same as another document (corpus.near_duplicates)",
+    "evaluation_overlap": "holds items of the evaluation files of corpus.exclude; their paragraphs were cut out",
+    "too_short": "shorter than corpus.min_characters",
+    "encoding_damage": "not UTF-8, or more damaged characters than corpus.max_damage",
+    "empty": "nothing but white space",
+    "no_text": "a record without text",
+    "damaged_record": "a line that is not JSON",
+    "special_token": "holds a special token of the chat template as plain text",
+    "bad_language": "its language is not a BCP-47 tag",
+    "truncated": "the file ends in the middle of a record",
+    "corrupt_file": "the rest of the file cannot be read",
+}
+
+
+def show(folder: Path, reason: str | None = None, count: int = 5) -> tuple[list[str], dict[str, Any]]:
+    """Lines for a person, and the counts: every reason with `count` examples, or all that were kept of one reason.
+
+    `folder` is that of a corpus. Raises DataError where nothing was dropped for that reason.
+    """
+    facts = read_json(folder / "facts.json")["facts"]
+    dropped: dict[str, dict[str, int]] = facts["dropped"]
+    if reason is not None and reason not in dropped:
+        near = difflib.get_close_matches(reason, REASONS, n=1)
+        hint = f" Did you mean {near[0]}?" if near and near[0] != reason else ""
+        found = ", ".join(dropped) or "none at all"
+        raise DataError(f"nothing was dropped from {folder} for the reason {reason!r}.{hint} Reasons found there: {found}.")
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for line in (folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines():
+        example = json.loads(line)
+        examples.setdefault(example["reason"], []).append(example)
+    lines = [f"{facts['documents_kept']:,} documents kept ({facts['bytes_kept'] / 1e6:,.1f} MB) of {facts['documents_in']:,} looked at"]
+    for name in [reason] if reason is not None else dropped:
+        lines += ["", f"{name}: {dropped[name]['documents']:,} documents, {dropped[name]['bytes'] / 1e6:,.2f} MB; {REASONS.get(name, 'no words for it')}"]
+        for example in examples.get(name, [])[: None if reason is not None else count]:
+            lines += _example(example)
+    return lines, {"dropped": {name: dropped[name] for name in ([reason] if reason is not None else dropped)}}
+
+
+def _example(example: dict[str, Any]) -> Iterator[str]:
+    words = {"position": "record", "document": "document", "piece": "piece"}  # documents count those that were not dropped before
+    place = next((f", {word} {example[key] + 1:,}" for key, word in words.items() if key in example), "")
+    like = f", like {example['like_file']}, document {example['like_document'] + 1:,}" if "like_file" in example else ""
+    yield f"  {example.get('file', '?')}{place}{like}"
+    for key in ("what", "text", "like_text"):
+        if example.get(key):
+            mark = "  ~ " if key == "like_text" else "  | "
+            yield mark + " ".join(str(example[key]).split())[:200]
