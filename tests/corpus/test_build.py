@@ -91,6 +91,17 @@ def test_dropped_documents_are_counted_and_shown(build, make, tmp_path):
     assert examples[-1]["text"] == "short"
 
 
+def test_misread_characters_are_put_right_and_counted(build, make, tmp_path):
+    good = [make.record("sv", number)["text"] for number in range(8)]
+    texts = [text.encode().decode("latin-1") if number % 2 else text for number, text in enumerate(good)]
+    path = make.write_jsonl(tmp_path / "sv" / "a.jsonl", [{"text": text} for text in texts])
+    facts = build(path)
+    assert facts.repaired == {"encoding": 4}
+    kept = make.texts_of(tmp_path / "corpus", facts)
+    assert sorted(kept["train"] + kept["held_out"]) == sorted(good)
+    assert build(path, out="as-it-is", repair_encoding=False).repaired == {}
+
+
 def test_the_manifest_says_where_everything_is_from(folder, build, tmp_path):
     (folder / "picture.png").write_text("x")
     facts = build(folder)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hagane.corpus.clean import document_hash, drop_reason, normalise_newlines, split_long
+from hagane.corpus.clean import document_hash, drop_reason, normalise_newlines, repair_encoding, split_long
 from hagane.tokenizer.special import SPECIAL_TOKENS
 
 GOOD = "Ein ganz gewöhnlicher Satz, lang genug, um behalten zu werden.\n\tUnd noch einer."
@@ -28,6 +28,27 @@ GOOD = "Ein ganz gewöhnlicher Satz, lang genug, um behalten zu werden.\n\tUnd n
 )
 def test_reasons(text, reason):
     assert drop_reason(text, min_characters=32, max_damage=0.001) == reason
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("Abelbálkka\x9aupmi allaáiggala\x9a", "Abelbálkkašupmi allaáiggalaš"),  # Windows-1252 read as Latin-1
+        (GOOD.encode().decode("latin-1"), GOOD),
+        (GOOD.encode().decode("latin-1").replace("Ã¶", "Ã\x96"), GOOD.replace("ö", "Ö")),
+        ("Don’t „so“ “much”".encode().decode("cp1252"), "Don’t „so“ “much”"),
+    ],
+)
+def test_misread_characters_are_put_right(text, wanted):
+    assert repair_encoding(text) == wanted
+
+
+MEANT = ["", "plain", GOOD, "Sant’Angelo «ÀÉ» Ã la carte", "São Paulo ÃO", "Ääni õõ ﬁn ½ “q” &amp; Ａ", "漢字 かな 한국", GOOD + "\ud800é"]
+
+
+@pytest.mark.parametrize("text", MEANT)
+def test_what_may_be_meant_stays(text):
+    assert repair_encoding(text) is text
 
 
 def test_the_same_text_in_other_normal_forms_or_with_other_margins_is_the_same_document():

@@ -58,6 +58,7 @@ class CorpusFacts(Frozen):
     documents_kept: int
     bytes_kept: int
     dropped: dict[str, Count]
+    repaired: dict[str, int] = Field(default_factory=dict, description="documents in which something was put right, dropped ones among them")
     shards: dict[str, ShardFacts]
     files: int = Field(description="input files read")
     files_not_needed: int = Field(description="input files that the sample did not need")
@@ -295,6 +296,7 @@ def _facts(found: Inputs, tasks: Sequence[Task], gathered: Sequence[Gathered], d
         documents_kept=sum(shard.documents + shard.held_out_documents for shard in shards),
         bytes_kept=sum(shard.bytes + shard.held_out_bytes for shard in shards),
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
+        repaired=dict(sum((result.repaired for result in gathered), Counter())),
         shards={f"{shard.source}.{shard.language}": shard for shard in shards},
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),

@@ -1,6 +1,7 @@
-"""What a document must be to be kept, its identity, and the cutting of long ones. Text that is kept is never changed.
+"""What a document must be to be kept, its identity, and the cutting of long ones. Text that is kept is not changed, but for two things.
 
-(One exception: line ends become `\\n`, so that the same text from two systems is the same document.)
+Line ends become `\\n`, so that the same text from two systems is the same document; and characters that came from reading one encoding as
+another are put right where it is certain what they were.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from functools import cache
+from typing import Any
 
 from hagane.tokenizer.special import SPECIAL_TOKENS
 
 # C0 controls except tab, line feed, form feed and carriage return; DEL and C1 (the mark of Latin-1 read as UTF-8); U+FFFD.
 _DAMAGE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
+# What UTF-8 or Windows-1252 looks like when it was read as Latin-1 or Windows-1252; only such texts are looked at closely.
+_MISREAD = re.compile("[\x80-\x9f]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
 _SPECIAL = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
 _ENDS = ("\n\n", "\n", "。", ". ", " ")  # best place to cut first
 
@@ -21,6 +26,30 @@ HASH_BYTES = 16  # 128 bits: two of 10^12 different documents share a hash with 
 
 def normalise_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+@cache
+def _only_encodings() -> Any:
+    """ftfy's repairs of encodings, and none of its others: quotes, ligatures, widths and HTML are the author's business."""
+    import ftfy
+
+    return ftfy.TextFixerConfig(
+        unescape_html=False, remove_terminal_escapes=False, replace_lossy_sequences=False, fix_latin_ligatures=False, fix_character_width=False,
+        uncurl_quotes=False, fix_line_breaks=False, fix_surrogates=False, remove_control_chars=False, normalization=None,
+    )  # fmt: skip
+
+
+def repair_encoding(text: str) -> str:
+    """Misread characters put right (`gewÃ¶hnlich`, `Abelbálkka\\x9aupmi`); the same object where there are none.
+
+    By ftfy (Speer 2019), which leaves alone what might be meant.
+    """
+    if text.isascii() or not _MISREAD.search(text):
+        return text
+    import ftfy
+
+    fixed: str = ftfy.fix_text(text, _only_encodings())
+    return text if fixed == text else fixed
 
 
 def drop_reason(text: str, min_characters: int, max_damage: float) -> str | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hagane.corpus import arrow, near, pool
 from hagane.corpus.blocks import Trace
-from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalise_newlines, split_long
+from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalise_newlines, repair_encoding, split_long
 from hagane.corpus.inputs import Input
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.overlap import load_runs, without_overlap
@@ -95,6 +95,7 @@ class Gathered:
     bytes_read: int
     digest: str
     complete: bool
+    repaired: Counter[str]  # documents by what was put right
 
 
 class _Writer:
@@ -166,7 +167,7 @@ def gather(task: Task) -> Gathered:
     item, settings, take = task.item, task.settings, task.take
     trace = Trace(on_bytes=pool.count)
     writers: dict[str, _Writer] = {}
-    dropped = Dropped()
+    dropped, repaired = Dropped(), Counter[str]()
     documents_in = bytes_in = 0
     try:
         for found in _items(item, trace, take, settings.on_damage):
@@ -178,21 +179,24 @@ def gather(task: Task) -> Gathered:
                     dropped.add(found.reason, found.num_bytes, {"file": item.name, "position": found.position, "what": found.what, "text": found.excerpt})
                     continue
                 found = found.record
-            looked_at = _keep(task, found, writers, dropped)
+            looked_at = _keep(task, found, writers, dropped, repaired)
             documents_in += looked_at is not None
             bytes_in += looked_at or 0
             if take.budgets is not None and all(language in writers and writers[language].taken >= budget for language, budget in take.budgets.items()):
                 break
     finally:
         parts = [writers[language].close() for language in sorted(writers)]
-    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, trace.digest.hexdigest(), trace.at_end)
+    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, trace.digest.hexdigest(), trace.at_end, repaired)
 
 
-def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped) -> int | None:
+def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, repaired: Counter[str]) -> int | None:
     """Set the document aside, or count why not. Returns its bytes; None where its language has enough and it was not needed."""
     item, settings = task.item, task.settings
     text = normalise_newlines(record.text)
     num_bytes = len(text.encode("utf-8", "surrogatepass"))
+    if settings.repair_encoding and (fixed := repair_encoding(text)) is not text:
+        text = fixed
+        repaired["encoding"] += 1
     identity = record.id or f"{item.name}:{record.position}"
     reason = drop_reason(text, settings.min_characters, settings.max_damage)
     tag = normalise_tag(record.language) if record.language else item.language or UNDETERMINED

@@ -52,6 +52,7 @@ class CorpusSettings(Frozen):
     min_characters: int = Field(32, ge=1, description="shorter documents are dropped (too_short)")
     max_characters: int = Field(200_000, ge=1000, description="longer documents are cut at paragraph ends")
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
+    repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
     )

@@ -35,6 +35,7 @@ def data(record: Record) -> dict[str, Any] | None:
         "documents_kept": text.whole(corpus.get("documents_kept")),
         "bytes_kept": text.size(corpus.get("bytes_kept")),
         "not_needed": text.whole(corpus.get("files_not_needed")) if number(corpus.get("files_not_needed")) else None,
+        "repaired": text.whole(dig(corpus, "repaired", "encoding")) if dig(corpus, "repaired", "encoding") else None,
         "ignored": ", ".join(f"{text.whole(count)} {suffix}" for suffix, count in table(corpus.get("ignored_files")).items()),
     }
 
