@@ -36,7 +36,7 @@ def test_reasons(text, reason):
         ("Abelbálkka\x9aupmi allaáiggala\x9a", "Abelbálkkašupmi allaáiggalaš"),  # Windows-1252 read as Latin-1
         (GOOD.encode().decode("latin-1"), GOOD),
         (GOOD.encode().decode("latin-1").replace("Ã¶", "Ã\x96"), GOOD.replace("ö", "Ö")),
-        ("Don’t „so“ “much”".encode().decode("cp1252"), "Don’t „so“ “much”"),
+        ("Don’t „so“".encode().decode("cp1252"), "Don’t „so“"),
     ],
 )
 def test_misread_characters_are_put_right(text, wanted):
