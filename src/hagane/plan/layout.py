@@ -24,12 +24,15 @@ class Constants(NamedTuple):
 
     matrix: float  # share of the dense peak that matrix products reach
     memory: float  # share of the memory's bandwidth that the other kernels reach
-    link: float  # share of the links' bandwidth that collectives reach
+    exposed: float  # share of the traffic of tensor and expert parallelism that no computation hides
     routing: float  # seconds per routed layer and micro-batch, forward and backward, that the device waits for the host
 
 
 # Fitted to published throughput by benchmarks/plan_throughput.py, which prints every row's error; frozen here.
-FITTED = Constants(matrix=0.75, memory=0.5, link=0.6, routing=6e-3)
+FITTED = Constants(matrix=0.6, memory=0.6, exposed=0.7, routing=4e-3)
+
+# Share of the links' bandwidth that collectives reach: 160 of 200 GB/s of NVLink, 40 of 50 of InfiniBand (DeepSeek-V3, section 3.2.2).
+LINK = 0.8
 
 # A tile of rows that a grouped product computes whole, filled on average but for half of it.
 TILE_ROWS = 128
@@ -41,6 +44,7 @@ class StepTime(NamedTuple):
     """Seconds of one optimizer step by what they are spent on. `bubble` is idle time; the others are work of one device."""
 
     matrices: float
+    softmax: float
     memory: float
     tensor_links: float
     expert_links: float
@@ -100,6 +104,7 @@ class Units(NamedTuple):
     """What a step takes at full rates: seconds of one micro-batch on one stage, and how often. `assemble` applies the constants."""
 
     matrices: float
+    softmax: float
     memory: float
     tensor: float
     expert: float
@@ -130,16 +135,23 @@ def _matrices(work: Workload, layout: Layout, cluster: Cluster, imbalance: float
     return tokens / layout.pipeline * seconds
 
 
+def _softmax(work: Workload, layout: Layout, cluster: Cluster) -> float:
+    """Seconds of exponentials of one micro-batch on one stage: one a score forward, one backward, one where it is all made again."""
+    if not cluster.accelerator.exponentials:
+        return 0.0
+    tokens = layout.micro_batch * work.context / (layout.context * layout.tensor * layout.pipeline)
+    return tokens * work.scores * (2 + (layout.checkpointing == "full")) / cluster.accelerator.exponentials
+
+
 def _memory(work: Workload, layout: Layout, cluster: Cluster) -> float:
     """Seconds of the kernels around matrix products, and of reading weights, of one micro-batch on one stage at the full bandwidth.
 
-    Narrow formats add a pass that reads each operand in 16 bits and writes it and its transpose in 8.
+    Narrow formats cost nothing here: the kernel before a product writes its operand in 8 bits twice, once transposed, in place of
+    16 bits once.
     """
     tokens = layout.micro_batch * work.context / (layout.context * layout.tensor) / layout.pipeline
     passes = 3 + {"none": 0.0, "selective": 0.5, "full": 1.0}[layout.checkpointing]
     moved = work.num_layers * work.moved_bytes * passes * (2.0 if layout.precision == "float32" else 1.0)
-    if layout.precision in ("fp8", "fp4"):
-        moved += work.num_layers * work.operand_elements * 4.0 * passes
     moved += 10.0 * work.vocabulary_size  # logits in 16 bits written, read twice, their gradient written and read
     mine = share(work, layout)
     weights = 12.0 * (mine.dense + mine.experts)  # read forward and for both products of the backward pass; gradient read and written
@@ -152,7 +164,7 @@ def units(work: Workload, layout: Layout, cluster: Cluster, num_micro: int, imba
     mine = share(work, layout)
     dense, experts = (mine.dense_shards, mine.expert_shards) if layout.zero else (1, 1)
     return Units(
-        matrices=_matrices(work, layout, cluster, imbalance), memory=_memory(work, layout, cluster), tensor=sent.tensor.seconds,
+        matrices=_matrices(work, layout, cluster, imbalance), softmax=_softmax(work, layout, cluster), memory=_memory(work, layout, cluster), tensor=sent.tensor.seconds,
         expert=imbalance * sent.expert.seconds, pipeline=sent.pipeline.seconds, context=sent.context.seconds, sharded=sent.sharded.seconds,
         step=sent.step.seconds,
         # gradient, master and moments read, the last three and the weight written
@@ -165,16 +177,16 @@ def units(work: Workload, layout: Layout, cluster: Cluster, num_micro: int, imba
 
 def assemble(unit: Units, constants: Constants) -> StepTime:
     """The parts of a step once the constants are applied."""
-    matrices, memory, link = unit.matrices / constants.matrix, unit.memory / constants.memory, constants.link
-    tensor, expert, pipeline = unit.tensor / link, unit.expert / link, unit.pipeline / link
+    matrices, memory = unit.matrices / constants.matrix, unit.memory / constants.memory
+    tensor, expert, pipeline = (constants.exposed * seconds / LINK for seconds in (unit.tensor, unit.expert, unit.pipeline))
     routing = constants.routing * unit.routed_layers
-    hidden = matrices + memory
-    context, sharded = max(0.0, unit.context / link - hidden), max(0.0, unit.sharded / link - hidden)
+    hidden = matrices + unit.softmax + memory
+    context, sharded = max(0.0, unit.context / LINK - hidden), max(0.0, unit.sharded / LINK - hidden)
     micro = hidden + tensor + expert + pipeline + routing + context + sharded
     count = unit.num_micro
     return StepTime(
-        matrices=count * matrices, memory=count * memory, tensor_links=count * tensor, expert_links=count * expert, pipeline_links=count * pipeline,
-        data_links=count * sharded + max(0.0, unit.step / link - hidden * 2 / 3),  # gradients leave during the last backward pass
+        matrices=count * matrices, softmax=count * unit.softmax, memory=count * memory, tensor_links=count * tensor, expert_links=count * expert, pipeline_links=count * pipeline,
+        data_links=count * sharded + max(0.0, unit.step / LINK - hidden * 2 / 3),  # gradients leave during the last backward pass
         context_links=count * context, routing=count * routing, bubble=unit.idle * micro, optimizer=unit.optimizer / constants.memory,
     )  # fmt: skip
 

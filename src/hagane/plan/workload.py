@@ -36,6 +36,7 @@ class Workload(Frozen):
     expert_flops: float = Field(0.0, description="forward, per token: routed experts")
     head_flops: float = Field(description="forward, per token")
     attention_flops: float = Field(description="forward, per token: scores and mixing over the tokens a causal query sees")
+    scores: float = Field(description="forward, per token: query-key pairs of all heads and layers, each one exponential")
     num_experts: int = 0
     top_k: int = 0
     routed_layers: int = 0
@@ -72,23 +73,26 @@ class _Block:
     top_k: int = 0
     expert_hidden: int = 0
     num_experts: int = 0
+    latent: int = 0  # of MLA: what queries, keys and values are made from
 
     def kept(self, checkpointing: Checkpointing) -> float:
         """Bytes kept per token for the backward pass: Korthikanti et al. 2022, section 4, for SwiGLU, GQA and flash attention.
 
         none: inputs and outputs of both norms 4d; q, k, v after the rotation; the attention's output and its log-sum-exp (4 bytes a
-        head of 128); gate, up and their product. With routed experts: a copy of the input and of the output per chosen expert, its
-        gate, up and product, and the router's scores in float32. selective: norm outputs and products are made again from what is
-        kept. full: the block's input alone.
+        head of 128); gate, up and their product. With routed experts: a copy of the input per chosen expert, its gate, up and
+        product (the router's weight is folded into the product, so no output is kept), and the router's scores in float32.
+        selective: norm outputs, products and what MLA makes from its latents are made again from what is kept. full: the block's
+        input alone.
         """
         if checkpointing == "full":
             return 2.0 * self.width
         matrices = 3 if self.gated else 2
         whole = checkpointing == "none"
         norms = (4 if whole else 2) * self.width
-        attention = 2 * self.query + self.key_value + 2 * self.query / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
+        projected = self.latent if self.latent and not whole else self.query + self.key_value
+        attention = self.query + projected + 2 * self.query / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
         inner = matrices if whole else matrices - 1
-        experts = self.top_k * (2 * self.width + inner * self.expert_hidden) + 2 * self.num_experts
+        experts = self.top_k * (self.width + inner * self.expert_hidden) + 2 * self.num_experts
         return 2.0 * (norms + attention + inner * self.hidden + (experts if self.top_k else 0))
 
     def moved(self) -> float:
@@ -125,7 +129,8 @@ def workload(config: ModelConfig, context: int) -> Workload:
         )  # fmt: skip
     all_parts, used = parts(config), parts(config, active=True)
     routed_layers = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-    attention = sum(4 * mean_seen(context, layer.mixer.window) * layer.mixer.num_heads * layer.mixer.head_dim for layer in config.layers)
+    scores = [mean_seen(context, layer.mixer.window) * layer.mixer.num_heads for layer in config.layers]
+    attention = sum(4 * seen * layer.mixer.head_dim for seen, layer in zip(scores, config.layers))
     return Workload(
         num_layers=config.num_layers, width=config.width, context=context, vocabulary_size=config.vocabulary_size,
         num_heads=min(layer.mixer.num_heads for layer in config.layers),
@@ -133,7 +138,7 @@ def workload(config: ModelConfig, context: int) -> Workload:
         expert_parameters=all_parts["experts"], embedding_parameters=all_parts["embedding"], head_parameters=all_parts["head"],
         active_expert_parameters=used["experts"], matrix_flops=2 * (used["mixers"] + used["dense"] + used["routers"]), expert_flops=2 * used["experts"],
         head_flops=2 * config.vocabulary_size * config.width, attention_flops=attention,
-        num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,
+        scores=sum(scores), num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,
         routed_layers=len(routed_layers), cache_bytes=cache_bytes_per_token(config), **_means(blocks),
     )  # fmt: skip
 
@@ -168,6 +173,7 @@ def from_shape(
     attention_layers: int | None = None,
     mixer_parameters: float | None = None,
     query_head_dim: int | None = None,
+    latent: int = 0,
     window: int | None = None,
     windowed_layers: int = 0,
     tied: bool = False,
@@ -177,7 +183,8 @@ def from_shape(
 
     `hidden` is the feed-forward of the layers that are not routed, `shared_hidden` that of the shared experts of those that are.
     `mixer_parameters` per layer replaces the count of plain attention (MLA, recurrent mixers); `query_head_dim` is the width of
-    scores where it differs from that of values (MLA: nope + rope). `attention_layers` of the layers attend, the others are recurrent
+    scores where it differs from that of values (MLA: nope + rope) and `latent` the values MLA keeps for
+    queries, keys and values. `attention_layers` of the layers attend, the others are recurrent
     and cost their matrices only; `windowed_layers` of them see `window` tokens. `parameters`, the published total, replaces the
     count of the layers where a part is not described (for example biases): what is missing goes to the dense part.
     """
@@ -193,14 +200,14 @@ def from_shape(
         dense = max(dense, parameters - experts - embedding - head)
     seen = ((attending - windowed_layers) * mean_seen(context, None) + windowed_layers * mean_seen(context, window)) * num_heads
     attention = 2 * seen * (head_dim + (query_head_dim or head_dim))
-    plain = _Block(width, num_heads * head_dim, 2 * num_kv_heads * head_dim, hidden, gated)
+    plain = _Block(width, num_heads * head_dim, 2 * num_kv_heads * head_dim, hidden, gated, latent=latent)
     routed = _Block(
         width, num_heads * head_dim, 2 * num_kv_heads * head_dim, shared_hidden, gated,
-        top_k=top_k, expert_hidden=expert_hidden, num_experts=num_experts,
+        top_k=top_k, expert_hidden=expert_hidden, num_experts=num_experts, latent=latent,
     )  # fmt: skip
     return Workload(
         num_layers=num_layers, width=width, context=context, vocabulary_size=vocabulary_size, num_heads=num_heads, dense_parameters=dense,
         expert_parameters=experts, embedding_parameters=embedding, head_parameters=head, active_expert_parameters=active, matrix_flops=2 * dense,
-        expert_flops=2 * active, head_flops=2 * embedding, attention_flops=attention, num_experts=num_experts, top_k=top_k, routed_layers=routed_layers,
+        expert_flops=2 * active, head_flops=2 * embedding, attention_flops=attention, scores=seen, num_experts=num_experts, top_k=top_k, routed_layers=routed_layers,
         cache_bytes=2 * attending * 2 * num_kv_heads * head_dim, **_means([plain] * (num_layers - routed_layers) + [routed] * routed_layers),
     )  # fmt: skip
