@@ -92,13 +92,23 @@ def published_layout(row: dict[str, Any], work: Workload, machine: Cluster, batc
     return found or layout.model_copy(update={"checkpointing": "full"}), found is not None
 
 
+def slower_attention(row: dict[str, Any], work: Workload, layout: Layout) -> float:
+    """Factor on the matrix products where attention runs `attention_slowdown` times slower than they do."""
+    full = layout.checkpointing == "full"
+    ratio = 0.5 if layout.precision == "fp8" else 1.0  # attention and head stay in 16 bits
+    body = (3 + full) * ratio * (work.matrix_flops + work.expert_flops) + 3 * work.head_flops
+    attention = (3.5 + full) * work.attention_flops
+    return float((body + row.get("attention_slowdown", 1.0) * attention) / (body + attention))
+
+
 def load() -> list[Row]:
     table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
     rows = []
     for system in table["system"]:
         for given in system["rows"]:
             row = {**{key: value for key, value in system.items() if key != "rows"}, **given}
-            work = from_shape(context=row["context"], **table["models"][row["model"]])
+            shape = {"context": row["context"], **table["models"][row["model"]]}
+            causal, work = from_shape(**shape), from_shape(**shape, fused_attention=row.get("fused_attention", True))
             machine = cluster(row["machine"])
             if changes := row.get("device"):
                 machine = machine.model_copy(update={"accelerator": machine.accelerator.model_copy(update=changes)})
@@ -106,45 +116,31 @@ def load() -> list[Row]:
             layout, fits = published_layout(row, work, machine, batch, balanced)
             num_micro = num_micro_batches(work, layout, batch)
             unit = units(work, layout, machine, num_micro, 1.0 if balanced or layout.expert == 1 else UNBALANCED)
-            again = 1 + row.get("recompute", 0.0) / 3
-            unit = unit._replace(matrices=unit.matrices * again)
+            unit = unit._replace(matrices=unit.matrices * (1 + row.get("recompute", 0.0) / 3) * slower_attention(row, work, layout))
             name = f"{row['model']} {row['machine']} {row['precision']} {row['context']}" + (f" ({row['note']})" if "note" in row else "")
             step_tokens = num_micro * layout.micro_batch * work.context * layout.data
-            measured = tokens_per_device_second(row, work, machine)
-            rows.append(Row(system["name"], name, work, machine, batch, layout, balanced, measured, row.get("read", True), unit, step_tokens, fits))
+            measured = tokens_per_device_second(row, causal, machine)
+            rows.append(Row(system["name"], name, causal, machine, batch, layout, balanced, measured, row.get("read", True), unit, step_tokens, fits))
     return rows
-
-
-def weights(rows: list[Row]) -> list[float]:
-    """Every system counts by the square root of its rows: a table of thirty does not outvote thirty papers."""
-    sizes = {row.system: sum(other.system == row.system for other in rows) for row in rows}
-    return [sizes[row.system] ** -0.5 for row in rows]
 
 
 def fit(rows: list[Row], start: Constants = FITTED) -> Constants:
     """The constants with the least mean of a Cauchy loss of log(predicted / measured); shares stay at most 1."""
-    counts = weights(rows)
 
     def loss(values: Any) -> float:
         constants = Constants(*(math.exp(value) for value in values))
         over = sum(max(0.0, value) for value in values[:3])
         errors = [abs(math.log(row.predicted(constants) / row.measured)) for row in rows]
         # Cauchy: a row that software held back threefold says nothing about the machine
-        return sum(w * math.log1p((e / 0.15) ** 2) for w, e in zip(counts, errors)) / sum(counts) + 10 * over
+        return sum(math.log1p((error / 0.15) ** 2) for error in errors) / len(rows) + 10 * over
 
-    found = minimize(loss, [math.log(value) for value in start], method="Nelder-Mead", options={"xatol": 5e-3, "fatol": 1e-5, "maxfev": 400})
+    found = minimize(loss, [math.log(value) for value in start], method="Nelder-Mead", options={"xatol": 5e-3, "fatol": 1e-5, "maxfev": 250})
     return Constants(*(math.exp(value) for value in found.x))
 
 
 def utilisation(rows: list[Row]) -> float:
-    """The constant utilisation with the least mean size of log error: the weighted median of the rows' own."""
-    own = sorted((row.measured / row.utilised(1.0), weight) for row, weight in zip(rows, weights(rows)))
-    half, total = sum(weight for _, weight in own) / 2, 0.0
-    for value, weight in own:
-        total += weight
-        if total >= half:
-            return value
-    return own[-1][0]
+    """The constant utilisation with the least mean size of log error: the median of the rows' own."""
+    return statistics.median(row.measured / row.utilised(1.0) for row in rows)
 
 
 def main() -> None:

@@ -74,6 +74,7 @@ class _Block:
     expert_hidden: int = 0
     num_experts: int = 0
     latent: int = 0  # of MLA: what queries, keys and values are made from
+    stored_scores: int = 0  # scores per token that pass through memory: none with fused attention
 
     def kept(self, checkpointing: Checkpointing) -> float:
         """Bytes kept per token for the backward pass: Korthikanti et al. 2022, section 4, for SwiGLU, GQA and flash attention.
@@ -93,7 +94,8 @@ class _Block:
         attention = self.query + projected + 2 * self.query / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
         inner = matrices if whole else matrices - 1
         experts = self.top_k * (self.width + inner * self.expert_hidden) + 2 * self.num_experts
-        return 2.0 * (norms + attention + inner * self.hidden + (experts if self.top_k else 0))
+        scores = 2.5 * self.stored_scores * whole  # softmax, its mask and what dropout leaves: 5 bytes (Korthikanti et al., equation 1)
+        return 2.0 * (norms + attention + inner * self.hidden + (experts if self.top_k else 0) + scores)
 
     def moved(self) -> float:
         """Bytes read and written per token by the forward kernels around the matrix products, each kernel once.
@@ -108,6 +110,7 @@ class _Block:
         if self.top_k:
             copies = 2 * (1 + self.top_k) * self.width  # into expert order and back
             values += copies + (3 if self.gated else 2) * self.top_k * self.expert_hidden + 2 * self.num_experts + self.width
+        values += 6.5 * self.stored_scores  # written; read and written by softmax and by dropout with its mask; read
         return 2.0 * values
 
     def operands(self) -> float:
@@ -176,6 +179,7 @@ def from_shape(
     latent: int = 0,
     window: int | None = None,
     windowed_layers: int = 0,
+    fused_attention: bool = True,
     tied: bool = False,
     parameters: float | None = None,
 ) -> Workload:
@@ -185,7 +189,8 @@ def from_shape(
     `mixer_parameters` per layer replaces the count of plain attention (MLA, recurrent mixers); `query_head_dim` is the width of
     scores where it differs from that of values (MLA: nope + rope) and `latent` the values MLA keeps for
     queries, keys and values. `attention_layers` of the layers attend, the others are recurrent
-    and cost their matrices only; `windowed_layers` of them see `window` tokens. `parameters`, the published total, replaces the
+    and cost their matrices only; `windowed_layers` of them see `window` tokens. Without
+    `fused_attention`, as before FlashAttention (Dao et al. 2022), scores pass through memory and masked ones are computed too. `parameters`, the published total, replaces the
     count of the layers where a part is not described (for example biases): what is missing goes to the dense part.
     """
     num_kv_heads = num_kv_heads or num_heads
@@ -199,11 +204,14 @@ def from_shape(
     if parameters is not None:
         dense = max(dense, parameters - experts - embedding - head)
     seen = ((attending - windowed_layers) * mean_seen(context, None) + windowed_layers * mean_seen(context, window)) * num_heads
+    stored = 0 if fused_attention else num_heads * context
+    if not fused_attention:
+        seen = attending * context * num_heads
     attention = 2 * seen * (head_dim + (query_head_dim or head_dim))
-    plain = _Block(width, num_heads * head_dim, 2 * num_kv_heads * head_dim, hidden, gated, latent=latent)
+    plain = _Block(width, num_heads * head_dim, 2 * num_kv_heads * head_dim, hidden, gated, latent=latent, stored_scores=stored)
     routed = _Block(
         width, num_heads * head_dim, 2 * num_kv_heads * head_dim, shared_hidden, gated,
-        top_k=top_k, expert_hidden=expert_hidden, num_experts=num_experts, latent=latent,
+        top_k=top_k, expert_hidden=expert_hidden, num_experts=num_experts, latent=latent, stored_scores=stored,
     )  # fmt: skip
     return Workload(
         num_layers=num_layers, width=width, context=context, vocabulary_size=vocabulary_size, num_heads=num_heads, dense_parameters=dense,
