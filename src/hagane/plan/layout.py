@@ -164,8 +164,8 @@ def units(work: Workload, layout: Layout, cluster: Cluster, num_micro: int, imba
     mine = share(work, layout)
     dense, experts = (mine.dense_shards, mine.expert_shards) if layout.zero else (1, 1)
     return Units(
-        matrices=_matrices(work, layout, cluster, imbalance), softmax=_softmax(work, layout, cluster), memory=_memory(work, layout, cluster), tensor=sent.tensor.seconds,
-        expert=imbalance * sent.expert.seconds, pipeline=sent.pipeline.seconds, context=sent.context.seconds, sharded=sent.sharded.seconds,
+        matrices=_matrices(work, layout, cluster, imbalance), softmax=_softmax(work, layout, cluster), memory=_memory(work, layout, cluster),
+        tensor=sent.tensor.seconds, expert=imbalance * sent.expert.seconds, pipeline=sent.pipeline.seconds, context=sent.context.seconds, sharded=sent.sharded.seconds,
         step=sent.step.seconds,
         # gradient, master and moments read, the last three and the weight written
         optimizer=30.0 * (mine.dense / dense + mine.experts / experts) / cluster.accelerator.memory_bandwidth,
@@ -185,7 +185,8 @@ def assemble(unit: Units, constants: Constants) -> StepTime:
     micro = hidden + tensor + expert + pipeline + routing + context + sharded
     count = unit.num_micro
     return StepTime(
-        matrices=count * matrices, softmax=count * unit.softmax, memory=count * memory, tensor_links=count * tensor, expert_links=count * expert, pipeline_links=count * pipeline,
+        matrices=count * matrices, softmax=count * unit.softmax, memory=count * memory,
+        tensor_links=count * tensor, expert_links=count * expert, pipeline_links=count * pipeline,
         data_links=count * sharded + max(0.0, unit.step / LINK - hidden * 2 / 3),  # gradients leave during the last backward pass
         context_links=count * context, routing=count * routing, bubble=unit.idle * micro, optimizer=unit.optimizer / constants.memory,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hagane.errors import RecipeError
 from hagane.plan.footprint import footprint, num_micro_batches, share
-from hagane.plan.layout import FITTED, Constants, Estimate, check, estimate
+from hagane.plan.layout import FITTED, Constants, Estimate, estimate
 from hagane.plan.machines import Cluster, Precision
 from hagane.plan.workload import Workload
 from hagane.recipe.types import Layout
@@ -77,7 +77,14 @@ def _states_fit(work: Workload, layout: Layout, memory: float) -> bool:
 
 
 def best_layouts(
-    work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, balanced: bool = False, constants: Constants = FITTED, count: int = 3
+    work: Workload,
+    cluster: Cluster,
+    batch_tokens: float,
+    precision: Precision = "bf16",
+    *,
+    balanced: bool = False,
+    constants: Constants = FITTED,
+    count: int = 3,
 ) -> list[Estimate]:
     """The `count` fastest layouts that fit, the fastest first; of layouts that differ only in micro-batch or turns the fastest one.
 
@@ -126,6 +133,3 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool)
 def _short(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float) -> float:
     full = layout.model_copy(update={"checkpointing": "full"})
     return footprint(work, full, cluster, num_micro_batches(work, layout, batch_tokens)).total - cluster.accelerator.memory_bytes
-
-
-__all__ = ["best_layouts", "check", "fitting", "layouts"]

@@ -190,14 +190,15 @@ def from_shape(
     scores where it differs from that of values (MLA: nope + rope) and `latent` the values MLA keeps for
     queries, keys and values. `attention_layers` of the layers attend, the others are recurrent
     and cost their matrices only; `windowed_layers` of them see `window` tokens. Without
-    `fused_attention`, as before FlashAttention (Dao et al. 2022), scores pass through memory and masked ones are computed too. `parameters`, the published total, replaces the
-    count of the layers where a part is not described (for example biases): what is missing goes to the dense part.
+    `fused_attention`, as before FlashAttention (Dao et al. 2022), scores pass through memory and masked ones are computed too.
+    `parameters`, the published total, replaces the count of the layers where a part is not described (for example biases): what is missing goes to the dense part.
     """
     num_kv_heads = num_kv_heads or num_heads
     attending = num_layers if attention_layers is None else attention_layers
     matrices = 3 if gated else 2
     mixer = mixer_parameters if mixer_parameters is not None else width * head_dim * (2 * num_heads + 2 * num_kv_heads)
-    dense = num_layers * mixer + matrices * width * ((num_layers - routed_layers) * hidden + routed_layers * shared_hidden) + routed_layers * width * num_experts
+    feed_forward = matrices * ((num_layers - routed_layers) * hidden + routed_layers * shared_hidden)
+    dense = num_layers * mixer + width * (feed_forward + routed_layers * num_experts)
     experts, active = (routed_layers * matrices * width * expert_hidden * count for count in (num_experts, top_k))
     embedding = vocabulary_size * width
     head = 0 if tied else embedding
@@ -216,6 +217,7 @@ def from_shape(
     return Workload(
         num_layers=num_layers, width=width, context=context, vocabulary_size=vocabulary_size, num_heads=num_heads, dense_parameters=dense,
         expert_parameters=experts, embedding_parameters=embedding, head_parameters=head, active_expert_parameters=active, matrix_flops=2 * dense,
-        expert_flops=2 * active, head_flops=2 * embedding, attention_flops=attention, scores=seen, num_experts=num_experts, top_k=top_k, routed_layers=routed_layers,
+        expert_flops=2 * active, head_flops=2 * embedding, attention_flops=attention, scores=seen,
+        num_experts=num_experts, top_k=top_k, routed_layers=routed_layers,
         cache_bytes=2 * attending * 2 * num_kv_heads * head_dim, **_means([plain] * (num_layers - routed_layers) + [routed] * routed_layers),
     )  # fmt: skip
