@@ -191,7 +191,8 @@ def from_shape(
     queries, keys and values. `attention_layers` of the layers attend, the others are recurrent
     and cost their matrices only; `windowed_layers` of them see `window` tokens. Without
     `fused_attention`, as before FlashAttention (Dao et al. 2022), scores pass through memory and masked ones are computed too.
-    `parameters`, the published total, replaces the count of the layers where a part is not described (for example biases): what is missing goes to the dense part.
+    `parameters`, the published total, replaces the count of the layers where a part is not described (for example biases): what is
+    missing goes to the dense part.
     """
     num_kv_heads = num_kv_heads or num_heads
     attending = num_layers if attention_layers is None else attention_layers
