@@ -13,7 +13,7 @@ from hagane.plan.workload import from_shape
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Layout
 
-SHAPE = dict(width=2048, context=2048, vocabulary_size=32000, num_heads=16, head_dim=128)
+SHAPE = {"width": 2048, "context": 2048, "vocabulary_size": 32000, "num_heads": 16, "head_dim": 128}
 DENSE = from_shape(num_layers=24, hidden=8192, **SHAPE)
 ROUTED = from_shape(num_layers=24, num_experts=16, top_k=2, expert_hidden=2048, routed_layers=24, **SHAPE)
 BATCH = 2**18

@@ -30,8 +30,8 @@ def test_counts_are_those_of_the_model(config):
 
 def test_kept_activations_of_a_dense_block_tensor_by_tensor():
     block = {  # values per token, two bytes each
-        "input of the first norm": 64, "its output": 64, "q": 64, "k": 32, "v": 32, "output of attention": 64, "log-sum-exp": 2 * 64 / 128,
-        "input of the second norm": 64, "its output": 64, "gate": 160, "up": 160, "product": 160,
+        "input of the first norm": 64, "output of the first norm": 64, "q": 64, "k": 32, "v": 32, "output of attention": 64, "log-sum-exp": 2 * 64 / 128,
+        "input of the second norm": 64, "output of the second norm": 64, "gate": 160, "up": 160, "product": 160,
     }  # fmt: skip
     kept = workload(dense(), 128).kept_bytes
     assert kept["none"] == 2 * sum(block.values())
@@ -72,7 +72,7 @@ def test_fewer_activations_are_kept_the_more_is_made_again(hidden, qk_norm):
 
 
 def test_scores_in_memory_cost_more_and_only_without_fused_attention():
-    shape = dict(num_layers=2, width=64, context=128, vocabulary_size=512, num_heads=4, head_dim=16, hidden=160)
+    shape = {"num_layers": 2, "width": 64, "context": 128, "vocabulary_size": 512, "num_heads": 4, "head_dim": 16, "hidden": 160}
     fused, plain = from_shape(**shape), from_shape(**shape, fused_attention=False)
     assert plain.moved_bytes - fused.moved_bytes == 13 * 4 * 128
     assert plain.attention_flops == pytest.approx(2 * fused.attention_flops, rel=0.01)

@@ -165,7 +165,8 @@ def units(work: Workload, layout: Layout, cluster: Cluster, num_micro: int, imba
     dense, experts = (mine.dense_shards, mine.expert_shards) if layout.zero else (1, 1)
     return Units(
         matrices=_matrices(work, layout, cluster, imbalance), softmax=_softmax(work, layout, cluster), memory=_memory(work, layout, cluster),
-        tensor=sent.tensor.seconds, expert=imbalance * sent.expert.seconds, pipeline=sent.pipeline.seconds, context=sent.context.seconds, sharded=sent.sharded.seconds,
+        tensor=sent.tensor.seconds,
+        expert=imbalance * sent.expert.seconds, pipeline=sent.pipeline.seconds, context=sent.context.seconds, sharded=sent.sharded.seconds,
         step=sent.step.seconds,
         # gradient, master and moments read, the last three and the weight written
         optimizer=30.0 * (mine.dense / dense + mine.experts / experts) / cluster.accelerator.memory_bandwidth,
