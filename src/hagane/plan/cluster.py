@@ -9,7 +9,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.layout import Estimate
-from hagane.plan.machines import Cluster, cluster
+from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import best_layouts
 from hagane.plan.shapes import published
 from hagane.plan.workload import Workload, workload
@@ -58,7 +58,7 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
         raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
     budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)
     work = workload(config, recipe.train.context)
-    precision = "float32" if recipe.train.dtype == "float32" else "bf16"
+    precision: Precision = "float32" if recipe.train.dtype == "float32" else "bf16"
     # the batch depends on the tokens and these on the speed at that batch: a fixed point, near enough after one correction
     batch = batch_tokens(budget.amount, config.context) if budget.kind == "tokens" else FIRST_BATCH
     found = best_layouts(work, machine, max(batch, _smallest(machine, work)), precision)

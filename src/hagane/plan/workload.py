@@ -8,7 +8,7 @@ that a test can count them by hand. `workload` reads our own configuration; `fro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -43,7 +43,6 @@ class Workload(Frozen):
     kv_elements: float = Field(description="values a layer's keys and values take per token, what context parallelism sends around")
     kept_bytes: dict[Checkpointing, float] = Field(description="activations kept for the backward pass, per token and layer (mean over layers)")
     moved_bytes: float = Field(description="forward: bytes that kernels other than matrix products read and write, per token and layer (mean)")
-    operand_elements: float = Field(description="forward: values that enter matrix products, per token and layer: what fp8 must quantise")
     cache_bytes: float = Field(0.0, description="cache of decoding, per token of context")
 
     @property
@@ -113,10 +112,6 @@ class _Block:
         values += 6.5 * self.stored_scores  # written; read and written by softmax and by dropout with its mask; read
         return 2.0 * values
 
-    def operands(self) -> float:
-        """Values per token that enter a matrix product."""
-        return 2 * self.width + self.query + self.hidden + self.top_k * (self.width + self.expert_hidden)
-
 
 def workload(config: ModelConfig, context: int) -> Workload:
     """Of our own configuration at `context` tokens a row."""
@@ -146,14 +141,13 @@ def workload(config: ModelConfig, context: int) -> Workload:
     )  # fmt: skip
 
 
-def _means(blocks: list[_Block]) -> dict[str, object]:
+def _means(blocks: list[_Block]) -> dict[str, Any]:
     count = len(blocks)
     modes: tuple[Checkpointing, ...] = ("none", "selective", "full")
     return {
         "kv_elements": sum(block.key_value for block in blocks) / count,
         "kept_bytes": {mode: sum(block.kept(mode) for block in blocks) / count for mode in modes},
         "moved_bytes": sum(block.moved() for block in blocks) / count,
-        "operand_elements": sum(block.operands() for block in blocks) / count,
     }
 
 
