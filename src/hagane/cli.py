@@ -208,15 +208,22 @@ def plan(
     corpus: Corpus = None,
     budget: BudgetOption = None,
     settings: Settings = None,
+    machine: Annotated[str | None, typer.Option("--machine", metavar="M", help="Another machine than this one, from the table: 64xH200, 8xA100.")] = None,
 ) -> None:
-    """Say what a budget would buy on this machine, from the kept profile, before anything is read or trained."""
+    """Say what a budget would buy on this machine, from the kept profile, or on one of the table, before anything is read or trained."""
     from hagane.recipe.load import load_recipe
-    from hagane.status import preview
 
     settings = [*(settings or [])]
     loaded, _ = load_recipe(recipe, settings)
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
-    lines, facts = preview(loaded, tuple(pinned))
+    if machine is not None:
+        from hagane.plan.cluster import plan_on
+
+        lines, facts = plan_on(loaded, machine)
+    else:
+        from hagane.status import preview
+
+        lines, facts = preview(loaded, tuple(pinned))
     for line in lines:
         typer.echo(line)
     _last_line(facts)

@@ -67,6 +67,7 @@ WAYS = {
     r"hagane plan nordic --corpus texts/ --budget 2h": Way("bits per byte"),
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
+    r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
     r"hagane measure( --device cpu)?": Way("GFLOP/s"),
     r"hagane measure --device cuda": Way("GFLOP/s") if torch.cuda.is_available() else Way("^PyTorch finds no CUDA GPU here[^\n]*$", code=2),
     r"hagane recipe list": Way("quickstart"),
