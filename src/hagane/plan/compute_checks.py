@@ -1,0 +1,219 @@
+"""Compute: what the hardware can do in the time against what the model takes. Where a number is unknown, what it must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from hagane.plan.check import Check, Remedy, amount, factor, flops, grade, joined, more_hours, percent, times
+from hagane.plan.claim import Claim
+from hagane.plan.limits import (
+    ACTIVE_SHARE,
+    DENSE_UTILISATION,
+    FRONTIER,
+    FRONTIER_ROOM,
+    MEASURED_UTILISATION,
+    MOE_UTILISATION,
+    OPTIMAL_TOKENS_PER_PARAMETER,
+    ORDINARY_UTILISATION,
+    TOKENS_PER_PARAMETER,
+    Limit,
+    frontier,
+)
+
+A100 = 312e12  # FLOP/s: the unit in which compute is told where the hardware is unknown
+
+
+def utilisation_limit(claim: Claim) -> Limit:
+    """The limit for this kind of model; an unknown architecture gets the benefit of the doubt."""
+    if claim.measured:
+        return MEASURED_UTILISATION
+    return MOE_UTILISATION if claim.architecture == "moe" else DENSE_UTILISATION
+
+
+def active_limit(claim: Claim) -> Limit:
+    """The smallest share of parameters a token may use: of E routed experts at least k / E are used, and all that is not an expert."""
+    if claim.experts is None:
+        return ACTIVE_SHARE
+    edge = (claim.top_k or 1) / claim.experts
+    return Limit(max(ACTIVE_SHARE.usual, edge), edge, f"{claim.top_k or 'at least 1'} of {claim.experts} experts is {percent(edge)}; {ACTIVE_SHARE.source}")
+
+
+def check_compute(claim: Claim) -> Iterator[Check]:
+    """The check that the known facts allow: of utilisation, of tokens, or of the unknown active parameters."""
+    full, needed = claim.full_flops(), claim.needed_flops()
+    if full is None:
+        yield from _without_hardware(claim)
+    elif needed is not None:
+        yield _utilisation_needed(claim, full, needed)
+    elif claim.active is not None:
+        yield _tokens_allowed(claim, full * ORDINARY_UTILISATION)
+    elif claim.parameters is not None:
+        yield _active_allowed(claim, full)
+
+
+def available(claim: Claim) -> str:
+    """The line of arithmetic for what the hardware can do."""
+    parts = []
+    for item, hours in claim.hours() or ():
+        rate = f"{(item.peak() or 0) / 1e12:,.4g} TFLOP/s{' measured' if item.measured else ''}"
+        given = item.count is not None and claim.days is not None and claim.device_hours is None
+        parts.append(f"{item} x {claim.days:.4g} days x {rate}" if given else f"{amount(hours)} hours of {item.accelerator} x {rate}")
+    full = claim.full_flops() or 0.0
+    return f"available: {' + '.join(parts)} = {flops(full)} at 100 %, {flops(full * ORDINARY_UTILISATION)} at {percent(ORDINARY_UTILISATION)}"
+
+
+def _needed_line(claim: Claim, needed: float) -> str:
+    if claim.flops is not None:
+        return f"needed: {flops(needed)}, as published"
+    per_token = claim.flops_per_token() or 0.0
+    attention = per_token - 6 * (claim.active or 0.0)
+    text = f"6 x {amount(claim.active or 0)} active" + (f" + {amount(attention)} of attention" if attention else "")
+    return f"needed: ({text}) x {amount(claim.tokens or 0)} tokens = {flops(needed)}"
+
+
+def _utilisation_needed(claim: Claim, full: float, needed: float) -> Check:
+    limit, share = utilisation_limit(claim), needed / full
+    margin = limit.usual / share
+    wanted = share / ORDINARY_UTILISATION
+    remedies = joined([more_hours(claim, wanted), _less_work(claim, wanted)]) if margin < 1 else ()
+    lines = (available(claim), _needed_line(claim, needed), f"that is {percent(share)} of the peak; {limit.source}")
+    return Check("compute", grade(margin, limit), margin, lines, remedies=remedies)
+
+
+def _less_work(claim: Claim, wanted: float) -> list[Remedy]:
+    """Fewer tokens, or fewer active parameters, by the factor `wanted`. Published FLOPs no longer hold then."""
+    found = [Remedy(item.text, item.ratio, {**item.changes, "flops": None}) for item in times("tokens", claim.tokens, 1 / wanted, "tokens")]
+    smaller = times("active parameters", claim.active, 1 / wanted, "active_parameters")
+    return found + [Remedy(item.text, item.ratio, {**item.changes, "architecture": "moe", "flops": None}) for item in smaller]
+
+
+def _tokens_allowed(claim: Claim, useful: float) -> Check:
+    """Tokens are not stated: how many the hardware allows, and whether they are enough to learn from."""
+    active = claim.active or 0.0
+    tokens = useful / (claim.flops_per_token() or 1.0)
+    margin = tokens / active / TOKENS_PER_PARAMETER.usual
+    best = math.sqrt(useful / (6 * OPTIMAL_TOKENS_PER_PARAMETER))
+    lines = (
+        available(claim),
+        f"tokens are not stated; these FLOPs allow {flops(useful)[:-6]} / (6 x {amount(active)} active) = {amount(tokens)} tokens",
+        f"that is {factor(tokens / active)} tokens a parameter; {TOKENS_PER_PARAMETER.source}",
+        f"the best use of the same FLOPs: {amount(best)} active on {amount(best * OPTIMAL_TOKENS_PER_PARAMETER)} tokens",
+    )
+    remedies: tuple[Remedy, ...] = ()
+    if margin < 1:
+        # active parameters that get one token each: 6 a^2 = FLOPs
+        smaller = times("active parameters", active, math.sqrt(useful / 6 / TOKENS_PER_PARAMETER.usual) / active, "active_parameters")
+        remedies = joined([more_hours(claim, 1 / margin), [Remedy(item.text, item.ratio, {**item.changes, "architecture": "moe"}) for item in smaller]])
+    return Check("tokens", grade(margin, TOKENS_PER_PARAMETER), margin, lines, remedies=remedies)
+
+
+def _active_allowed(claim: Claim, full: float) -> Check:
+    """Active parameters are not stated: how many the hardware allows, and whether a model of this size can do with them."""
+    total, limit = claim.parameters or 0.0, active_limit(claim)
+
+    def allowed(share: float) -> float:
+        return share * full / (6 * claim.tokens) if claim.tokens else math.sqrt(share * full / 6 / TOKENS_PER_PARAMETER.usual)
+
+    fits, most = min(total, allowed(ORDINARY_UTILISATION)), allowed(utilisation_limit(claim).edge)
+    margin = fits / total / limit.usual
+    outcome = grade(margin, limit)
+    if outcome == "impossible" and most / total >= limit.edge:
+        outcome = "at the edge"
+    useful = flops(full * ORDINARY_UTILISATION)[:-6]
+    shown = f"{useful} / (6 x {amount(claim.tokens)} tokens)" if claim.tokens else f"sqrt({useful} / 6), one token each,"
+    lines = (
+        available(claim),
+        f"active parameters are not stated; these FLOPs allow {shown} = {amount(fits)}",
+        f"that is {percent(fits / total)} of all; {limit.source}",
+    )
+    least = total * limit.edge
+    holds = f"holds only with at most {amount(fits)} active parameters"
+    holds += f", and with {claim.experts} experts at least {amount(least)} are active" if claim.experts else ""
+    return Check("active parameters", outcome, margin, lines, holds, _with_active(claim, fits, margin) if margin < 1 else ())
+
+
+def _with_active(claim: Claim, fits: float, margin: float) -> tuple[Remedy, ...]:
+    """What gives a model of unknown active parameters enough of them: more compute or fewer tokens, or fewer parameters in all."""
+    enough = {"active_parameters": fits / margin, "architecture": "moe"}
+    # without stated tokens they grow with the model, so compute goes with the square
+    more = [*more_hours(claim, margin**-1 if claim.tokens else margin**-2), *times("tokens", claim.tokens, margin, "tokens")]
+    found = [Remedy(f"{item.text} with {amount(fits / margin)} active", item.ratio, {**item.changes, **enough}) for item in more]
+    smaller = times("parameters", claim.parameters, margin, "parameters")
+    few = {"active_parameters": fits / 1.001, "architecture": "moe"}
+    return joined([found, [Remedy(f"{item.text} with {amount(fits)} active", item.ratio, {**item.changes, **few}) for item in smaller]])
+
+
+def _without_hardware(claim: Claim) -> Iterator[Check]:
+    """Devices or days are unknown: what they must be, and whether a run of that size was known by then."""
+    kinds = [item for item in claim.hardware or () if item.peak() is not None]
+    name, rate = (kinds[0].accelerator or "A100", kinds[0].peak() or A100) if kinds else ("A100", A100)
+    needed = claim.needed_flops()
+    if needed is None and claim.active is not None:
+        needed = (claim.flops_per_token() or 0.0) * claim.active * TOKENS_PER_PARAMETER.usual
+    top, whose = frontier(claim.year or max(FRONTIER))
+    when = f"until {claim.year}" if claim.year else "so far"
+    if needed is not None:
+        margin = top / needed
+        hours = needed / (rate * ORDINARY_UTILISATION * 3600)
+        work = _needed_line(claim, needed) if claim.needed_flops() else f"needed: at least one token a parameter, {flops(needed)}"
+        lines = (work, f"the largest published run {when} is {whose} with {flops(top)}: {factor(needed / top)} times that; ten times is the edge")
+        holds = f"holds only with at least {amount(hours)} hours of {name} at {percent(ORDINARY_UTILISATION)}"
+        per_device = (claim.days or 0) * 24
+        holds += f": {amount(math.ceil(hours / per_device))} of them for {claim.days:.4g} days" if per_device else ""
+        remedies = joined([_less_work(claim, needed / top)]) if margin < 1 and claim.tokens else ()
+        yield Check("training time", grade(margin, Limit(1, FRONTIER_ROOM, "")), margin, lines, holds, remedies)
+    elif claim.parameters is not None:
+        limit = active_limit(claim)
+        fits = min(claim.parameters, top / (6 * claim.tokens) if claim.tokens else math.sqrt(top / 6 / TOKENS_PER_PARAMETER.usual))
+        margin = fits / claim.parameters / limit.usual
+        shown = f"{flops(top)[:-6]} / (6 x {amount(claim.tokens)} tokens)" if claim.tokens else f"sqrt({flops(top)[:-6]} / 6), one token each,"
+        lines = (
+            f"neither compute nor active parameters are known; the largest published run {when} is {whose} with {flops(top)}",
+            f"a run of that size allows {shown} = {amount(fits)} active, {percent(fits / claim.parameters)} of all; {limit.source}",
+        )
+        dense = 6 * claim.parameters * (claim.tokens or claim.parameters)
+        holds = f"holds only with at most {amount(fits)} active parameters, or with more compute than any run published {when}"
+        days = f", {amount(dense / (rate * ORDINARY_UTILISATION * 86400 * claim.days))} x {name} for its {claim.days:.4g} days" if claim.days else ""
+        lines += (f"with all of them active it would take {flops(dense)}{days}: {factor(dense / top)} times that run",)
+        yield Check("active parameters", grade(margin, limit), margin, lines, holds)
+
+
+def check_ratio(claim: Claim) -> Iterator[Check]:
+    """Tokens for each active parameter, where both are known."""
+    if claim.tokens is None or claim.active is None:
+        return
+    ratio = claim.tokens / claim.active
+    margin = ratio / TOKENS_PER_PARAMETER.usual
+    remedies: tuple[Remedy, ...] = ()
+    if margin < 1:
+        smaller = times("active parameters", claim.active, margin, "active_parameters")
+        fewer = [Remedy(item.text, item.ratio, {**item.changes, "architecture": "moe", "flops": None}) for item in smaller]
+        more = [Remedy(item.text, item.ratio, {**item.changes, "flops": None}) for item in times("tokens", claim.tokens, 1 / margin, "tokens")]
+        remedies = joined([more, fewer])
+    counted = f"{amount(claim.tokens)} tokens / {amount(claim.active)} active parameters = {factor(ratio)} tokens a parameter"
+    lines = (f"{counted}; {TOKENS_PER_PARAMETER.source}",)
+    yield Check("tokens per parameter", grade(margin, TOKENS_PER_PARAMETER), margin, lines, remedies=remedies)
+
+
+def check_utilisation(claim: Claim) -> Iterator[Check]:
+    """The stated utilisation, against published ones and against what the other numbers need."""
+    if claim.utilisation is None:
+        return
+    limit = utilisation_limit(claim)
+    margin = limit.usual / claim.utilisation
+    change = Remedy(
+        f"utilisation {percent(claim.utilisation)} -> {percent(ORDINARY_UTILISATION)}",
+        max(1.0, claim.utilisation / ORDINARY_UTILISATION), {"utilisation": ORDINARY_UTILISATION},
+    )  # fmt: skip
+    lines = (f"stated: {percent(claim.utilisation)} of the peak; {limit.source}",)
+    yield Check("utilisation", grade(margin, limit), margin, lines, remedies=(change,) if margin < 1 else ())
+    full, needed = claim.full_flops(), claim.needed_flops()
+    if full is None or needed is None:
+        return
+    # a run may lose time to failures, so less than stated is no contradiction; more is
+    margin = 1.5 * claim.utilisation / (needed / full)
+    share = min(needed / full, limit.usual)
+    told = Remedy(f"utilisation {percent(claim.utilisation)} -> {percent(share)}", max(1.0, share / claim.utilisation), {"utilisation": share})
+    lines = (f"its FLOPs in its time need {percent(needed / full)} of the peak, {percent(claim.utilisation)} is stated",)
+    yield Check("stated utilisation", grade(margin, Limit(1, 0.5, "")), margin, lines, remedies=(told,) if margin < 1 else ())
