@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hagane.plan.claim import Claim
+from hagane.plan.claim import Claim, Hardware
 from hagane.plan.limits import Limit
 
 Outcome = Literal["possible", "at the edge", "impossible"]
@@ -59,8 +59,13 @@ def flops(value: float) -> str:
     return f"{value:.2e} FLOPs".replace("e+", "e")
 
 
+def energy(mwh: float) -> str:
+    """1200 -> `1,200 MWh`; below one in kWh and Wh."""
+    return f"{_three(mwh)} MWh" if mwh >= 1 else amount(mwh * 1e6, "Wh")
+
+
 def factor(value: float) -> str:
-    """A ratio as people read it: `1.3`, `850`, `46,000`."""
+    """A ratio or a count with three digits, as people read it: `1.3`, `850`, `46,000`."""
     return _three(value)
 
 
@@ -94,15 +99,20 @@ def more_hours(claim: Claim, ratio: float) -> list[Remedy]:
     hours = {} if claim.device_hours is None else {"device_hours": claim.device_hours * ratio}
     found = []
     if claim.days is not None:
-        found.append(Remedy(f"days {claim.days:,.4g} -> {amount(claim.days * ratio)}", ratio, {"days": claim.days * ratio, **hours, **energy}))
+        found.append(Remedy(f"days {factor(claim.days)} -> {factor(claim.days * ratio)}", ratio, {"days": claim.days * ratio, **hours, **energy}))
     counts = [item.count for item in claim.hardware or ()]
     if all(counts):
         hardware = tuple(item.model_copy(update={"count": math.ceil((item.count or 0) * ratio)}) for item in claim.hardware or ())
-        text = " + ".join(f"{item.count:,}" for item in claim.hardware or ())
-        found.append(Remedy(f"devices {text} -> {' + '.join(amount(item.count or 0) for item in hardware)}", ratio, {"hardware": hardware, **hours, **energy}))
+        text = f"devices {devices(claim.hardware or ())} -> {devices(hardware)}"
+        found.append(Remedy(text, ratio, {"hardware": hardware, **hours, **energy}))
     if not found and claim.device_hours is not None:
         found.append(Remedy(f"device-hours {amount(claim.device_hours)} -> {amount(claim.device_hours * ratio)}", ratio, {**hours, **energy}))
     return found
+
+
+def devices(hardware: Iterable[Hardware]) -> str:
+    """How many there are of each kind: `1,024` or `512 + 64`."""
+    return " + ".join(f"{item.count:,}" for item in hardware)
 
 
 def joined(groups: Iterable[list[Remedy]]) -> tuple[Remedy, ...]:

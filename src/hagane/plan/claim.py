@@ -156,10 +156,10 @@ class Claim(Frozen):
 
     def unknown(self) -> list[str]:
         """Those of the six facts, and of what the arithmetic needs, that are not known."""
-        counts = [item.count for item in self.hardware or ()]
+        kinds = self.hardware or ()
         facts: dict[str, Any] = {
-            "parameters": self.parameters, "hardware": self.hardware and (all(item.accelerator for item in self.hardware) or None),
-            "number of devices": self.device_hours or (all(counts) if counts else None) or None, "training time": self.days or self.device_hours,
+            "parameters": self.parameters, "hardware": kinds and all(item.accelerator for item in kinds),
+            "number of devices": not kinds or self.device_hours or all(item.count for item in kinds), "training time": self.days or self.device_hours,
             "country": self.country, "year": self.year, "active parameters": self.active, "tokens": self.tokens,
         }  # fmt: skip
         return [name for name, value in facts.items() if not value]

@@ -6,7 +6,7 @@ import json
 import textwrap
 from typing import Any
 
-from hagane.plan.check import amount, factor, flops, percent
+from hagane.plan.check import amount, energy, factor, flops, percent
 from hagane.plan.claim import UNKNOWN, Claim, Hardware
 from hagane.plan.judge import Verdict
 from hagane.recipe.types import duration
@@ -24,13 +24,14 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         room = "" if check.margin is None else f", room {factor(check.margin)}" if check.margin >= 1 else f", short by {factor(1 / check.margin)}"
         lines.append(f"  {check.number}: {check.outcome}{room}")
         lines += [part for line in check.lines for part in _wrapped("   ", line)]
-    lines += ["", f"verdict: {verdict.outcome}"]
+    unknown = claim.unknown()
+    lines += ["", f"verdict: {verdict.outcome}" + (", as far as it can be checked" if verdict.outcome == "possible" and unknown else "")]
     for check in verdict.breaks:
         short = "" if check.margin is None else f" (short by a factor of {factor(1 / check.margin)})"
         lines.append(f"  {'broken by' if verdict.outcome == 'impossible' else 'at the edge in'} {check.number}{short}")
         lines += [f"    alone: {change.text} (x{factor(change.ratio)})" for change in check.remedies]
     lines += [f"  it {condition}" for condition in verdict.conditions]
-    lines += _wrapped("  unknown", ", ".join(verdict.claim.unknown())) if verdict.claim.unknown() else []
+    lines += _wrapped("  unknown", ", ".join(unknown)) if unknown else []
     if verdict.nearest is not None:
         lines += ["", "nearest possible plan", *_wrapped("  change", "; ".join(change.text for change in verdict.changes)), *fact_lines(verdict.nearest)[1:]]
     return lines
@@ -51,8 +52,8 @@ def fact_lines(claim: Claim) -> list[str]:
         ("country", claim.country or UNKNOWN), ("year", str(claim.year or UNKNOWN)), ("tokens", UNKNOWN if claim.tokens is None else amount(claim.tokens)),
     ]  # fmt: skip
     more = {
-        "text": claim.corpus_bytes and amount(claim.corpus_bytes, "B"), "FLOPs": claim.flops and flops(claim.flops),
-        "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and amount(claim.energy_mwh * 1e6, "Wh"),
+        "text": claim.corpus_bytes and amount(claim.corpus_bytes, "B"), "compute": claim.flops and flops(claim.flops),
+        "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and energy(claim.energy_mwh),
     }  # fmt: skip
     return [f"  {name:<14} {value}" for name, value in [*rows, *more.items()] if value]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hagane.plan.check import Check, Remedy, amount, factor, flops, grade, joined, percent, times
+from hagane.plan.check import Check, Outcome, Remedy, amount, devices, energy, factor, flops, grade, joined, percent, times
 from hagane.plan.claim import Claim
 from hagane.plan.compute_checks import active_limit
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
@@ -46,16 +46,13 @@ def check_memory(claim: Claim) -> Iterator[Check]:
     total = sum((item.count or 0) * (item.memory() or 0.0) for item in claim.hardware)
     each = total / claim.parameters
     margin = each / TRAINING_BYTES.usual
-    parts = " + ".join(f"{item} x {amount(item.memory() or 0, 'B')}" for item in claim.hardware)
+    parts = " + ".join(f"{item} x {(item.memory() or 0) / 2**30:,.3g} GiB" for item in claim.hardware)
     remedies: tuple[Remedy, ...] = ()
     if margin < 1:
         hardware = tuple(item.model_copy(update={"count": math.ceil((item.count or 0) / margin * 1.001)}) for item in claim.hardware)
-        counts = [" + ".join(f"{item.count:,}" for item in items) for items in (claim.hardware, hardware)]
-        remedies = joined([
-            [Remedy(f"devices {counts[0]} -> {counts[1]}", 1.001 / margin, {"hardware": hardware})],
-            _fewer_parameters(claim, margin),
-        ])  # fmt: skip
-    lines = (f"{parts} = {amount(total, 'B')}, {factor(each)} bytes for each of {amount(claim.parameters)} parameters; {TRAINING_BYTES.source}",)
+        text = f"devices {devices(claim.hardware)} -> {devices(hardware)}"
+        remedies = joined([[Remedy(text, 1.001 / margin, {"hardware": hardware})], _fewer_parameters(claim, margin)])
+    lines = (f"{parts} = {total / 2**40:,.3g} TiB, {factor(each)} bytes for each of {amount(claim.parameters)} parameters; {TRAINING_BYTES.source}",)
     yield Check("memory", grade(margin, TRAINING_BYTES), margin, lines, remedies=remedies)
 
 
@@ -78,15 +75,15 @@ def check_energy(claim: Claim) -> Iterator[Check]:
     limit, margin = (ENERGY_LOW, ratio / ENERGY_LOW.usual) if low else (ENERGY_HIGH, ENERGY_HIGH.usual / ratio)
     parts = " + ".join(f"{amount(count)} hours x {item.power():,.4g} W" for item, count in hours)
     lines = (
-        f"{parts} = {amount(chips * 1e6, 'Wh')} at full board power; stated {amount(claim.energy_mwh * 1e6, 'Wh')} is {factor(ratio)} times that",
+        f"{parts} = {energy(chips)} at full board power; stated {energy(claim.energy_mwh)} is {factor(ratio)} times that",
         f"{ENERGY_LOW.source}; {ENERGY_HIGH.source}",
     )
-    told = Remedy(f"energy {amount(claim.energy_mwh * 1e6, 'Wh')} -> {amount(chips * 1e6, 'Wh')}", max(ratio, 1 / ratio), {"energy_mwh": chips})
+    told = Remedy(f"energy {energy(claim.energy_mwh)} -> {energy(chips)}", max(ratio, 1 / ratio), {"energy_mwh": chips})
     yield Check("energy", grade(margin, limit), margin, lines, remedies=(told,) if margin < 1 else ())
 
 
 def check_corpus(claim: Claim) -> Iterator[Check]:
-    """The stated text: against all there is, and against what can have been read of it."""
+    """The stated text: against what can have been read of it, and against all there is."""
     if claim.corpus_bytes is None:
         return
     stated, each = claim.corpus_bytes, claim.bytes_per_token or REFERENCE_BYTES_PER_TOKEN
@@ -94,23 +91,29 @@ def check_corpus(claim: Claim) -> Iterator[Check]:
     full = claim.full_flops()
     if tokens is None and full is not None and claim.active is not None:
         tokens, how = full * ORDINARY_UTILISATION / (claim.flops_per_token() or 1.0), "tokens that the hardware allows"
+    if tokens is not None:
+        yield from _text_read(claim, tokens, how, each)
     margin = TEXT_BYTES.usual / stated
-    target = stated * margin if tokens is None else min(stated * margin, tokens * each / max(1.0, claim.epochs or 1.0))
-    change = tuple(replace(item, follows=True) for item in times("text", stated, target / stated, "corpus_bytes", "B"))
     lines = (f"{amount(stated, 'B')} of text = {amount(stated / each)} tokens of {each:g} bytes; {TEXT_BYTES.source}",)
-    yield Check("text", grade(margin, TEXT_BYTES), margin, lines, remedies=change if margin < 1 else ())
-    if tokens is None:
-        return
+    yield Check("text", grade(margin, TEXT_BYTES), margin, lines, remedies=_other_text(stated, min(1.0, margin)))
+
+
+def _text_read(claim: Claim, tokens: float, how: str, each: float) -> Iterator[Check]:
+    stated = claim.corpus_bytes or 0.0
     readings = tokens * each / stated
     if readings < 1:
         margin = readings / READ_SHARE.usual
         lines = (f"{amount(tokens)} {how} x {each:g} bytes = {amount(tokens * each, 'B')}: {percent(readings)} of {amount(stated, 'B')}; {READ_SHARE.source}",)
-        yield Check("text read", grade(margin, READ_SHARE), margin, lines, remedies=change if margin < 1 else ())
+        yield Check("text read", grade(margin, READ_SHARE), margin, lines, remedies=_other_text(stated, min(1.0, margin)))
     elif claim.tokens is not None:  # nobody has to use all of the hardware
         margin = REPEATS.usual / readings
         lines = (f"{amount(tokens)} {how} x {each:g} bytes read {amount(stated, 'B')} {factor(readings)} times; {REPEATS.source}",)
-        more = tuple(times("text", stated, 1 / margin, "corpus_bytes", "B")) if margin < 1 else ()
-        yield Check("readings", grade(margin, REPEATS), margin, lines, remedies=more)
+        yield Check("readings", grade(margin, REPEATS), margin, lines, remedies=_other_text(stated, 1 / margin if margin < 1 else 1.0))
+
+
+def _other_text(stated: float, share: float) -> tuple[Remedy, ...]:
+    """The text that fits; nothing where all of it does."""
+    return tuple(replace(item, follows=True) for item in times("text", stated, share, "corpus_bytes", "B")) if share != 1.0 else ()
 
 
 def check_year(claim: Claim) -> Iterator[Check]:
@@ -119,7 +122,7 @@ def check_year(claim: Claim) -> Iterator[Check]:
     if claim.year is None or not known:
         return
     newest, item = max(((year or 0), item) for year, item in known)
-    outcome = "possible" if claim.year > newest else "at the edge" if claim.year == newest else "impossible"
+    outcome: Outcome = "possible" if claim.year > newest else "at the edge" if claim.year == newest else "impossible"
     lines = (f"{item.accelerator} was first delivered in {newest}, the model is of {claim.year}",)
     later = Remedy(f"year {claim.year} -> {newest + 1}", 1.0, {"year": newest + 1})
-    yield Check("year", outcome, None, lines, remedies=(later,) if outcome != "possible" else ())  # type: ignore[arg-type]
+    yield Check("year", outcome, None, lines, remedies=(later,) if outcome != "possible" else ())

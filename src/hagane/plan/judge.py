@@ -11,6 +11,7 @@ from hagane.plan.check import OUTCOMES, Check, Outcome, Remedy
 from hagane.plan.claim import Claim
 from hagane.plan.compute_checks import check_compute, check_ratio, check_utilisation
 from hagane.plan.fact_checks import check_active_share, check_corpus, check_energy, check_flops, check_memory, check_year
+from hagane.plan.limits import ORDINARY_UTILISATION
 
 CHECKS = (
     check_compute, check_ratio, check_utilisation, check_active_share, check_flops, check_memory, check_corpus, check_energy, check_year,
@@ -65,8 +66,17 @@ def judge(claim: Claim) -> Verdict:
         cost, _, current, changes = heapq.heappop(waiting)
         problem = _first(_checked(current))
         if problem is None:
-            return Verdict(claim, checks, current, changes) if changes else Verdict(claim, checks)
+            return Verdict(claim, checks, _complete(current), changes) if changes else Verdict(claim, checks)
         for remedy in problem.remedies:
             changed = current.model_copy(update=remedy.changes)
             heapq.heappush(waiting, (cost + (0.0 if remedy.follows else math.log(remedy.ratio)), next(order), changed, (*changes, remedy)))
     return Verdict(claim, checks)
+
+
+def _complete(plan: Claim) -> Claim:
+    """The plan with the tokens that its hardware allows, where none were stated."""
+    full, per_token = plan.full_flops(), plan.flops_per_token()
+    if plan.tokens is not None or full is None or per_token is None:
+        return plan
+    filled = plan.model_copy(update={"tokens": full * ORDINARY_UTILISATION / per_token})
+    return plan if _first(_checked(filled)) else filled
