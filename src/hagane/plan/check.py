@@ -54,6 +54,12 @@ def amount(value: float, unit: str = "") -> str:
     return f"{_three(value)} {unit}".strip()
 
 
+def binary(size: float) -> str:
+    """Memory as drivers show it: `80 GiB`, `160 TiB`."""
+    unit, name = (2**40, "TiB") if size >= 2**40 else (2**30, "GiB")
+    return f"{_three(size / unit)} {name}"
+
+
 def flops(value: float) -> str:
     """1.08e24 -> `1.08e24 FLOPs`."""
     return f"{value:.2e} FLOPs".replace("e+", "e")

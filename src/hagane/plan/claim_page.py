@@ -17,8 +17,8 @@ WIDTH = 150
 def verdict_lines(verdict: Verdict) -> list[str]:
     """The page: facts, arithmetic, verdict, what breaks it, the nearest possible plan."""
     claim = verdict.claim
-    lines = [*fact_lines(claim), *_wrapped("  source", "; ".join(claim.source))]
-    lines += _wrapped("  note", claim.note) if claim.note else []
+    lines = [*fact_lines(claim), *_wrapped(f"  {'source':<14}", "; ".join(claim.source))]
+    lines += _wrapped(f"  {'note':<14}", claim.note) if claim.note else []
     lines += ["", "arithmetic"]
     for check in verdict.checks:
         room = "" if check.margin is None else f", room {factor(check.margin)}" if check.margin >= 1 else f", short by {factor(1 / check.margin)}"

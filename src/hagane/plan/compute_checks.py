@@ -17,9 +17,11 @@ from hagane.plan.limits import (
     OPTIMAL_TOKENS_PER_PARAMETER,
     ORDINARY_UTILISATION,
     TOKENS_PER_PARAMETER,
+    USEFUL_TOKENS_PER_PARAMETER,
     Limit,
     frontier,
 )
+from hagane.recipe.types import duration
 
 A100 = 312e12  # FLOP/s: the unit in which compute is told where the hardware is unknown
 
@@ -58,14 +60,18 @@ def available(claim: Claim) -> str:
     for item, hours in claim.hours() or ():
         rate = f"{(item.peak() or 0) / 1e12:,.4g} TFLOP/s{' measured' if item.measured else ''}"
         given = item.count is not None and claim.days is not None and claim.device_hours is None
-        parts.append(f"{item} x {claim.days:.4g} days x {rate}" if given else f"{amount(hours)} hours of {item.accelerator} x {rate}")
+        parts.append(f"{item} x {_time(claim.days or 0)} x {rate}" if given else f"{amount(hours)} hours of {item.accelerator} x {rate}")
     full = claim.full_flops() or 0.0
     return f"available: {' + '.join(parts)} = {flops(full)} at 100 %, {flops(full * ORDINARY_UTILISATION)} at {percent(ORDINARY_UTILISATION)}"
 
 
+def _time(days: float) -> str:
+    return f"{days:.4g} days" if days >= 1 else duration(days * 86400)
+
+
 def _needed_line(claim: Claim, needed: float) -> str:
     if claim.flops is not None:
-        return f"needed: {flops(needed)}, as published"
+        return f"needed: {flops(needed)}, as stated"
     per_token = claim.flops_per_token() or 0.0
     attention = per_token - 6 * (claim.active or 0.0)
     text = f"6 x {amount(claim.active or 0)} active" + (f" + {amount(attention)} of attention" if attention else "")
@@ -92,7 +98,7 @@ def _tokens_allowed(claim: Claim, useful: float) -> Check:
     """Tokens are not stated: how many the hardware allows, and whether they are enough to learn from."""
     active = claim.active or 0.0
     tokens = useful / (claim.flops_per_token() or 1.0)
-    margin = tokens / active / TOKENS_PER_PARAMETER.usual
+    margin, wanted = tokens / active / TOKENS_PER_PARAMETER.usual, USEFUL_TOKENS_PER_PARAMETER * active / tokens
     best = math.sqrt(useful / (6 * OPTIMAL_TOKENS_PER_PARAMETER))
     lines = (
         available(claim),
@@ -102,9 +108,9 @@ def _tokens_allowed(claim: Claim, useful: float) -> Check:
     )
     remedies: tuple[Remedy, ...] = ()
     if margin < 1:
-        # active parameters that get one token each: 6 a^2 = FLOPs
-        smaller = times("active parameters", active, math.sqrt(useful / 6 / TOKENS_PER_PARAMETER.usual) / active, "active_parameters")
-        remedies = joined([more_hours(claim, 1 / margin), [Remedy(item.text, item.ratio, {**item.changes, "architecture": "moe"}) for item in smaller]])
+        # active parameters with enough tokens each: 6 a x (tokens a parameter x a) = FLOPs
+        smaller = times("active parameters", active, math.sqrt(useful / 6 / USEFUL_TOKENS_PER_PARAMETER) / active, "active_parameters")
+        remedies = joined([more_hours(claim, wanted), [Remedy(item.text, item.ratio, {**item.changes, "architecture": "moe"}) for item in smaller]])
     return Check("tokens", grade(margin, TOKENS_PER_PARAMETER), margin, lines, remedies=remedies)
 
 
@@ -113,7 +119,7 @@ def _active_allowed(claim: Claim, full: float) -> Check:
     total, limit = claim.parameters or 0.0, active_limit(claim)
 
     def allowed(share: float) -> float:
-        return share * full / (6 * claim.tokens) if claim.tokens else math.sqrt(share * full / 6 / TOKENS_PER_PARAMETER.usual)
+        return share * full / (6 * claim.tokens) if claim.tokens else math.sqrt(share * full / 6 / USEFUL_TOKENS_PER_PARAMETER)
 
     fits, most = min(total, allowed(ORDINARY_UTILISATION)), allowed(utilisation_limit(claim).edge)
     margin = fits / total / limit.usual
@@ -150,7 +156,7 @@ def _without_hardware(claim: Claim) -> Iterator[Check]:
     name, rate = (kinds[0].accelerator or "A100", kinds[0].peak() or A100) if kinds else ("A100", A100)
     needed = claim.needed_flops()
     if needed is None and claim.active is not None:
-        needed = (claim.flops_per_token() or 0.0) * claim.active * TOKENS_PER_PARAMETER.usual
+        needed = (claim.flops_per_token() or 0.0) * claim.active * USEFUL_TOKENS_PER_PARAMETER
     top, whose = frontier(claim.year or max(FRONTIER))
     when = f"until {claim.year}" if claim.year else "so far"
     if needed is not None:
@@ -165,7 +171,7 @@ def _without_hardware(claim: Claim) -> Iterator[Check]:
         yield Check("training time", grade(margin, Limit(1, FRONTIER_ROOM, "")), margin, lines, holds, remedies)
     elif claim.parameters is not None:
         limit = active_limit(claim)
-        fits = min(claim.parameters, top / (6 * claim.tokens) if claim.tokens else math.sqrt(top / 6 / TOKENS_PER_PARAMETER.usual))
+        fits = min(claim.parameters, top / (6 * claim.tokens) if claim.tokens else math.sqrt(top / 6 / USEFUL_TOKENS_PER_PARAMETER))
         margin = fits / claim.parameters / limit.usual
         shown = f"{flops(top)[:-6]} / (6 x {amount(claim.tokens)} tokens)" if claim.tokens else f"sqrt({flops(top)[:-6]} / 6), one token each,"
         lines = (
@@ -187,9 +193,10 @@ def check_ratio(claim: Claim) -> Iterator[Check]:
     margin = ratio / TOKENS_PER_PARAMETER.usual
     remedies: tuple[Remedy, ...] = ()
     if margin < 1:
-        smaller = times("active parameters", claim.active, margin, "active_parameters")
+        share = ratio / USEFUL_TOKENS_PER_PARAMETER
+        smaller = times("active parameters", claim.active, share, "active_parameters")
         fewer = [Remedy(item.text, item.ratio, {**item.changes, "architecture": "moe", "flops": None}) for item in smaller]
-        more = [Remedy(item.text, item.ratio, {**item.changes, "flops": None}) for item in times("tokens", claim.tokens, 1 / margin, "tokens")]
+        more = [Remedy(item.text, item.ratio, {**item.changes, "flops": None}) for item in times("tokens", claim.tokens, 1 / share, "tokens")]
         remedies = joined([more, fewer])
     counted = f"{amount(claim.tokens)} tokens / {amount(claim.active)} active parameters = {factor(ratio)} tokens a parameter"
     lines = (f"{counted}; {TOKENS_PER_PARAMETER.source}",)
@@ -211,8 +218,8 @@ def check_utilisation(claim: Claim) -> Iterator[Check]:
     full, needed = claim.full_flops(), claim.needed_flops()
     if full is None or needed is None:
         return
-    # a run may lose time to failures, so less than stated is no contradiction; more is
-    margin = 1.5 * claim.utilisation / (needed / full)
+    # A run may lose time to failures, so less than stated is no contradiction. More is, beyond what counting FLOPs differently explains.
+    margin = 2.0 * claim.utilisation / (needed / full)
     share = min(needed / full, limit.usual)
     told = Remedy(f"utilisation {percent(claim.utilisation)} -> {percent(share)}", max(1.0, share / claim.utilisation), {"utilisation": share})
     lines = (f"its FLOPs in its time need {percent(needed / full)} of the peak, {percent(claim.utilisation)} is stated",)

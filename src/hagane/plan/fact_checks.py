@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hagane.plan.check import Check, Outcome, Remedy, amount, devices, energy, factor, flops, grade, joined, percent, times
+from hagane.plan.check import Check, Outcome, Remedy, amount, binary, devices, energy, factor, flops, grade, joined, percent, times
 from hagane.plan.claim import Claim
 from hagane.plan.compute_checks import active_limit
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
@@ -25,7 +25,7 @@ def check_active_share(claim: Claim) -> Iterator[Check]:
 
 
 def check_flops(claim: Claim) -> Iterator[Check]:
-    """Published FLOPs against 6 x active parameters x tokens."""
+    """Stated FLOPs against 6 x active parameters x tokens."""
     per_token = claim.flops_per_token()
     if claim.flops is None or per_token is None or claim.tokens is None:
         return
@@ -33,10 +33,10 @@ def check_flops(claim: Claim) -> Iterator[Check]:
     ratio = claim.flops / counted
     # attention over long rows and extra heads add, embeddings that are only looked up take away
     margin = 2.0 / max(ratio, 1 / ratio)
-    stated = f"published {flops(claim.flops)}, counted {flops(counted)}: {factor(ratio)} times that"
+    stated = f"stated {flops(claim.flops)}, counted {flops(counted)}: {factor(ratio)} times that"
     lines = (f"{stated}; attention, extra heads and embeddings explain a factor of 2",)
     told = Remedy(f"FLOPs {flops(claim.flops)} -> {flops(counted)}", max(ratio, 1 / ratio), {"flops": None})
-    yield Check("published FLOPs", grade(margin, Limit(2, 4, "")), margin, lines, remedies=(told,) if margin < 1 else ())
+    yield Check("stated FLOPs", grade(margin, Limit(2, 4, "")), margin, lines, remedies=(told,) if margin < 1 else ())
 
 
 def check_memory(claim: Claim) -> Iterator[Check]:
@@ -46,13 +46,13 @@ def check_memory(claim: Claim) -> Iterator[Check]:
     total = sum((item.count or 0) * (item.memory() or 0.0) for item in claim.hardware)
     each = total / claim.parameters
     margin = each / TRAINING_BYTES.usual
-    parts = " + ".join(f"{item} x {(item.memory() or 0) / 2**30:,.3g} GiB" for item in claim.hardware)
+    parts = " + ".join(f"{item} x {binary(item.memory() or 0)}" for item in claim.hardware)
     remedies: tuple[Remedy, ...] = ()
     if margin < 1:
         hardware = tuple(item.model_copy(update={"count": math.ceil((item.count or 0) / margin * 1.001)}) for item in claim.hardware)
         text = f"devices {devices(claim.hardware)} -> {devices(hardware)}"
         remedies = joined([[Remedy(text, 1.001 / margin, {"hardware": hardware})], _fewer_parameters(claim, margin)])
-    lines = (f"{parts} = {total / 2**40:,.3g} TiB, {factor(each)} bytes for each of {amount(claim.parameters)} parameters; {TRAINING_BYTES.source}",)
+    lines = (f"{parts} = {binary(total)}, {factor(each)} bytes for each of {amount(claim.parameters)} parameters; {TRAINING_BYTES.source}",)
     yield Check("memory", grade(margin, TRAINING_BYTES), margin, lines, remedies=remedies)
 
 
