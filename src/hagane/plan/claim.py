@@ -6,7 +6,6 @@ A claim is a TOML file. The six facts must stand there; one that was not publish
 from __future__ import annotations
 
 import difflib
-import math
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +28,10 @@ class Hardware(Frozen):
     """Devices of one kind. Rates come from the machine table, or from a measurement where `peak_flops` is given. None is unknown."""
 
     accelerator: str | None = Field(description="a name of the machine table, or any name where peak_flops is given")
-    count: int | None = Field(gt=0, description="devices")
-    peak_flops: float | None = Field(None, gt=0, description="measured matrix rate of one device, FLOP/s")
-    memory_bytes: float | None = Field(None, gt=0, description="memory of one device")
-    watts: float | None = Field(None, gt=0, description="power of one device under load")
+    count: int | None = Field(ge=1, le=10**9, description="devices")
+    peak_flops: float | None = Field(None, ge=1, le=1e18, description="measured matrix rate of one device, FLOP/s")
+    memory_bytes: float | None = Field(None, ge=1, le=1e18, description="memory of one device")
+    watts: float | None = Field(None, ge=1e-3, le=1e9, description="power of one device under load")
 
     _unknown = field_validator("*", mode="before")(_known)
 
@@ -70,31 +69,34 @@ class Hardware(Frozen):
 
 
 class Claim(Frozen):
-    """The facts of a model as published. Parameters, tokens and FLOPs are counts; None is unknown."""
+    """The facts of a model as published. Parameters, tokens and FLOPs are counts; None is unknown.
+
+    The bounds are wider than any claim and keep every product of the arithmetic finite.
+    """
 
     name: str = Field(description="the model")
     source: tuple[str, ...] = Field(min_length=1, description="where the facts stand")
-    parameters: float | None = Field(gt=0, description="all of them")
+    parameters: float | None = Field(ge=1, le=1e18, description="all of them")
     hardware: tuple[Hardware, ...] | None
-    days: float | None = Field(gt=0, description="training time")
+    days: float | None = Field(ge=1e-6, le=36525, description="training time")
     country: str | None
     year: int | None = Field(ge=1950, le=2100)
     note: str = Field("", description="what a reader should know about these facts")
     architecture: Literal["dense", "moe"] | None = Field(None, description="dense: every parameter is used for every token")
-    active_parameters: float | None = Field(None, gt=0, description="used for one token")
+    active_parameters: float | None = Field(None, ge=1, le=1e18, description="used for one token")
     experts: int | None = Field(None, ge=2, description="routed experts of a layer")
     top_k: int | None = Field(None, ge=1, description="routed experts that a token uses")
-    layers: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=1, description="heads x head dimension: what attention works on")
-    context: int | None = Field(None, ge=1, description="tokens of a training sequence")
-    tokens: float | None = Field(None, gt=0, description="training tokens, repeats counted")
-    corpus_bytes: float | None = Field(None, gt=0, description="text that is said to be trained on")
-    bytes_per_token: float | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0, description="how often the corpus was read")
-    flops: float | None = Field(None, gt=0, description="training FLOPs as published")
-    device_hours: float | None = Field(None, gt=0, description="of all devices together")
-    utilisation: float | None = Field(None, gt=0, description="share of the peak rate, 0.4 for 40 %")
-    energy_mwh: float | None = Field(None, gt=0)
+    layers: int | None = Field(None, ge=1, le=10**5)
+    width: int | None = Field(None, ge=1, le=10**7, description="heads x head dimension: what attention works on")
+    context: int | None = Field(None, ge=1, le=10**9, description="tokens of a training sequence")
+    tokens: float | None = Field(None, ge=1, le=1e20, description="training tokens, repeats counted")
+    corpus_bytes: float | None = Field(None, ge=1, le=1e24, description="text that is said to be trained on")
+    bytes_per_token: float | None = Field(None, ge=0.1, le=1000)
+    epochs: float | None = Field(None, ge=1e-3, le=1e6, description="how often the corpus was read")
+    flops: float | None = Field(None, ge=1, le=1e40, description="training FLOPs as published")
+    device_hours: float | None = Field(None, ge=1e-6, le=1e15, description="of all devices together")
+    utilisation: float | None = Field(None, ge=1e-6, description="share of the peak rate, 0.4 for 40 %")
+    energy_mwh: float | None = Field(None, ge=1e-12, le=1e12)
 
     _unknown = field_validator("*", mode="before")(_known)
 
@@ -102,6 +104,13 @@ class Claim(Frozen):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | dict) and value != UNKNOWN else _known(value)
+
+    @field_validator("utilisation")
+    @classmethod
+    def _share(cls, value: float | None) -> float | None:
+        if value is not None and value > 2:
+            raise ValueError("a share of the peak is written 0.4 for 40 %")
+        return value
 
     @model_validator(mode="after")
     def _contradictions(self) -> Claim:
@@ -184,8 +193,4 @@ def load_claim(name_or_file: str) -> Claim:
             hint = f"Nearest: {', '.join(near)}." if near else f"There is: {', '.join(shipped)}."
             raise RecipeError(f"there is no claim {name_or_file!r}. {hint} A file of your own ends in .toml.")
         text, where = shipped[name_or_file], f"claim {name_or_file}"
-    claim = checked(Claim, parse_toml(text, where), where, noun="fact")
-    numbers = (value for value in claim.model_dump().values() if isinstance(value, float))
-    if not all(math.isfinite(value) for value in numbers):
-        raise RecipeError(f"{where}: every number must be finite.")
-    return claim
+    return checked(Claim, parse_toml(text, where), where, noun="fact")
