@@ -41,7 +41,7 @@ class Hardware(Frozen):
             try:
                 accelerator(self.accelerator)
             except RecipeError as error:
-                raise ValueError(f"{str(error).rstrip('.')}; a machine of your own needs peak_flops") from None
+                raise ValueError(f"accelerator {str(error).rstrip('.')}; a machine of your own needs peak_flops") from None
         return self
 
     @property

@@ -133,9 +133,8 @@ def _active_allowed(claim: Claim, full: float) -> Check:
         f"active parameters are not stated; these FLOPs allow {shown} = {amount(fits)}",
         f"that is {percent(fits / total)} of all; {limit.source}",
     )
-    least = total * limit.edge
-    holds = f"holds only with at most {amount(fits)} active parameters"
-    holds += f", and with {claim.experts} experts at least {amount(least)} are active" if claim.experts else ""
+    least = f", and with {claim.experts} experts at least {amount(total * limit.edge)} are active" if claim.experts else ""
+    holds = f"holds only with at most {amount(fits)} active parameters{least}" if fits < total else ""
     return Check("active parameters", outcome, margin, lines, holds, _with_active(claim, fits, margin) if margin < 1 else ())
 
 
@@ -152,37 +151,57 @@ def _with_active(claim: Claim, fits: float, margin: float) -> tuple[Remedy, ...]
 
 def _without_hardware(claim: Claim) -> Iterator[Check]:
     """Devices or days are unknown: what they must be, and whether a run of that size was known by then."""
-    kinds = [item for item in claim.hardware or () if item.peak() is not None]
-    name, rate = (kinds[0].accelerator or "A100", kinds[0].peak() or A100) if kinds else ("A100", A100)
     needed = claim.needed_flops()
     if needed is None and claim.active is not None:
         needed = (claim.flops_per_token() or 0.0) * claim.active * USEFUL_TOKENS_PER_PARAMETER
+    if needed is not None:
+        yield _hours_needed(claim, needed)
+    elif claim.parameters is not None:
+        yield _active_by_frontier(claim, claim.parameters)
+
+
+def _device(claim: Claim) -> tuple[str, float]:
+    """The accelerator in whose hours compute is told, and what one does at an ordinary utilisation, FLOP/s."""
+    known = [(item.accelerator, item.peak()) for item in claim.hardware or () if item.peak() is not None]
+    name, peak = known[0] if known else ("A100", A100)
+    return name or "A100", (peak or A100) * ORDINARY_UTILISATION
+
+
+def _frontier(claim: Claim) -> tuple[float, str, str]:
+    """FLOPs of the largest published run by the claim's year, its name in words, and until when."""
     top, whose = frontier(claim.year or max(FRONTIER))
     when = f"until {claim.year}" if claim.year else "so far"
-    if needed is not None:
-        margin = top / needed
-        hours = needed / (rate * ORDINARY_UTILISATION * 3600)
-        work = _needed_line(claim, needed) if claim.needed_flops() else f"needed: at least one token a parameter, {flops(needed)}"
-        lines = (work, f"the largest published run {when} is {whose} with {flops(top)}: {factor(needed / top)} times that; ten times is the edge")
-        holds = f"holds only with at least {amount(hours)} hours of {name} at {percent(ORDINARY_UTILISATION)}"
-        per_device = (claim.days or 0) * 24
-        holds += f": {amount(math.ceil(hours / per_device))} of them for {claim.days:.4g} days" if per_device else ""
-        remedies = joined([_less_work(claim, needed / top)]) if margin < 1 and claim.tokens else ()
-        yield Check("training time", grade(margin, Limit(1, FRONTIER_ROOM, "")), margin, lines, holds, remedies)
-    elif claim.parameters is not None:
-        limit = active_limit(claim)
-        fits = min(claim.parameters, top / (6 * claim.tokens) if claim.tokens else math.sqrt(top / 6 / USEFUL_TOKENS_PER_PARAMETER))
-        margin = fits / claim.parameters / limit.usual
-        shown = f"{flops(top)[:-6]} / (6 x {amount(claim.tokens)} tokens)" if claim.tokens else f"sqrt({flops(top)[:-6]} / 6), one token each,"
-        lines = (
-            f"neither compute nor active parameters are known; the largest published run {when} is {whose} with {flops(top)}",
-            f"a run of that size allows {shown} = {amount(fits)} active, {percent(fits / claim.parameters)} of all; {limit.source}",
-        )
-        dense = 6 * claim.parameters * (claim.tokens or claim.parameters)
-        holds = f"holds only with at most {amount(fits)} active parameters, or with more compute than any run published {when}"
-        days = f", {amount(dense / (rate * ORDINARY_UTILISATION * 86400 * claim.days))} x {name} for its {claim.days:.4g} days" if claim.days else ""
-        lines += (f"with all of them active it would take {flops(dense)}{days}: {factor(dense / top)} times that run",)
-        yield Check("active parameters", grade(margin, limit), margin, lines, holds)
+    return top, f"the largest published run {when} is {whose} with {flops(top)}", when
+
+
+def _hours_needed(claim: Claim, needed: float) -> Check:
+    (name, rate), (top, largest, _) = _device(claim), _frontier(claim)
+    margin, hours = top / needed, needed / rate / 3600
+    work = _needed_line(claim, needed) if claim.needed_flops() else f"needed: at least one token a parameter, {flops(needed)}"
+    lines = (work, f"{largest}: {factor(needed / top)} times that; ten times is the edge")
+    holds = f"holds only with at least {amount(hours)} hours of {name} at {percent(ORDINARY_UTILISATION)}"
+    holds += f": {factor(math.ceil(hours / claim.days / 24))} of them for {_time(claim.days)}" if claim.days else ""
+    # one token a parameter: FLOPs go with the square of the parameters
+    fewer = _less_work(claim, needed / top if claim.tokens else math.sqrt(needed / top)) if margin < 1 else []
+    return Check("training time", grade(margin, Limit(1, FRONTIER_ROOM, "")), margin, lines, holds, joined([fewer]))
+
+
+def _active_by_frontier(claim: Claim, parameters: float) -> Check:
+    (name, rate), (top, largest, when), limit = _device(claim), _frontier(claim), active_limit(claim)
+    allowed = top / (6 * claim.tokens) if claim.tokens else math.sqrt(top / 6 / USEFUL_TOKENS_PER_PARAMETER)
+    fits = min(parameters, allowed)
+    margin = fits / parameters / limit.usual
+    shown = f"{flops(top)[:-6]} / (6 x {amount(claim.tokens)} tokens)" if claim.tokens else f"sqrt({flops(top)[:-6]} / 6), one token each,"
+    dense = 6 * parameters * (claim.tokens or parameters)
+    devices = f", {factor(math.ceil(dense / rate / 86400 / claim.days))} x {name} for its {_time(claim.days)}" if claim.days else ""
+    lines = (
+        f"neither compute nor active parameters are known; {largest}",
+        f"a run of that size allows {shown} = {amount(allowed)} active, {percent(allowed / parameters)} of all; {limit.source}",
+        f"with all of them active it would take {flops(dense)}{devices}: {factor(dense / top)} times that run",
+    )
+    holds = f"holds only with at most {amount(fits)} active parameters, or with more compute than any run published {when}"
+    smaller = times("parameters", parameters, margin, "parameters") if margin < 1 else []
+    return Check("active parameters", grade(margin, limit), margin, lines, holds if fits < parameters else "", tuple(smaller))
 
 
 def check_ratio(claim: Claim) -> Iterator[Check]:

@@ -121,7 +121,7 @@ def check_year(claim: Claim) -> Iterator[Check]:
     known = [(item.released(), item) for item in claim.hardware or () if item.released() is not None]
     if claim.year is None or not known:
         return
-    newest, item = max(((year or 0), item) for year, item in known)
+    newest, item = max(((year or 0, item) for year, item in known), key=lambda pair: pair[0])
     outcome: Outcome = "possible" if claim.year > newest else "at the edge" if claim.year == newest else "impossible"
     lines = (f"{item.accelerator} was first delivered in {newest}, the model is of {claim.year}",)
     later = Remedy(f"year {claim.year} -> {newest + 1}", 1.0, {"year": newest + 1})

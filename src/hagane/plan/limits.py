@@ -32,7 +32,7 @@ USEFUL_TOKENS_PER_PARAMETER = 1.0  # what a changed plan aims at
 OPTIMAL_TOKENS_PER_PARAMETER = 20
 
 # The edge without a known number of experts is our assumption; with one it is top_k / experts, which is arithmetic.
-ACTIVE_SHARE = Limit(0.03, 0.005, "the smallest shares of large released models: Kimi K2 3.2 %, Qwen3-Next 3.8 %, DeepSeek-V3 5.5 %")
+ACTIVE_SHARE = Limit(0.018, 0.005, "the smallest shares of large released models: Kimi K3 1.8 % (2026), Kimi K2 3.2 %, DeepSeek-V3 5.5 %")
 
 # Bytes a parameter takes while it is trained.
 TRAINING_BYTES = Limit(

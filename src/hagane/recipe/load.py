@@ -142,12 +142,15 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Setting names of the section at `location`."""
-    current: Any = model
+    section: type[BaseModel] | None = model
     for part in location:
-        if isinstance(part, int):
-            continue
-        current = current.model_fields[part].annotation
-        for argument in getattr(current, "__args__", ()):
-            if isinstance(argument, type) and issubclass(argument, BaseModel):
-                current = argument
-    return [field.alias or name for name, field in current.model_fields.items()] if isinstance(current, type) and issubclass(current, BaseModel) else []
+        if section is not None and isinstance(part, str):
+            section = _section(section.model_fields[part].annotation)
+    return [field.alias or name for name, field in section.model_fields.items()] if section is not None else []
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `Model`, `tuple[Model, ...]` or `tuple[Model, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _section(part)) is not None), None)
