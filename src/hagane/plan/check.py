@@ -101,18 +101,17 @@ def more_hours(claim: Claim, ratio: float) -> list[Remedy]:
     if claim.hours() is None:
         return []
     ratio *= _INSIDE
-    energy = {} if claim.energy_mwh is None else {"energy_mwh": claim.energy_mwh * ratio}
-    hours = {} if claim.device_hours is None else {"device_hours": claim.device_hours * ratio}
+    scaled = {name: getattr(claim, name) * ratio for name in ("device_hours", "energy_mwh") if getattr(claim, name) is not None}
     found = []
     if claim.days is not None:
-        found.append(Remedy(f"days {factor(claim.days)} -> {factor(claim.days * ratio)}", ratio, {"days": claim.days * ratio, **hours, **energy}))
+        found.append(Remedy(f"days {factor(claim.days)} -> {factor(claim.days * ratio)}", ratio, {"days": claim.days * ratio, **scaled}))
     counts = [item.count for item in claim.hardware or ()]
     if all(counts):
         hardware = tuple(item.model_copy(update={"count": math.ceil((item.count or 0) * ratio)}) for item in claim.hardware or ())
         text = f"devices {devices(claim.hardware or ())} -> {devices(hardware)}"
-        found.append(Remedy(text, ratio, {"hardware": hardware, **hours, **energy}))
+        found.append(Remedy(text, ratio, {"hardware": hardware, **scaled}))
     if not found and claim.device_hours is not None:
-        found.append(Remedy(f"device-hours {amount(claim.device_hours)} -> {amount(claim.device_hours * ratio)}", ratio, {**hours, **energy}))
+        found.append(Remedy(f"device-hours {amount(claim.device_hours)} -> {amount(claim.device_hours * ratio)}", ratio, scaled))
     return found
 
 

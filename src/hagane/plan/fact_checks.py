@@ -19,7 +19,7 @@ def check_active_share(claim: Claim) -> Iterator[Check]:
         return
     limit, share = active_limit(claim), claim.active / claim.parameters
     margin = share / limit.usual
-    smaller = [Remedy(item.text, item.ratio, item.changes) for item in times("parameters", claim.parameters, margin, "parameters")]
+    smaller = times("parameters", claim.parameters, margin, "parameters")
     lines = (f"{amount(claim.active)} of {amount(claim.parameters)} parameters active = {percent(share)}; {limit.source}",)
     yield Check("active share", grade(margin, limit), margin, lines, remedies=tuple(smaller) if margin < 1 else ())
 
@@ -57,11 +57,10 @@ def check_memory(claim: Claim) -> Iterator[Check]:
 
 
 def _fewer_parameters(claim: Claim, share: float) -> list[Remedy]:
+    """Fewer of all and of the active ones alike; FLOPs as stated no longer hold."""
+    active = {} if claim.active_parameters is None else {"active_parameters": claim.active_parameters * share}
     found = times("parameters", claim.parameters, share, "parameters")
-    if claim.active_parameters is None:
-        return found
-    active = claim.active_parameters * share
-    return [Remedy(item.text, item.ratio, {**item.changes, "active_parameters": active, "flops": None}) for item in found]
+    return [Remedy(item.text, item.ratio, {**item.changes, **active, "flops": None}) for item in found]
 
 
 def check_energy(claim: Claim) -> Iterator[Check]:
@@ -101,6 +100,12 @@ def check_corpus(claim: Claim) -> Iterator[Check]:
 def _text_read(claim: Claim, tokens: float, how: str, each: float) -> Iterator[Check]:
     stated = claim.corpus_bytes or 0.0
     readings = tokens * each / stated
+    if claim.epochs is not None and claim.tokens is not None:
+        ratio = readings / claim.epochs
+        margin = 3 / max(ratio, 1 / ratio)  # a token is 1.5 to 13 bytes in any tokenizer
+        lines = (f"{amount(tokens)} tokens x {each:g} bytes read {amount(stated, 'B')} {factor(readings)} times; {factor(claim.epochs)} is stated",)
+        told = Remedy(f"epochs {factor(claim.epochs)} -> {factor(readings)}", max(ratio, 1 / ratio), {"epochs": readings})
+        yield Check("epochs", grade(margin, Limit(3, 6, "")), margin, lines, remedies=(told,) if margin < 1 else ())
     if readings < 1:
         margin = readings / READ_SHARE.usual
         lines = (f"{amount(tokens)} {how} x {each:g} bytes = {amount(tokens * each, 'B')}: {percent(readings)} of {amount(stated, 'B')}; {READ_SHARE.source}",)
