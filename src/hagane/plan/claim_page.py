@@ -29,11 +29,12 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     for check in verdict.breaks:
         short = "" if check.margin is None else f" (short by a factor of {factor(1 / check.margin)})"
         lines.append(f"  {'broken by' if verdict.outcome == 'impossible' else 'at the edge in'} {check.number}{short}")
-        lines += [f"    alone: {change.text} (x{factor(change.ratio)})" for change in check.remedies]
+        alone = "; or ".join(f"{change.text} (x{factor(change.ratio)})" for change in check.remedies)
+        lines += _wrapped("    alone, smallest change first:", alone) if alone else []
     lines += [f"  it {condition}" for condition in verdict.conditions]
-    lines += _wrapped("  unknown", ", ".join(unknown)) if unknown else []
+    lines += _wrapped("  unknown:", ", ".join(unknown)) if unknown else []
     if verdict.nearest is not None:
-        lines += ["", "nearest possible plan", *_wrapped("  change", "; ".join(change.text for change in verdict.changes)), *fact_lines(verdict.nearest)[1:]]
+        lines += ["", "nearest possible plan", *_wrapped("  changes:", "; ".join(change.text for change in verdict.changes)), *fact_lines(verdict.nearest)[1:]]
     return lines
 
 

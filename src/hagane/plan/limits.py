@@ -26,7 +26,7 @@ ORDINARY_UTILISATION = 0.40  # what a plan may count on: between the two lines a
 
 # Below what anybody published a run is still possible, only wasteful: three-minute runs of hagane saw 0.36. A tenth of that is the edge.
 TOKENS_PER_PARAMETER = Limit(
-    0.3, 0.03, "the fewest published: MT-NLG 0.51, OPT and Gopher 1.1, PaLM 1.4, GPT-3 1.7; compute-optimal is 20 (Hoffmann et al. 2022)"
+    0.3, 0.03, "the fewest published: MT-NLG 0.51, Gopher 1.1, PaLM 1.4; compute-optimal is 20 (Hoffmann et al. 2022); changes aim at 1"
 )
 USEFUL_TOKENS_PER_PARAMETER = 1.0  # what a changed plan aims at
 OPTIMAL_TOKENS_PER_PARAMETER = 20
