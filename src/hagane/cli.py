@@ -232,11 +232,11 @@ def card(
 ) -> None:
     """Say of a trained model what others publish: parameters, hardware, training time, country, year, tokens, utilisation, energy."""
     from hagane.folder import write_atomic
-    from hagane.plan.claim_page import claim_toml, fact_lines
+    from hagane.plan.claim_page import claim_toml, fact_lines, note_lines
     from hagane.report.claim import claim_of_run
 
     claim = claim_of_run(folder, country)
-    for line in [*fact_lines(claim), f"  {'note':<14} {claim.note}"]:
+    for line in [*fact_lines(claim), *note_lines(claim)]:
         typer.echo(line)
     if toml is not None:
         write_atomic(toml, claim_toml(claim))

@@ -71,7 +71,8 @@ WAYS = {
     r"hagane plan neurosynth-7 --claim": Way("(?s)verdict: at the edge.*at most 18.1B active parameters"),
     r"hagane plan ax-k1 --claim": Way("verdict: possible"),
     r"hagane card runs/quickstart": Way(r"(?s)country +unknown.*energy modelled, not counted"),
-    r"hagane card runs/quickstart --country Sweden --toml card.toml": Way(r"country +Sweden"),
+    r"hagane card runs/quickstart --country Sweden": Way(r"country +Sweden"),
+    r"hagane card runs/quickstart --toml card.toml": Way(r"written: card.toml"),
     r"hagane plan card.toml --claim": Way("verdict: "),  # the file is a claim of the fixture's: whichever worker runs this may not have run the line above
     r"hagane measure( --device cpu)?": Way("GFLOP/s"),
     r"hagane measure --device cuda": Way("GFLOP/s") if torch.cuda.is_available() else Way("^PyTorch finds no CUDA GPU here[^\n]*$", code=2),

@@ -17,9 +17,7 @@ WIDTH = 150
 def verdict_lines(verdict: Verdict) -> list[str]:
     """The page: facts, arithmetic, verdict, what breaks it, the nearest possible plan."""
     claim = verdict.claim
-    lines = [*fact_lines(claim), *_wrapped(f"  {'source':<14}", "; ".join(claim.source))]
-    lines += _wrapped(f"  {'note':<14}", claim.note) if claim.note else []
-    lines += ["", "arithmetic"]
+    lines = [*fact_lines(claim), *_wrapped(f"  {'source':<14}", "; ".join(claim.source)), *note_lines(claim), "", "arithmetic"]
     for check in verdict.checks:
         room = "" if check.margin is None else f", room {factor(check.margin)}" if check.margin >= 1 else f", short by {factor(1 / check.margin)}"
         lines.append(f"  {check.number}: {check.outcome}{room}")
@@ -57,6 +55,11 @@ def fact_lines(claim: Claim) -> list[str]:
         "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and energy(claim.energy_mwh),
     }  # fmt: skip
     return [f"  {name:<14} {value}" for name, value in [*rows, *more.items()] if value]
+
+
+def note_lines(claim: Claim) -> list[str]:
+    """What a reader should know about the facts, if anything."""
+    return _wrapped(f"  {'note':<14}", claim.note) if claim.note else []
 
 
 def verdict_facts(verdict: Verdict) -> dict[str, Any]:
