@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -189,6 +190,24 @@ def test_several_kinds_of_hardware_add_up():
     assert claim.full_flops() == pytest.approx((10 * 989.4e12 + 20 * 275e12) * 40 * 86400)
     (more,) = [item for item in check_of(judge(claim), "compute").remedies if "devices" in item.text]
     assert more.text.startswith("devices 10 + 20 -> ") and isinstance(more.changes["hardware"][0], Hardware)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "budget-and-plan.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_documentation_is_what_is_printed():
+    assert "\n".join(verdict_lines(judge(load_claim("neurosynth-9")))) in PAGE
+    rows = re.findall(r"^\| (`.*`) \| (possible|at the edge|impossible)", PAGE, flags=re.MULTILINE)
+    told = {name: outcome for names, outcome in rows for name in re.findall(r"`([^`]+)`", names)}
+    assert told == {name: judge(load_claim(name)).outcome for name in shipped_claims()}
+
+
+def test_the_claim_of_the_documentation_is_one(tmp_path):
+    (text,) = [block for block in re.findall(r"^```text\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL) if block.startswith("name")]
+    (tmp_path / "page.toml").write_text(text, encoding="utf-8")
+    assert judge(load_claim(str(tmp_path / "page.toml"))).outcome == "possible"
+    names = re.findall(r"`([a-z_]+)`", PAGE[PAGE.index("The other names are") :].partition("\n\n")[0])
+    assert {*names, *re.findall(r"^(\w+) =", text, flags=re.MULTILINE)} == set(Claim.model_fields)
 
 
 GOOD = """
