@@ -191,19 +191,26 @@ def plan(
     corpus: Corpus = None,
     budget: BudgetOption = None,
     settings: Settings = None,
+    machine: Annotated[str | None, typer.Option("--machine", metavar="M", help="Another machine than this one, from the table: 64xH200, 8xA100.")] = None,
     claim: Annotated[bool, typer.Option("--claim", help="Judge the published facts of a model instead: possible, at the edge or impossible.")] = False,
 ) -> None:
-    """Say what a budget would buy on this machine, from the kept profile, before anything is read or trained."""
+    """Say what a budget would buy on this machine, from the kept profile, or on one of the table, before anything is read or trained."""
     if claim:
-        _judge(recipe, corpus, budget, settings)
+        _judge(recipe, corpus, budget, settings, machine)
         return
     from hagane.recipe.load import load_recipe
-    from hagane.status import preview
 
     settings = [*(settings or [])]
     loaded, _ = load_recipe(recipe, settings)
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
-    lines, facts = preview(loaded, tuple(pinned))
+    if machine is not None:
+        from hagane.plan.cluster import plan_on
+
+        lines, facts = plan_on(loaded, machine)
+    else:
+        from hagane.status import preview
+
+        lines, facts = preview(loaded, tuple(pinned))
     for line in lines:
         typer.echo(line)
     _last_line(facts)
@@ -217,7 +224,7 @@ def _judge(name: str, *others: object) -> None:
     from hagane.plan.judge import judge
 
     if any(others):
-        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget and --set.")
+        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set and --machine.")
     verdict = judge(load_claim(name))
     for line in verdict_lines(verdict):
         typer.echo(line)

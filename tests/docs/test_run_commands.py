@@ -67,6 +67,7 @@ WAYS = {
     r"hagane plan nordic --corpus texts/ --budget 2h": Way("bits per byte"),
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
+    r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
     r"hagane plan neurosynth-9 --claim": Way("(?s)= 14.5B tokens.*verdict: impossible.*nearest possible plan"),
     r"hagane plan neurosynth-7 --claim": Way("(?s)verdict: at the edge.*at most 18.1B active parameters"),
     r"hagane plan ax-k1 --claim": Way("verdict: possible"),

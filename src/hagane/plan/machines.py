@@ -23,6 +23,7 @@ class Accelerator(Frozen):
     name: str
     aliases: tuple[str, ...] = ()
     peak: dict[Precision, float] = Field(description="dense matrix rate by precision, FLOP/s")
+    exponentials: float | None = Field(None, description="exponentials/s, the softmax's limit")
     memory_bytes: int = Field(gt=0)
     memory_bandwidth: float = Field(gt=0)
     devices_per_node: int = Field(gt=0, description="devices that share the fast fabric: a server, a rack or a pod")

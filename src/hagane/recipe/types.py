@@ -110,6 +110,41 @@ class Machine(Frozen):
         return f"{self.name}, {self.num_cores} cores" if self.device == "cpu" else self.name
 
 
+class Layout(Frozen):
+    """How the work of training is divided over devices; shared by the plan, which chooses it, and the training loop, which obeys it.
+
+    `data x context x tensor x pipeline` devices. Experts are spread over `expert` of the devices of a pipeline stage and are not cut
+    by `tensor`. ZeRO stage `zero` (Rajbhandari et al. 2020) shards over data x context: 1 the optimizer states, 2 gradients too,
+    3 weights too (fully sharded data parallelism).
+    """
+
+    data: int = Field(default=1, gt=0)
+    zero: Literal[0, 1, 2, 3] = 1
+    tensor: int = Field(default=1, gt=0)
+    pipeline: int = Field(default=1, gt=0)
+    interleave: int = Field(default=1, gt=0, description="stages of the pipeline that one device holds (virtual stages)")
+    context: int = Field(default=1, gt=0, description="devices that share a row")
+    expert: int = Field(default=1, gt=0, description="devices that share one copy of the experts")
+    micro_batch: int = Field(default=1, gt=0, description="rows of one micro-step")
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    precision: Literal["float32", "bf16", "fp8", "fp4"] = "bf16"
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.context * self.tensor * self.pipeline
+
+    def __str__(self) -> str:
+        """`data 8 zero 3, tensor 4, micro-batch 2, selective checkpointing, bf16`: what is 1 or none is left out."""
+        text = [f"data {self.data} zero {self.zero}"]
+        text += [f"{name} {value}" for name in ("tensor", "context", "expert") if (value := getattr(self, name)) > 1]
+        if self.pipeline > 1:
+            text.append(f"pipeline {self.pipeline}" + (f" in {self.interleave} turns" if self.interleave > 1 else ""))
+        text.append(f"micro-batch {self.micro_batch}")
+        if self.checkpointing != "none":
+            text.append(f"{self.checkpointing} checkpointing")
+        return ", ".join([*text, self.precision])
+
+
 class Phase(Frozen):
     """A stretch of a training stage with its own objective, context, mixture, schedule and set of trained weights.
 

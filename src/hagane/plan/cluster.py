@@ -1,0 +1,129 @@
+"""What a recipe would take on a cluster of the machine table: shape, tokens, layouts, days, energy, cost. Arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hagane.errors import RecipeError
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.layout import Estimate
+from hagane.plan.machines import Cluster, cluster
+from hagane.plan.search import best_layouts
+from hagane.plan.shapes import published
+from hagane.plan.workload import Workload, workload
+from hagane.recipe.schema import Recipe
+from hagane.recipe.types import Budget, duration
+
+FIRST_BATCH = 4 * 2**20  # tokens: where the choice of a batch starts
+
+
+def batch_tokens(tokens: float, context: int) -> int:
+    """Tokens of an optimizer step by Step Law (Li et al. 2025), 0.58 D^0.571, as a power of two of rows."""
+    return int(context * 2 ** max(0, round(math.log2(max(1.0, 0.58 * tokens**0.571 / context)))))
+
+
+def affordable_tokens(budget: Budget, machine: Cluster, work: Workload, tokens_per_second: float) -> float:
+    """Training tokens a budget buys at a speed. Raises RecipeError where the table lacks what the budget is counted in."""
+    device = machine.accelerator
+    if budget.kind == "tokens":
+        return budget.amount
+    if budget.kind == "flops":
+        return budget.amount / (3 * work.forward_flops)
+    seconds = budget.amount
+    if budget.kind == "energy":
+        if device.watts is None:
+            raise RecipeError(f"the maker of {device.name} publishes no power, so a budget of energy cannot be planned on it. Give time, money or tokens.")
+        seconds = budget.amount / (device.watts * machine.count)
+    if budget.kind == "money":
+        if machine.price_per_hour is None:
+            raise RecipeError(f"{device.name} is not rented by the hour, so a budget of money cannot be planned on it. Give time, energy or tokens.")
+        seconds = budget.amount / machine.price_per_hour * 3600
+    return seconds * tokens_per_second
+
+
+def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any]]:
+    """Lines for people and facts for scripts. The shape is the recipe's own: on a cluster the size does not yield to the budget.
+
+    Raises RecipeError where the machine is unknown, the recipe gives no size or no amount, or nothing fits.
+    """
+    machine = cluster(machine_text)
+    config = published(recipe.model, recipe.train.context)
+    if config is None:
+        raise RecipeError(
+            f"recipe {recipe.name} gives no size to lay out on {machine}. Set model.size.width, model.size.num_layers and model.size.vocabulary_size."
+        )
+    if recipe.budget is None and recipe.train.tokens is None:
+        raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
+    budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)
+    work = workload(config, recipe.train.context)
+    precision = "float32" if recipe.train.dtype == "float32" else "bf16"
+    # the batch depends on the tokens and these on the speed at that batch: a fixed point, near enough after one correction
+    batch = batch_tokens(budget.amount, config.context) if budget.kind == "tokens" else FIRST_BATCH
+    found = best_layouts(work, machine, max(batch, _smallest(machine, work)), precision)
+    tokens = affordable_tokens(budget, machine, work, found[0].tokens_per_second)
+    wanted = max(batch_tokens(tokens, config.context), _smallest(machine, work))
+    if wanted != batch:
+        found, batch = best_layouts(work, machine, wanted, precision), wanted
+        tokens = affordable_tokens(budget, machine, work, found[0].tokens_per_second)
+    return _lines(recipe, config, work, machine, found, tokens), _facts(recipe, config, work, machine, found, tokens)
+
+
+def _smallest(machine: Cluster, work: Workload) -> int:
+    """A row for every eight devices at least, so that few layouts lack work."""
+    return max(1, machine.count // 8) * work.context
+
+
+def _totals(work: Workload, machine: Cluster, best: Estimate, tokens: float) -> tuple[float, float | None, float | None]:
+    seconds = tokens / best.tokens_per_second
+    joules = None if machine.accelerator.watts is None else seconds * machine.accelerator.watts * machine.count
+    dollars = None if machine.price_per_hour is None else seconds / 3600 * machine.price_per_hour
+    return seconds, joules, dollars
+
+
+def utilisation(work: Workload, machine: Cluster, found: Estimate) -> float:
+    """Model FLOP utilisation: three forward passes with causal attention over the dense bf16 peak."""
+    return found.tokens_per_second * 3 * work.forward_flops / (machine.accelerator.rate("bf16") * machine.count)
+
+
+def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster, found: list[Estimate], tokens: float) -> list[str]:
+    best = found[0]
+    seconds, joules, dollars = _totals(work, machine, best, tokens)
+    device = machine.accelerator
+    lines = [
+        f"{recipe.name} on {machine}" + (f" with {recipe.budget}" if recipe.budget else ""),
+        f"  model      width {config.width}, {config.num_layers} layers, {num_parameters(config):,} parameters, {num_active_parameters(config):,} active, "
+        f"vocabulary {config.vocabulary_size:,}",
+        f"  training   {tokens / 1e9:,.1f}B tokens in rows of {work.context:,}, {best.tokens / 2**20:.1f}Mi tokens a step, "
+        f"{tokens * 3 * work.forward_flops:.3g} FLOPs",
+        f"  time       {duration(seconds)} at {best.tokens_per_second:,.0f} tokens/s ({best.tokens_per_second / machine.count:,.0f} a device, "
+        f"{utilisation(work, machine, best):.0%} of the bf16 peak)",
+        "  energy     " + (f"{joules / 3.6e9:,.1f} MWh (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
+        "  cost       " + (f"{dollars:,.0f} USD (assumed {device.price_per_hour:g} USD per device and hour)" if dollars else "not known"),
+        f"  layouts    of {device.memory_bytes / 1e9:,.0f} GB a device:",
+    ]
+    for number, item in enumerate(found, 1):
+        lines.append(
+            f"    {number}. {item.layout}: {item.memory.total / 1e9:,.0f} GB, {item.seconds:.2f} s a step, {utilisation(work, machine, item):.0%}; "
+            f"bottleneck: {item.parts.bottleneck}"
+        )
+    lines.append("Rates are datasheets' and four fitted constants; half of 148 published speeds are within 16 % (benchmarks/plan_throughput.py).")
+    return lines
+
+
+def _facts(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster, found: list[Estimate], tokens: float) -> dict[str, Any]:
+    seconds, joules, dollars = _totals(work, machine, found[0], tokens)
+    return {
+        "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), "num_parameters": num_parameters(config),
+        "num_active_parameters": num_active_parameters(config), "tokens": round(tokens), "tokens_per_step": round(found[0].tokens),
+        "flops": tokens * 3 * work.forward_flops, "seconds": round(seconds), "joules": joules and round(joules), "usd": dollars and round(dollars),
+        "layouts": [
+            {
+                "layout": item.layout.model_dump(), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
+                "utilisation": utilisation(work, machine, item), "memory_bytes": round(item.memory.total), "memory": item.memory._asdict(),
+                "parts": item.parts._asdict(), "bottleneck": item.parts.bottleneck,
+            }
+            for item in found
+        ],
+    }  # fmt: skip

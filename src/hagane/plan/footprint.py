@@ -1,0 +1,98 @@
+"""Bytes one device needs under a layout: weights, gradients, optimizer states, activations, logits and what is never ours."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from hagane.plan.machines import Cluster
+from hagane.plan.workload import Workload
+from hagane.recipe.types import Layout
+
+# Weight in the compute precision, gradient and the optimizer's float32 master and two moments, bytes per parameter
+# (Rajbhandari et al. 2020, section 3.1: 2 + 2 + 12; gradients are summed in float32 here, so 4).
+WEIGHT_BYTES, GRADIENT_BYTES, STATE_BYTES = 2.0, 4.0, 12.0
+LOGIT_TOKENS = 4096  # the head works through a micro-batch in chunks of this many tokens
+# What no tensor of ours explains: the driver's context, libraries and communication buffers, and free space between blocks.
+RESERVED_BYTES, FRAGMENTATION = 2.0e9, 0.04
+
+
+class Footprint(NamedTuple):
+    """Bytes per device on the fullest stage of the pipeline, the first."""
+
+    weights: float
+    gradients: float
+    states: float
+    activations: float
+    logits: float
+    allowance: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+class Share(NamedTuple):
+    """Parameters one device holds before data parallelism divides them, and over how many devices it does."""
+
+    dense: float
+    experts: float
+    dense_shards: int
+    expert_shards: int
+
+
+def share(work: Workload, layout: Layout) -> Share:
+    """Matrices are cut by tensor and pipeline, routed experts by expert and pipeline; embedding and head live on one stage each."""
+    tables = work.embedding_parameters + work.head_parameters
+    if layout.pipeline > 1:
+        tables = max(work.embedding_parameters, work.head_parameters)
+    return Share(
+        dense=(work.dense_parameters / layout.pipeline + tables) / layout.tensor,
+        experts=work.expert_parameters / (layout.pipeline * layout.expert),
+        dense_shards=layout.data * layout.context,
+        expert_shards=max(1, layout.data * layout.context * layout.tensor // layout.expert),
+    )
+
+
+def kept_micro_batches(layout: Layout, num_micro: int) -> float:
+    """Micro-batches whose activations the first stage keeps at once, in units of its own layers.
+
+    One forward, one backward: as many as there are stages (Narayanan et al. 2021, section 2.2); with v turns per device
+    1 + (p - 1) / (p v) times as many (Korthikanti et al. 2022, section 4.2.3).
+    """
+    stages = layout.pipeline
+    if stages == 1:
+        return 1.0
+    factor = 1.0 if layout.interleave == 1 else 1 + (stages - 1) / (stages * layout.interleave)
+    return min(num_micro, stages * factor)
+
+
+def footprint(work: Workload, layout: Layout, cluster: Cluster, num_micro: int) -> Footprint:
+    """Bytes per device; `num_micro` is how many micro-batches a pipeline works through in a step."""
+    mine = share(work, layout)
+    weight = 4.0 if layout.precision == "float32" else WEIGHT_BYTES
+    state = 8.0 if layout.precision == "float32" else STATE_BYTES  # the weight is its own master
+
+    def held(bytes_each: float, stage: int) -> float:
+        dense, experts = (mine.dense_shards, mine.expert_shards) if layout.zero >= stage else (1, 1)
+        return bytes_each * (mine.dense / dense + mine.experts / experts)
+
+    weights, gradients = held(weight, 3), held(GRADIENT_BYTES, 2)
+    layers = work.num_layers / layout.pipeline
+    if layout.zero == 3:  # two gathered layers at a time: the one at work and the one fetched ahead
+        whole_layer = (work.dense_parameters / layout.tensor + work.expert_parameters / layout.expert) / work.num_layers
+        weights += 2 * weight * whole_layer
+        gradients += GRADIENT_BYTES * whole_layer
+    tokens = layout.micro_batch * work.context / (layout.context * layout.tensor)
+    scale = 2.0 if layout.precision == "float32" else 1.0
+    activations = scale * tokens * work.kept_bytes[layout.checkpointing] * layers * kept_micro_batches(layout, num_micro)
+    if layout.checkpointing == "full":
+        activations += scale * tokens * work.kept_bytes["none"]  # the one layer that is being made again
+    logits = min(LOGIT_TOKENS, tokens * layout.tensor) * work.vocabulary_size / layout.tensor * 6.0  # 16-bit values and a float32 gradient
+    allowance = RESERVED_BYTES + FRAGMENTATION * cluster.accelerator.memory_bytes
+    return Footprint(weights, gradients, held(state, 1), activations, logits, allowance)
+
+
+def num_micro_batches(work: Workload, layout: Layout, batch_tokens: float) -> int:
+    """Micro-batches per pipeline and step at a global batch of `batch_tokens`, at least one."""
+    return max(1, math.ceil(batch_tokens / (layout.micro_batch * work.context * layout.data)))

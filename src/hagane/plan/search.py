@@ -1,0 +1,135 @@
+"""Find layouts: every legal division of a cluster, those that fit in memory, the fastest of these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from hagane.errors import RecipeError
+from hagane.plan.footprint import footprint, num_micro_batches, share
+from hagane.plan.layout import FITTED, Constants, Estimate, estimate
+from hagane.plan.machines import Cluster, Precision
+from hagane.plan.workload import Workload
+from hagane.recipe.types import Layout
+
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+MICRO_TOKENS = 65536  # a micro-batch beyond this is no faster and takes more memory
+INTERLEAVES = (1, 2, 4, 8)
+LONG_CONTEXT = 16384  # tokens of a row from which context parallelism is tried
+STATES = 18.0  # bytes per parameter of weight, gradient and optimizer (footprint.py)
+
+
+def layouts(work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, all_shapes: bool = False) -> Iterator[Layout]:
+    """Every legal layout whose replicas all have work in a batch. Not `all_shapes`: the sensible ones, of which there are few."""
+    count = cluster.count
+    divisors = [value for value in range(1, count + 1) if count % value == 0]
+    for tensor in (value for value in divisors if value <= cluster.node and work.num_heads % value == 0):
+        for pipeline in (value for value in divisors if value <= work.num_layers and (count // tensor) % value == 0):
+            for context in (value for value in divisors if (count // tensor // pipeline) % value == 0):
+                if context > 1 and not all_shapes and (work.context < LONG_CONTEXT or work.context // context < 2048 or context & (context - 1)):
+                    continue
+                data = count // (tensor * pipeline * context)
+                if data * work.context > batch_tokens:
+                    continue
+                for expert in _expert_degrees(work, cluster, data * context * tensor, all_shapes):
+                    yield from _variants(work, batch_tokens, precision, tensor, pipeline, context, data, expert)
+
+
+def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: bool) -> list[int]:
+    if not work.num_experts:
+        return [1]
+    found = [value for value in range(1, min(work.num_experts, devices) + 1) if work.num_experts % value == 0 and devices % value == 0]
+    return found if all_shapes else [value for value in found if value & (value - 1) == 0]
+
+
+def _variants(
+    work: Workload, batch_tokens: float, precision: Precision, tensor: int, pipeline: int, context: int, data: int, expert: int
+) -> Iterator[Layout]:
+    for zero in (1, 3) if pipeline == 1 else (1,):  # gathering weights for every micro-batch of a pipeline costs what the pipeline saves
+        for interleave in INTERLEAVES if pipeline > 1 else (1,):
+            if pipeline * interleave > work.num_layers:
+                continue
+            for micro_batch in MICRO_BATCHES:
+                if micro_batch > 1 and (micro_batch * work.context > MICRO_TOKENS * context or micro_batch * work.context * data > batch_tokens):
+                    break
+                yield Layout.model_construct(
+                    data=data, zero=zero, tensor=tensor, pipeline=pipeline, interleave=interleave, context=context, expert=expert,
+                    micro_batch=micro_batch, checkpointing="none", precision=precision,
+                )  # fmt: skip
+
+
+def fitting(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float) -> Layout | None:
+    """The layout with the least checkpointing that fits, or None."""
+    num_micro = num_micro_batches(work, layout, batch_tokens)
+    for mode in ("none", "selective", "full"):
+        tried = layout.model_copy(update={"checkpointing": mode})
+        if footprint(work, tried, cluster, num_micro).total <= cluster.accelerator.memory_bytes:
+            return tried
+    return None
+
+
+def _states_fit(work: Workload, layout: Layout, memory: float) -> bool:
+    """Cheap: weights, gradients and states alone."""
+    mine = share(work, layout)
+    if layout.zero == 3:
+        return STATES * (mine.dense / mine.dense_shards + mine.experts / mine.expert_shards) < memory
+    return 6.0 * (mine.dense + mine.experts) + 12.0 * (mine.dense / mine.dense_shards + mine.experts / mine.expert_shards) < memory
+
+
+def best_layouts(
+    work: Workload,
+    cluster: Cluster,
+    batch_tokens: float,
+    precision: Precision = "bf16",
+    *,
+    balanced: bool = False,
+    constants: Constants = FITTED,
+    count: int = 3,
+) -> list[Estimate]:
+    """The `count` fastest layouts that fit, the fastest first; of layouts that differ only in micro-batch or turns the fastest one.
+
+    Raises RecipeError that says what is missing: sequences in the batch, memory (how much, and on how many devices it would fit), or
+    an interconnect.
+    """
+    if cluster.count > 1 and cluster.node == 1 and cluster.accelerator.inter_bandwidth == 0:
+        raise RecipeError(f"{cluster}: {cluster.accelerator.name} has no link to another device, so only one of them can train.")
+    memory = cluster.accelerator.memory_bytes
+    best: dict[tuple[int, ...], Estimate] = {}
+    tried = False
+    for layout in layouts(work, cluster, batch_tokens, precision):
+        tried = True
+        if not _states_fit(work, layout, memory) or (fits := fitting(work, layout, cluster, batch_tokens)) is None:
+            continue
+        found = estimate(work, fits, cluster, batch_tokens, balanced=balanced, constants=constants)
+        key = (layout.data, layout.zero, layout.tensor, layout.pipeline, layout.context, layout.expert)
+        if key not in best or found.tokens_per_second > best[key].tokens_per_second:
+            best[key] = found
+    if best:
+        return sorted(best.values(), key=lambda item: -item.tokens_per_second)[:count]
+    raise RecipeError(_missing(work, cluster, batch_tokens, tried))
+
+
+def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool) -> str:
+    if not tried:
+        return (
+            f"a batch of {batch_tokens:,.0f} tokens is {batch_tokens / work.context:,.1f} rows of {work.context:,}, too few for {cluster}: "
+            "no division gives every replica a row. Give a larger batch or fewer devices."
+        )
+    device = cluster.accelerator
+    states = STATES * work.num_parameters
+    free = device.memory_bytes * 0.9
+    if states > free * cluster.count:
+        return (
+            f"{cluster} has {cluster.count * device.memory_bytes / 1e12:,.2f} TB of memory and the states of {work.num_parameters / 1e9:,.1f}B parameters take "
+            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each): at least {math.ceil(states / free):,} devices are needed, {cluster.count:,} are there."
+        )
+    short = min((_short(work, layout, cluster, batch_tokens) for layout in layouts(work, cluster, batch_tokens)), default=0.0)
+    return (
+        f"no division of {cluster} fits: the best one lacks {short / 1e9:,.1f} GB on each device of {device.memory_bytes / 1e9:,.0f} GB, with every activation "
+        "recomputed. Take more devices, devices with more memory, or a shorter context."
+    )
+
+
+def _short(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float) -> float:
+    full = layout.model_copy(update={"checkpointing": "full"})
+    return footprint(work, full, cluster, num_micro_batches(work, layout, batch_tokens)).total - cluster.accelerator.memory_bytes

@@ -1,0 +1,87 @@
+"""The search finds the best of all layouts, and says what is missing where there is none."""
+
+import itertools
+
+import pytest
+
+from hagane.errors import RecipeError
+from hagane.plan.cluster import batch_tokens, plan_on
+from hagane.plan.layout import check, estimate
+from hagane.plan.machines import cluster
+from hagane.plan.search import best_layouts
+from hagane.plan.workload import from_shape
+from hagane.recipe.load import load_recipe
+from hagane.recipe.types import Layout
+
+SHAPE = dict(width=2048, context=2048, vocabulary_size=32000, num_heads=16, head_dim=128)
+DENSE = from_shape(num_layers=24, hidden=8192, **SHAPE)
+ROUTED = from_shape(num_layers=24, num_experts=16, top_k=2, expert_hidden=2048, routed_layers=24, **SHAPE)
+BATCH = 2**18
+
+
+def every_layout(work, machine):
+    """By brute force over all degrees, turns, micro-batches and ways of checkpointing."""
+    degrees = (1, 2, 4, 8)
+    for tensor, pipeline, expert, zero, turns, rows in itertools.product(degrees, degrees, degrees, (1, 3), degrees, (1, 2, 4, 8, 16, 32)):
+        if machine.count % (tensor * pipeline) or (zero == 3 and pipeline > 1) or (turns > 1 and pipeline == 1):
+            continue
+        data = machine.count // (tensor * pipeline)
+        if rows * 2048 * data > BATCH:
+            continue
+        for mode in ("none", "selective", "full"):
+            layout = Layout(
+                data=data, zero=zero, tensor=tensor, pipeline=pipeline, interleave=turns, expert=expert, micro_batch=rows, checkpointing=mode
+            )
+            if check(work, layout, machine) is None:
+                found = estimate(work, layout, machine, BATCH)
+                if found.memory.total <= machine.accelerator.memory_bytes:
+                    yield found
+
+
+@pytest.mark.parametrize(("work", "name"), [(DENSE, "4xRTX-4090"), (ROUTED, "4xA100-40GB"), (DENSE, "8xH100")])
+def test_the_best_is_the_best_of_all(work, name):
+    machine = cluster(name)
+    best = best_layouts(work, machine, BATCH)
+    assert best[0].tokens_per_second == pytest.approx(max(found.tokens_per_second for found in every_layout(work, machine)), rel=1e-9)
+    assert [item.tokens_per_second for item in best] == sorted((item.tokens_per_second for item in best), reverse=True)
+    for item in best:
+        assert item.memory.total <= machine.accelerator.memory_bytes
+        assert item.parts.bottleneck in {name.replace("_", " ") for name in item.parts._fields} | {"matrix products"}
+
+
+def test_what_is_missing_is_said():
+    huge = from_shape(num_layers=96, hidden=49152, **{**SHAPE, "width": 12288, "num_heads": 96})
+    with pytest.raises(RecipeError, match=r"0\.69 TB of memory .* parameters take .* TB .*at least \d+ devices are needed, 8 are there"):
+        best_layouts(huge, cluster("8xH100"), BATCH)
+    with pytest.raises(RecipeError, match="too few for 64xH100"):
+        best_layouts(DENSE, cluster("64xH100"), 1024)
+    long = from_shape(num_layers=24, hidden=8192, **{**SHAPE, "context": 2**20})
+    with pytest.raises(RecipeError, match=r"lacks [\d.,]+ GB on each device"):
+        best_layouts(long, cluster("1xRTX-4090"), 2**20)
+
+
+def test_a_recipe_on_a_cluster_adds_up():
+    recipe, _ = load_recipe("llm-jp-4-32b-a3b")
+    lines, facts = plan_on(recipe.model_copy(update={"budget": "21d"}), "64xH200")
+    assert facts["num_parameters"] == 32_139_028_992
+    assert facts["seconds"] == pytest.approx(21 * 86400, rel=1e-6)
+    assert facts["tokens"] == pytest.approx(facts["layouts"][0]["tokens_per_second"] * facts["seconds"], rel=1e-6)
+    assert facts["joules"] == pytest.approx(64 * 700 * facts["seconds"], rel=1e-6)
+    assert facts["usd"] == pytest.approx(64 * 3.8 * 21 * 24, rel=1e-3)
+    assert facts["tokens_per_step"] == batch_tokens(facts["tokens"], 4096)
+    assert len(facts["layouts"]) == 3
+    assert sum("bottleneck" in line for line in lines) == 3
+
+
+def test_budgets_of_other_kinds_and_what_the_table_lacks():
+    recipe, _ = load_recipe("llm-jp-4-8b")
+    tokens = plan_on(recipe.model_copy(update={"budget": "10Btokens"}), "8xH100")[1]
+    assert tokens["tokens"] == 10e9
+    money = plan_on(recipe.model_copy(update={"budget": f"{tokens['usd']}USD"}), "8xH100")[1]
+    assert money["tokens"] == pytest.approx(10e9, rel=0.05)
+    with pytest.raises(RecipeError, match="publishes no power"):
+        plan_on(recipe.model_copy(update={"budget": "10kWh"}), "256xTPU-v5p")
+    with pytest.raises(RecipeError, match=r"Give --budget"):
+        plan_on(recipe, "8xH100")
+    with pytest.raises(RecipeError, match="gives no size"):
+        plan_on(load_recipe("nordic")[0], "8xH100")

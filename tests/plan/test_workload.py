@@ -1,0 +1,79 @@
+"""What a model asks of a machine equals what counting by hand gives."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.count import flops_per_token, num_active_parameters, num_parameters
+from hagane.plan.workload import from_shape, workload
+
+
+def dense(width=64, heads=4, kv=2, head_dim=16, hidden=160, layers=3, qk_norm=False):
+    mixer = AttentionConfig(num_heads=heads, num_kv_heads=kv, head_dim=head_dim, qk_norm=qk_norm)
+    return ModelConfig(vocabulary_size=512, width=width, layers=(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=hidden)),) * layers, context=128)
+
+
+def routed(experts=8, top_k=2, hidden=96):
+    mixer = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=16)
+    ffn = ExpertsConfig(num_experts=experts, top_k=top_k, hidden=hidden)
+    return ModelConfig(vocabulary_size=512, width=64, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * 3, context=128)
+
+
+@pytest.mark.parametrize("config", [dense(), dense(qk_norm=True), routed()])
+def test_counts_are_those_of_the_model(config):
+    work = workload(config, 128)
+    assert work.num_parameters == num_parameters(config)
+    assert work.num_active_parameters == num_active_parameters(config)
+    assert work.forward_flops == pytest.approx(flops_per_token(config, 128))
+
+
+def test_kept_activations_of_a_dense_block_tensor_by_tensor():
+    block = {  # values per token, two bytes each
+        "input of the first norm": 64, "its output": 64, "q": 64, "k": 32, "v": 32, "output of attention": 64, "log-sum-exp": 2 * 64 / 128,
+        "input of the second norm": 64, "its output": 64, "gate": 160, "up": 160, "product": 160,
+    }  # fmt: skip
+    kept = workload(dense(), 128).kept_bytes
+    assert kept["none"] == 2 * sum(block.values())
+    assert kept["selective"] == 2 * (sum(block.values()) - 64 - 64 - 160)
+    assert kept["full"] == 2 * 64
+
+
+def test_kept_activations_of_a_routed_block_tensor_by_tensor():
+    block = {"norms": 4 * 64, "attention": 64 + 32 + 32 + 64 + 1, "scores of the router in float32": 2 * 8}
+    per_choice = {"copy of the input": 64, "gate": 96, "up": 96, "product": 96}
+    assert workload(routed(), 128).kept_bytes["none"] == 2 * (sum(block.values()) + 2 * sum(per_choice.values()))
+
+
+def test_explicit_numbers_agree_with_our_configuration():
+    ours = workload(routed(), 128)
+    explicit = from_shape(
+        num_layers=3, width=64, context=128, vocabulary_size=512, num_heads=4, num_kv_heads=2, head_dim=16,
+        num_experts=8, top_k=2, expert_hidden=96, routed_layers=3,
+    )  # fmt: skip
+    assert explicit.forward_flops == pytest.approx(ours.forward_flops)
+    assert explicit.kept_bytes == pytest.approx(ours.kept_bytes)
+    assert explicit.num_parameters == ours.num_parameters - 64 * 7  # norms, the only part that explicit numbers leave out
+
+
+def test_published_totals_of_models_whose_mixers_we_do_not_have():
+    deepseek = from_shape(
+        num_layers=61, width=7168, context=4096, vocabulary_size=129280, num_heads=128, head_dim=128, query_head_dim=192, latent=2112,
+        mixer_parameters=187107328, hidden=18432, shared_hidden=2048, num_experts=256, top_k=8, expert_hidden=2048, routed_layers=58,
+    )  # fmt: skip
+    assert deepseek.num_parameters == pytest.approx(671e9, rel=0.002)
+    assert deepseek.num_active_parameters == pytest.approx(37.6e9, rel=0.01)
+
+
+@given(st.integers(1, 64), st.booleans())
+def test_fewer_activations_are_kept_the_more_is_made_again(hidden, qk_norm):
+    kept = workload(dense(hidden=8 * hidden, qk_norm=qk_norm), 128).kept_bytes
+    assert kept["none"] > kept["selective"] > kept["full"]
+
+
+def test_scores_in_memory_cost_more_and_only_without_fused_attention():
+    shape = dict(num_layers=2, width=64, context=128, vocabulary_size=512, num_heads=4, head_dim=16, hidden=160)
+    fused, plain = from_shape(**shape), from_shape(**shape, fused_attention=False)
+    assert plain.moved_bytes - fused.moved_bytes == 13 * 4 * 128
+    assert plain.attention_flops == pytest.approx(2 * fused.attention_flops, rel=0.01)
+    assert plain.kept_bytes["selective"] == fused.kept_bytes["selective"]
