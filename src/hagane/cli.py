@@ -26,9 +26,7 @@ app = typer.Typer(
     epilog="Example: hagane run quickstart --budget 5min",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-recipe_app = typer.Typer(
-    help="Look at recipes, check them, write new ones.", epilog="Example: hagane recipe list", no_args_is_help=True, rich_markup_mode=None
-)
+recipe_app = typer.Typer(help="Look at recipes, check them, write new ones.", epilog="Example: hagane recipe list", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
 
 
@@ -204,13 +202,17 @@ def report(folder: RunFolder) -> None:
 
 @app.command(epilog="Example: hagane plan nordic --corpus texts/ --budget 2h")
 def plan(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a .toml file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a .toml file; with --claim those of a claim.")],
     corpus: Corpus = None,
     budget: BudgetOption = None,
     settings: Settings = None,
     machine: Annotated[str | None, typer.Option("--machine", metavar="M", help="Another machine than this one, from the table: 64xH200, 8xA100.")] = None,
+    claim: Annotated[bool, typer.Option("--claim", help="Judge the published facts of a model instead: possible, at the edge or impossible.")] = False,
 ) -> None:
     """Say what a budget would buy on this machine, from the kept profile, or on one of the table, before anything is read or trained."""
+    if claim:
+        _judge(recipe, corpus, budget, settings, machine)
+        return
     from hagane.recipe.load import load_recipe
 
     settings = [*(settings or [])]
@@ -227,6 +229,41 @@ def plan(
     for line in lines:
         typer.echo(line)
     _last_line(facts)
+
+
+def _judge(name: str, *others: object) -> None:
+    """Print the verdict on a claim."""
+    from hagane.errors import RecipeError
+    from hagane.plan.claim import load_claim
+    from hagane.plan.claim_page import verdict_facts, verdict_lines
+    from hagane.plan.judge import judge
+
+    if any(others):
+        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set and --machine.")
+    verdict = judge(load_claim(name))
+    for line in verdict_lines(verdict):
+        typer.echo(line)
+    _last_line(verdict_facts(verdict))
+
+
+@app.command(epilog="Example: hagane card runs/quickstart")
+def card(
+    folder: RunFolder,
+    country: Annotated[str | None, typer.Option("--country", help="Where it was trained; the recipe's release.country where not given.")] = None,
+    toml: Annotated[Path | None, typer.Option("--toml", metavar="FILE", help="Also write the facts as a claim, for `hagane plan FILE --claim`.")] = None,
+) -> None:
+    """Say of a trained model what others publish: parameters, hardware, training time, country, year, tokens, utilisation, energy."""
+    from hagane.folder import write_atomic
+    from hagane.plan.claim_page import claim_toml, fact_lines, note_lines
+    from hagane.report.claim import claim_of_run
+
+    claim = claim_of_run(folder, country)
+    for line in [*fact_lines(claim), *note_lines(claim)]:
+        typer.echo(line)
+    if toml is not None:
+        write_atomic(toml, claim_toml(claim))
+        _say(f"written: {toml}. Judge it: hagane plan {toml} --claim")
+    _last_line(claim.model_dump(mode="json"))
 
 
 @app.command(epilog="Example: hagane measure --device cpu")

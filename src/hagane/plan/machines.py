@@ -32,6 +32,7 @@ class Accelerator(Frozen):
     torus: int = Field(0, ge=0, le=3, description="dimensions of a torus fabric; 0 is a switch")
     watts: float | None = None
     price_per_hour: float | None = None
+    released: int | None = Field(None, description="year of the first deliveries")
     source: str
 
     def rate(self, precision: Precision) -> float:

@@ -6,12 +6,14 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hagane.errors import RecipeError
 from hagane.recipe.schema import Recipe
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -27,7 +29,7 @@ def shipped_recipes() -> dict[str, str]:
 def load_recipe(name_or_file: str, settings: list[str] | None = None) -> tuple[Recipe, str]:
     """The validated recipe and its text as the user gave it. `settings` are `a.b=value` overrides. Raises RecipeError."""
     text, origin, where = _read(name_or_file)
-    merged = _with_parents(_parse(text, where), origin, where, ())
+    merged = _with_parents(parse_toml(text, where), origin, where, ())
     for setting in settings or ():
         _assign(merged, setting)
     return validate(merged, where), text
@@ -35,23 +37,34 @@ def load_recipe(name_or_file: str, settings: list[str] | None = None) -> tuple[R
 
 def validate(values: dict[str, Any], where: str) -> Recipe:
     """Check plain values against the schema; errors become one sentence each. Raises RecipeError."""
+    return checked(Recipe, values, where)
+
+
+def checked(model: type[Model], values: dict[str, Any], where: str, noun: str = "setting") -> Model:
+    """Plain values as a `model`; every error is one sentence that names the nearest right `noun`. Raises RecipeError."""
     try:
-        return Recipe.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(_sentence(item, where) for item in error.errors())) from None
+        raise RecipeError("\n".join(_sentence(item, where, model, noun) for item in error.errors())) from None
+
+
+def read_text(path: Path, what: str, remedy: str) -> str:
+    """The text of a user's file; `what` is the word for it and `remedy` what to do if it is missing. Raises RecipeError."""
+    if not path.is_file():
+        raise RecipeError(f"{what} {path} does not exist. {remedy}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{what} {path} is not a UTF-8 text file.") from None
+    except OSError as error:
+        raise RecipeError(f"{what} {path} cannot be read: {error.strerror}.") from None
 
 
 def _read(name_or_file: str) -> tuple[str, Path, str]:
     path = Path(name_or_file)
     if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise RecipeError(f"recipe {path} does not exist. `hagane recipe list` shows the shipped ones; `hagane recipe new` writes one.")
-        try:
-            return path.read_text(encoding="utf-8"), path.parent, f"recipe {path.name}"
-        except UnicodeDecodeError:
-            raise RecipeError(f"recipe {path} is not a UTF-8 text file.") from None
-        except OSError as error:
-            raise RecipeError(f"recipe {path} cannot be read: {error.strerror}.") from None
+        remedy = "`hagane recipe list` shows the shipped ones; `hagane recipe new` writes one."
+        return read_text(path, "recipe", remedy), path.parent, f"recipe {path.name}"
     shipped = shipped_recipes()
     if name_or_file in shipped:
         return shipped[name_or_file], Path(), f"recipe {name_or_file}"
@@ -60,7 +73,8 @@ def _read(name_or_file: str) -> tuple[str, Path, str]:
     raise RecipeError(f"there is no recipe {name_or_file!r}.{hint} A file of your own ends in .toml.")
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The values of a TOML text; `where` names it in the error. Raises RecipeError."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -77,7 +91,7 @@ def _with_parents(values: dict[str, Any], folder: Path, where: str, seen: tuple[
     if reference in seen:
         raise RecipeError(f"{where}: extends goes round in a circle ({' -> '.join((*seen, reference))}).")
     text, origin, parent_where = _read(reference)
-    base = _with_parents(_parse(text, parent_where), origin, parent_where, (*seen, reference))
+    base = _with_parents(parse_toml(text, parent_where), origin, parent_where, (*seen, reference))
     return _merge(base, values)
 
 
@@ -106,12 +120,12 @@ def _assign(values: dict[str, Any], setting: str) -> None:
     table[last] = value
 
 
-def _sentence(item: Any, where: str) -> str:
+def _sentence(item: Any, where: str, model: type[BaseModel], noun: str) -> str:
     path = _dotted(item["loc"])
     if item["type"] == "extra_forbidden":
-        names = _names_at(Recipe, item["loc"][:-1])
+        names = _names_at(model, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1, cutoff=0.5)
-        return f"{where}: {path} is not a setting. " + (f"Did you mean {near[0]}?" if near else f"There is: {', '.join(names)}.")
+        return f"{where}: {path} is not a {noun}. " + (f"Did you mean {near[0]}?" if near else f"There is: {', '.join(names)}.")
     if item["type"] == "missing":
         return f"{where}: {path} is missing."
     message = item["msg"].removeprefix("Value error, ")
@@ -128,12 +142,15 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Setting names of the section at `location`."""
-    current: Any = model
+    section: type[BaseModel] | None = model
     for part in location:
-        if isinstance(part, int):
-            continue
-        current = current.model_fields[part].annotation
-        for argument in getattr(current, "__args__", ()):
-            if isinstance(argument, type) and issubclass(argument, BaseModel):
-                current = argument
-    return [field.alias or name for name, field in current.model_fields.items()] if isinstance(current, type) and issubclass(current, BaseModel) else []
+        if section is not None and isinstance(part, str):
+            section = _section(section.model_fields[part].annotation)
+    return [field.alias or name for name, field in section.model_fields.items()] if section is not None else []
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `Model`, `tuple[Model, ...]` or `tuple[Model, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _section(part)) is not None), None)

@@ -104,6 +104,11 @@ class Machine(Frozen):
     power_source: str = Field(description="where power_watts comes from: a counter, or a stated model")
     steps: dict[str, StepRate] = Field(default_factory=dict, description="measured training steps by shape key")
 
+    @property
+    def hardware(self) -> str:
+        """What a card calls this machine."""
+        return f"{self.name}, {self.num_cores} cores" if self.device == "cpu" else self.name
+
 
 class Layout(Frozen):
     """How the work of training is divided over devices; shared by the plan, which chooses it, and the training loop, which obeys it.

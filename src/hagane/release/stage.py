@@ -40,7 +40,7 @@ def _card_facts(run: Run, config: ModelConfig) -> CardFacts:
         name=run.recipe.name, description=run.recipe.description, author=settings.author, license=settings.license, country=settings.country,
         year=time.gmtime().tm_year, host=host_for(config), num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config),
         vocabulary_size=config.vocabulary_size, context=config.context, training_tokens=sum(stage["tokens"] for stage in training), sources=sources,
-        hardware=f"{machine.name}, {machine.num_cores} cores" if machine.device == "cpu" else machine.name, seconds=seconds,
+        hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine), power_source=machine.power_source, evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
         hagane=run.environment.hagane,
     )  # fmt: skip
