@@ -81,7 +81,8 @@ def blocks(item: Input, trace: Trace, *, mend: bool = False) -> Iterator[bytes]:
 
 def whole(item: Input, trace: Trace, limit: int) -> bytes | Drop:
     """All bytes of a file that is one document; Drop as soon as it has more than `limit`. Raises like `blocks`."""
-    held, total = [], 0
+    held: list[bytes] = []
+    total = 0
     for block in blocks(item, trace):
         total += len(block)
         if total > limit:
@@ -113,7 +114,8 @@ def _checked(source: Iterator[bytes], trace: Trace) -> Iterator[bytes]:
 
 
 def _gunzipped(chunks: Iterator[bytes], mend: bool) -> Iterator[bytes]:
-    decoder, fed = zlib.decompressobj(wbits=31), True  # a compressed file of no bytes at all has lost its head, too
+    decoder: Any = zlib.decompressobj(wbits=31)
+    fed = True  # a compressed file of no bytes at all has lost its head, too
     for chunk in chunks:
         while chunk:
             if decoder is None:  # after damage: the next member

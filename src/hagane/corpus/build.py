@@ -151,7 +151,7 @@ def _decide(inputs: Sequence[Input], gathered: Sequence[Gathered], settings: Cor
     for index, (_, part) in enumerate(parts):
         by_language[part.language].append(index)
         for document in np.flatnonzero(~keep[index]):
-            dropped.add("duplicate", int(part.bytes_D[document]), {"file": inputs[int(part.path.name[:6])].name, "document": int(document)})
+            dropped.add("duplicate", int(part.bytes_D[document]), {"file": inputs[int(part.path.name.partition(".")[0])].name, "document": int(document)})
     places: dict[int, NDArray[np.uint8]] = {}
     for members in by_language.values():
         places |= _split_language({index: parts[index][1] for index in members}, keep, settings, dropped)

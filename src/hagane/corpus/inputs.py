@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
 from hagane.corpus import stores
@@ -62,7 +62,7 @@ class Inputs:
             self.ignored_examples.append(path)
 
 
-def kind_of(path: PurePosixPath) -> tuple[Kind | None, str | None]:
+def kind_of(path: PurePath) -> tuple[Kind | None, str | None]:
     """Kind and compression by the suffixes; (None, None) where the type is unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
@@ -206,7 +206,7 @@ def _stored(source: Source, url: str, found: Inputs, seen: set[str]) -> None:
             )
 
 
-def _take(source: Source, path: PurePosixPath, where: str, found: Inputs, *, named: bool) -> bool:
+def _take(source: Source, path: PurePath, where: str, found: Inputs, *, named: bool) -> bool:
     """Whether a file is of a known type. One that is not is counted; if the recipe names it, DataError."""
     if not path.name.startswith(".") and kind_of(path)[0] is not None:
         return True

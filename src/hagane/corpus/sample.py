@@ -216,7 +216,7 @@ def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], se
 
 
 def _everything(item: Input, seed: int) -> Take:
-    return Take(None, 1.0, seed, item.num_bytes or _PYTHON_BYTES)
+    return Take(None, 1.0, seed, _PYTHON_BYTES if item.kind == "python" else item.num_bytes)
 
 
 def _uniform(seed: int, position: int) -> float:

@@ -76,7 +76,7 @@ def list_files(source: str, url: str) -> list[Stored]:
 def _infos(filesystem: Any, root: str, url: str) -> dict[str, dict[str, Any]]:
     if is_pattern(url):
         found = filesystem.glob(root, detail=True)
-    elif filesystem.isfile(root):
+    elif not url.endswith("/") and filesystem.isfile(root):  # on the web a folder is a page, too: its last character tells
         found = {root: filesystem.info(root)}
     else:
         found = filesystem.find(root, detail=True)
