@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 BUDGET ?= 5min
 OUT ?= runs/quickstart
 WORKERS ?= 2
-DEV_EXTRAS := hf,eval,edge,serve,dev
+RUN_EXTRAS := hf,web
+DEV_EXTRAS := hf,web,stores,eval,edge,serve,dev
 
 .PHONY: help setup setup-dev quickstart test test-slow check format gpu clean
 help:            ## this list
@@ -20,7 +21,7 @@ define install
 endef
 
 $(VENV)/.run: pyproject.toml constraints.txt
-	$(call install,hf)
+	$(call install,$(RUN_EXTRAS))
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(call install,$(DEV_EXTRAS))

@@ -32,7 +32,8 @@ from hagane.corpus import near
 from hagane.corpus.blocks import Trace
 from hagane.corpus.build import build_corpus
 from hagane.corpus.inputs import list_inputs
-from hagane.corpus.readers import Record, read
+from hagane.corpus.readers import read
+from hagane.corpus.records import Record
 from hagane.corpus.shingles import shingles, word_hashes
 from hagane.measure.machine import cores
 from hagane.recipe.schema import CorpusSettings, Source

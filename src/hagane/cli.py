@@ -45,7 +45,7 @@ app.add_typer(corpus_app, name="corpus")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the recipe; may be given again.")]
-Corpus = Annotated[list[str] | None, typer.Option("--corpus", metavar="PATH", help="Text to learn from: file, folder or glob; may be given again.")]
+Corpus = Annotated[list[str] | None, typer.Option("--corpus", metavar="PATH", help="Text to learn from: file, folder, glob or URL; may be given again.")]
 BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="B", help="What may be spent: 10min, 8h, 2kWh, 1e17FLOP, 5Mtokens, 40USD.")]
 
 
@@ -94,13 +94,14 @@ def _prepare_process(recipe: Recipe) -> None:
 
 def _with_corpus(settings: list[str], recipe: Recipe, corpus: list[str] | None, budget: str | None) -> tuple[Recipe, list[str]]:
     """Apply --corpus and --budget to a loaded recipe."""
+    from hagane.corpus.stores import is_url
     from hagane.recipe.load import validate
 
     values = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     values["name"] = recipe.name
     if corpus:
         embedded = [source for source in values.get("corpus", {}).get("sources", []) if all(path.startswith("embedded:") for path in source["path"])]
-        paths = [str(Path(path).resolve()) for path in corpus]
+        paths = [path if is_url(path) else str(Path(path).resolve()) for path in corpus]
         values.setdefault("corpus", {})["sources"] = [{"name": "corpus", "path": paths}, *embedded]
     if budget:
         values["budget"] = budget

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hagane.corpus.stores import is_url
 from hagane.errors import RecipeError
 from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
@@ -157,7 +158,9 @@ def check_recipe_file(file: str, settings: list[str]) -> list[str]:
     notes = [f"{file}: {recipe.name}: every setting is known and none contradict"]
     for source in recipe.corpus.sources:
         for path in source.path:
-            if not path.startswith("embedded:") and not glob.glob(path, recursive=True):  # noqa: PTH207 - patterns may be absolute
+            if is_url(path):
+                notes.append(f"{path}: what is there is looked at when the run starts")
+            elif not path.startswith("embedded:") and not glob.glob(path, recursive=True):  # noqa: PTH207 - patterns may be absolute
                 raise RecipeError(f"corpus source {source.name}: {path} matches no file. Correct the path, or give the text with --corpus.")
     if not recipe.corpus.sources:
         notes.append("it names no corpus: give --corpus PATH when you run it")

@@ -27,7 +27,7 @@ def test_a_folder_is_walked_in_order_and_gives_languages(folder):
         ("ja/d.parquet", "parquet", "ja"),
         ("sv/a.jsonl.gz", "jsonl", "sv"),
         ("sv/b.txt", "text", "sv"),
-        ("sv/deep/c.md", "text", "sv"),
+        ("sv/deep/c.md", "markdown", "sv"),
         ("x.txt", "text", None),
     ]
     assert found.inputs[1].compression == "gzip"
@@ -68,7 +68,7 @@ def test_a_missing_path_an_empty_folder_and_one_of_unknown_files_are_told_apart(
 
 
 def test_a_folder_without_permission_is_an_error(folder, monkeypatch):
-    def refuse(start, onerror):
+    def refuse(start, onerror, followlinks):
         error = PermissionError(13, "Permission denied")
         error.filename = str(folder / "sv")
         onerror(error)

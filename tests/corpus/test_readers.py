@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from hagane.corpus import readers
 from hagane.corpus.blocks import Trace
+from hagane.corpus.formats import text as text_files
 from hagane.corpus.inputs import Input, kind_of
-from hagane.corpus.readers import Damage, Record, read
+from hagane.corpus.readers import read
+from hagane.corpus.records import Damage, Record
 from hagane.errors import DataError
 
 
@@ -49,7 +50,7 @@ def test_a_text_file_is_one_document(tmp_path, name):
 
 
 def test_a_very_large_text_file_becomes_several_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "TEXT_BLOCK", 100_000)
+    monkeypatch.setattr(text_files, "TEXT_BLOCK", 100_000)
     text = "\n\n".join(f"Paragraph {number}. " + "word " * 50 for number in range(4000))
     (tmp_path / "a.txt").write_text(text)
     found = items(tmp_path / "a.txt")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hagane.corpus import arrow, manifest, near, overlap, pool
-from hagane.corpus.gather import SCHEMA, Dropped, Gathered, Part, Task, gather
+from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Input, Inputs, list_inputs
 from hagane.corpus.sample import plan_sample
 from hagane.corpus.split import choose_held_out, first_of_equal
@@ -30,6 +30,7 @@ from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
+MAX_MERGED = 1024  # batches of small files in one row group: each may hold a memory map, of which a process has some 65,000
 DROP, TRAIN, HELD_OUT = np.uint8(0), np.uint8(1), np.uint8(2)
 
 
@@ -63,6 +64,7 @@ class CorpusFacts(Frozen):
     files: int = Field(description="input files read")
     files_not_needed: int = Field(description="input files that the sample did not need")
     ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
+    repeated_ids: int = Field(0, description="documents whose id another one had already: the hash of their text was added to it")
     seconds: float
 
 
@@ -101,11 +103,11 @@ def build_corpus(
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
-        shards = _decide(found.inputs, gathered, settings, dropped, progress)
+        shards, repeated_ids = _decide(found.inputs, gathered, settings, dropped, progress)
         written = _write_shards(shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, time.monotonic() - started)
+    facts = _facts(found, tasks, gathered, dropped, written, repeated_ids, time.monotonic() - started)
     manifest.write(folder, sources, settings, seed, found, gathered, facts)
     _write_dropped(folder / "dropped.jsonl", dropped)
     if not facts.documents_kept:
@@ -129,24 +131,27 @@ def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
 
 @dataclass
 class _Shard:
-    """What one shard is written from: parts in order, and for every piece of a part whether it is dropped, trained on or held out."""
+    """What one shard is written from: parts in order; for every piece of a part whether it is dropped, trained on or held out; for every document
+    whether its id is taken.
+    """
 
     name: str
     source: str
     language: str
     parts: list[Part]
     place_P: list[NDArray[np.uint8]]
+    repeated_D: list[NDArray[np.bool_]]
     folder: Path = Path()
 
 
 def _decide(
     inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped, progress: pool.Progress = pool.silent
-) -> list[_Shard]:
+) -> tuple[list[_Shard], int]:
     """Duplicates over everything, exact ones and near ones, then the held-out split language by language: so nothing is trained on that is
-    nearly what is held out."""
+    nearly what is held out. Also counts the documents whose id another one has."""
     parts = [(inputs[result.index].source, part) for result in gathered for part in result.parts]
     if not parts:
-        return []
+        return [], 0
     first = first_of_equal(np.concatenate([part.hash_D2 for _, part in parts]))
     offsets = np.cumsum([0] + [len(part.hash_D2) for _, part in parts])
     keep = [first[offsets[index] : offsets[index + 1]] for index in range(len(parts))]
@@ -158,20 +163,25 @@ def _decide(
             example |= {"text": _excerpt(part, int(document))} if dropped.wants("duplicate") else {}
             dropped.add("duplicate", int(part.bytes_D[document]), example)
     _drop_near_duplicates(inputs, [part for _, part in parts], keep, settings.near_duplicates, dropped, progress)
+    kept = np.concatenate(keep)
+    taken = np.zeros(len(kept), bool)
+    taken[kept] = ~first_of_equal(np.concatenate([part.id_D for _, part in parts])[kept, None])
     places: dict[int, NDArray[np.uint8]] = {}
     for members in by_language.values():
         places |= _split_language({index: parts[index][1] for index in members}, keep, settings, dropped)
     shards: dict[str, _Shard] = {}
     for index, (source, part) in enumerate(parts):
         name = f"{source}.{part.language}"
-        shard = shards.setdefault(name, _Shard(name, source, part.language, [], []))
+        shard = shards.setdefault(name, _Shard(name, source, part.language, [], [], []))
         shard.parts.append(part)
         shard.place_P.append(places[index])
-    return [shards[name] for name in sorted(shards) if any((places != DROP).any() for places in shards[name].place_P)]
+        shard.repeated_D.append(taken[offsets[index] : offsets[index + 1]])
+    filled = [shards[name] for name in sorted(shards) if any((places != DROP).any() for places in shards[name].place_P)]
+    return filled, int(taken.sum())
 
 
 def _file(inputs: Sequence[Input], part: Part) -> str:
-    return inputs[int(part.path.name[:6])].name
+    return inputs[int(part.path.name.partition(".")[0])].name
 
 
 def _excerpt(part: Part, document: int) -> str:
@@ -256,12 +266,14 @@ def _write_shard(shard: _Shard) -> ShardFacts:
             continue
         path = shard.folder / name / f"{shard.name}.parquet"
         with pq.ParquetWriter(path, SCHEMA, compression="zstd", compression_level=1) as writer:
-            for part, places in zip(shard.parts, shard.place_P, strict=True):
+            groups = _RowGroups(writer)
+            for part, places, repeated in zip(shard.parts, shard.place_P, shard.repeated_D, strict=True):
                 chosen = places == place
                 counts[place][0] += int(chosen.sum())
                 counts[place][1] += int(part.bytes_P[chosen].sum())
-                _copy(part.path, chosen, writer)
+                _copy(part, chosen, repeated, groups)
                 pool.count(int(part.bytes_P[chosen].sum()))
+            groups.flush()
     licenses = tuple(sorted({license for part in shard.parts for license in part.licenses}))
     (documents, num_bytes), (held_documents, held_bytes) = counts[TRAIN], counts[HELD_OUT]
     return ShardFacts(
@@ -275,20 +287,67 @@ def _write_shard(shard: _Shard) -> ShardFacts:
     )
 
 
-def _copy(path: Path, chosen: NDArray[np.bool_], writer: pq.ParquetWriter) -> None:
-    with pa.memory_map(str(path)) as source:
+class _RowGroups:
+    """Writes batches as row groups, and many small ones as one: a file of one document is not worth a row group."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._waiting: list[pa.RecordBatch] = []
+        self._num_bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if batch.nbytes >= BATCH_BYTES // 2:
+            self.flush()
+        self._waiting.append(batch)
+        self._num_bytes += batch.nbytes
+        if self._num_bytes >= BATCH_BYTES // 2 or len(self._waiting) == MAX_MERGED:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting).combine_chunks())
+        self._waiting, self._num_bytes = [], 0
+
+
+def _copy(part: Part, chosen: NDArray[np.bool_], repeated_D: NDArray[np.bool_], groups: _RowGroups) -> None:
+    if not chosen.any():
+        return
+    with pa.memory_map(str(part.path)) as source:
         reader, start = pa.ipc.open_file(source), 0
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
-            part = chosen[start : start + len(batch)]
+            rows = slice(start, start + len(batch))
             start += len(batch)
-            if part.all():
-                writer.write_batch(batch)
-            elif part.any():
-                writer.write_batch(batch.filter(arrow.mask(part)))
+            if repeated_D.any():
+                batch = _with_own_ids(batch, part, part.document_P[rows], repeated_D)
+            if chosen[rows].all():
+                groups.add(batch)
+            elif chosen[rows].any():
+                groups.add(batch.filter(arrow.mask(chosen[rows])))
 
 
-def _facts(found: Inputs, tasks: Sequence[Task], gathered: Sequence[Gathered], dropped: Dropped, shards: Sequence[ShardFacts], seconds: float) -> CorpusFacts:
+def _with_own_ids(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], repeated_D: NDArray[np.bool_]) -> pa.RecordBatch:
+    """The batch with the hash of the text added to the ids that another document has."""
+    if not repeated_D[document_R].any():
+        return batch
+    pieces_D = np.bincount(part.document_P, minlength=len(repeated_D))
+    names = batch.column(0).to_pylist()
+    for row, document in enumerate(document_R):
+        if repeated_D[document]:
+            name, mark, piece = names[row].rpartition("#") if pieces_D[document] > 1 else (names[row], "", "")
+            names[row] = f"{name}~{part.hash_D2[document, 0]:016x}{mark}{piece}"
+    return pa.RecordBatch.from_arrays([arrow.strings(names), *batch.columns[1:]], schema=SCHEMA)
+
+
+def _facts(
+    found: Inputs,
+    tasks: Sequence[Task],
+    gathered: Sequence[Gathered],
+    dropped: Dropped,
+    shards: Sequence[ShardFacts],
+    repeated_ids: int,
+    seconds: float,
+) -> CorpusFacts:
     reasons = Counter(dropped.documents)
     return CorpusFacts(
         documents_in=sum(result.documents_in for result in gathered),
@@ -301,6 +360,7 @@ def _facts(found: Inputs, tasks: Sequence[Task], gathered: Sequence[Gathered], d
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),
         ignored_files=dict(sorted(found.ignored.items())),
+        repeated_ids=repeated_ids,
         seconds=round(seconds, 3),
     )
 

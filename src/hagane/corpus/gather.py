@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from hagane.corpus import arrow, near, pool
 from hagane.corpus.blocks import Trace
 from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalise_newlines, repair_encoding, split_long
-from hagane.corpus.inputs import Input
+from hagane.corpus.inputs import Input, check_unchanged
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.overlap import load_runs, without_overlap
-from hagane.corpus.readers import Damage, Record, read
+from hagane.corpus.readers import read
+from hagane.corpus.records import Damage, Drop, Record
 from hagane.corpus.sample import Take
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings
@@ -27,6 +29,7 @@ SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("lang", pa.stri
 BATCH_BYTES = 1 << 21  # text of one written batch: a row group of the final files
 UNKNOWN_LICENSE = "unknown"
 EXAMPLES = 20  # dropped documents kept per reason, to look at
+DAMAGE_NAMED = 5  # per file: a manifest of millions of bad lines helps nobody
 _OTHER_SHARE = 0.05  # of an input's sample, for each language that its first records did not show
 
 
@@ -50,6 +53,7 @@ class Part:
     language: str
     hash_D2: NDArray[np.uint64]
     bytes_D: NDArray[np.int64]
+    id_D: NDArray[np.uint64]  # hash of the document's id
     document_P: NDArray[np.int64]
     bytes_P: NDArray[np.int64]
     licenses: list[str]
@@ -93,9 +97,10 @@ class Gathered:
     documents_in: int
     bytes_in: int
     bytes_read: int
-    digest: str
+    digest: str | None
     complete: bool
     repaired: Counter[str]  # documents by what was put right
+    damage: list[str]  # the first few sentences
 
 
 class _Writer:
@@ -109,6 +114,7 @@ class _Writer:
         self._rows: list[tuple[str, ...]] = []
         self._waiting = 0
         self._hashes = bytearray()
+        self._ids = bytearray()
         self._document_bytes: list[int] = []
         self._pieces: list[tuple[int, int]] = []
         self._licenses: set[str] = set()
@@ -119,6 +125,7 @@ class _Writer:
         self._hashes += document_hash(text)
         if self._signatures is not None:
             self._signatures.append(near.signature(text))
+        self._ids += hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         document, total = len(self._document_bytes), 0
         pieces = split_long(text, max_characters)
         for number, piece in enumerate(pieces):
@@ -155,6 +162,7 @@ class _Writer:
             self.language,
             np.frombuffer(bytes(self._hashes), ">u8").astype(np.uint64).reshape(-1, HASH_BYTES // 8),
             np.array(self._document_bytes, np.int64),
+            np.frombuffer(bytes(self._ids), ">u8").astype(np.uint64),
             pieces[:, 0].copy(),
             pieces[:, 1].copy(),
             sorted(self._licenses),
@@ -168,13 +176,21 @@ def gather(task: Task) -> Gathered:
     trace = Trace(on_bytes=pool.count)
     writers: dict[str, _Writer] = {}
     dropped, repaired = Dropped(), Counter[str]()
+    damage: list[str] = []
     documents_in = bytes_in = 0
     try:
-        for found in _items(item, trace, take, settings.on_damage):
+        for found in _items(item, trace, take, settings):
+            if isinstance(found, Drop):
+                documents_in += 1
+                example = {"file": item.name, "position": found.position, "what": found.what, "text": found.excerpt}
+                dropped.add(found.reason, found.num_bytes, example)
+                continue
             if isinstance(found, Damage):
                 documents_in += not found.rest and found.record is None
                 if settings.on_damage == "stop":
                     raise DataError(f"{found.what} {found.remedy}")
+                if len(damage) < DAMAGE_NAMED:
+                    damage.append(found.what)
                 if found.record is None:
                     dropped.add(found.reason, found.num_bytes, {"file": item.name, "position": found.position, "what": found.what, "text": found.excerpt})
                     continue
@@ -184,9 +200,12 @@ def gather(task: Task) -> Gathered:
             bytes_in += looked_at or 0
             if take.budgets is not None and all(language in writers and writers[language].taken >= budget for language, budget in take.budgets.items()):
                 break
+        if trace.num_bytes:
+            check_unchanged(item)
     finally:
         parts = [writers[language].close() for language in sorted(writers)]
-    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, trace.digest.hexdigest(), trace.at_end, repaired)
+    digest = trace.digest.hexdigest() if trace.digest is not None else None
+    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, digest, trace.at_end, repaired, damage)
 
 
 def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, repaired: Counter[str]) -> int | None:
@@ -237,14 +256,14 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
     return num_bytes
 
 
-def _items(item: Input, trace: Trace, take: Take, on_damage: str) -> Iterator[Record | Damage]:
+def _items(item: Input, trace: Trace, take: Take, settings: CorpusSettings) -> Iterator[Record | Damage | Drop]:
     if item.kind in ("python", "problems"):
         yield from _generated(item, trace, take)
         return
     try:
-        yield from read(item, trace, take.wanted)
+        yield from read(item, trace, take.wanted, settings.max_record_bytes)
     except DataError as error:
-        if on_damage == "stop":
+        if settings.on_damage == "stop":
             raise
         yield Damage(0, "unreadable", str(error), "", item.num_bytes, rest=True)
 

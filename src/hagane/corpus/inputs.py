@@ -8,17 +8,25 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.util import find_spec
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
+from hagane.corpus import stores
 from hagane.corpus.language import folder_language
 from hagane.errors import DataError
 from hagane.recipe.schema import Source
 
-Kind = Literal["text", "jsonl", "parquet", "python", "problems"]
-KINDS: dict[str, Kind] = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+Kind = Literal["text", "markdown", "html", "notebook", "warc", "jsonl", "parquet", "python", "problems"]
+KINDS: dict[str, Kind] = {
+    ".txt": "text", ".rst": "text", ".md": "markdown", ".markdown": "markdown",
+    ".html": "html", ".htm": "html", ".xhtml": "html", ".ipynb": "notebook", ".warc": "warc",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+ONE_DOCUMENT: frozenset[Kind] = frozenset({"text", "markdown", "html", "notebook"})  # a file is a document (a very large text, several)
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-KNOWN = ".txt, .md, .jsonl (each also .gz or .zst) and .parquet"
+KNOWN = ".txt, .md, .rst, .html, .ipynb, .warc, .jsonl (each also .gz or .zst) and .parquet"
+_READERS: dict[Kind, tuple[str, ...]] = {"html": ("trafilatura",), "warc": ("warcio", "trafilatura")}  # what the extra `web` brings
 EMBEDDED: dict[str, Kind] = {"embedded:python": "python", "embedded:problems": "problems"}
 
 
@@ -34,6 +42,8 @@ class Input:
     compression: str | None = None
     language: str | None = None  # for documents that carry none
     license: str | None = None
+    identity: str = ""  # size and time or etag when it was listed
+    text_field: str = "text"  # of a record: where its text is
 
 
 @dataclass
@@ -44,13 +54,15 @@ class Inputs:
     ignored: Counter[str] = field(default_factory=Counter)
     ignored_examples: list[str] = field(default_factory=list)
 
-    def ignore(self, path: Path) -> None:
-        self.ignored["hidden" if path.name.startswith(".") else "".join(path.suffixes[-2:]).lower() or "no suffix"] += 1
+    def ignore(self, path: str, why: str | None = None) -> None:
+        """Count a file that is not read, by its suffix or `why`."""
+        file = PurePosixPath(path)
+        self.ignored[why or ("hidden" if file.name.startswith(".") else "".join(file.suffixes[-2:]).lower() or "no suffix")] += 1
         if len(self.ignored_examples) < 20:
-            self.ignored_examples.append(str(path))
+            self.ignored_examples.append(path)
 
 
-def kind_of(path: Path) -> tuple[Kind | None, str | None]:
+def kind_of(path: PurePath) -> tuple[Kind | None, str | None]:
     """Kind and compression by the suffixes; (None, None) where the type is unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
@@ -73,6 +85,8 @@ def list_inputs(sources: Sequence[Source], languages: Sequence[str] = ()) -> Inp
         for path in source.path:
             if path.startswith("embedded:"):
                 found.inputs += _embedded(source, path, languages)
+            elif stores.is_url(path):
+                _stored(source, path, found, seen)
             else:
                 _files(source, path, found, seen)
         if len(found.inputs) == before:
@@ -83,16 +97,40 @@ def list_inputs(sources: Sequence[Source], languages: Sequence[str] = ()) -> Inp
                 raise DataError(f"corpus source {source.name}: {there} holds {skipped} files, none of a known type ({kinds}). hagane reads {KNOWN}.")
             raise DataError(f"corpus source {source.name}: {there} is empty. Put text there: hagane reads {KNOWN}.")
     found.inputs.sort(key=lambda item: (item.source, item.name, item.path))
+    _check_readers(found.inputs)
     return found
 
 
+def _check_readers(inputs: Sequence[Input]) -> None:
+    """Before anything is read: is there what the files need?"""
+    for kind in {item.kind for item in inputs} & set(_READERS):
+        for package in _READERS[kind]:
+            if find_spec(package) is None:
+                item = next(item for item in inputs if item.kind == kind)
+                raise DataError(
+                    f"{item.path} (corpus source {item.source}) cannot be read without the package {package}. "
+                    "Install it with the extra `web`, pip install 'hagane[web]', or take such files out of the source."
+                )
+
+
 def fingerprint(sources: Sequence[Source]) -> str:
-    """Digest of the names, sizes and times of all input files: changes when a file is added, removed or rewritten. Cheap: reads no content."""
+    """Digest of the names, sizes and times or etags of all input files: changes when one is added, removed or rewritten. Cheap: reads no content."""
     digest = hashlib.blake2b(digest_size=16)
     for item in list_inputs(sources, ("und",)).inputs:
-        stat = None if item.path.startswith("embedded:") else Path(item.path).stat()
-        digest.update(f"{item.source}\0{item.name}\0{stat and stat.st_size}\0{stat and stat.st_mtime_ns}\n".encode())
+        digest.update(f"{item.source}\0{item.name}\0{item.identity}\n".encode())
     return digest.hexdigest()
+
+
+def check_unchanged(item: Input) -> None:
+    """After reading: the file must be what it was when it was listed, or the corpus would be of no moment. Raises DataError."""
+    if not item.identity:
+        return
+    try:
+        now = stores.identity_of(item.path) if stores.is_url(item.path) else _identity(Path(item.path).stat())
+    except OSError as error:
+        raise DataError(f"{item.path} (source {item.source}) went away while it was read: {error.strerror or error}. Put it back and run again.") from None
+    if stores.changed(item.identity, now):
+        raise DataError(f"{item.path} (corpus source {item.source}) changed while it was read. Run again when nothing writes to it any more.")
 
 
 def _embedded(source: Source, path: str, languages: Sequence[str]) -> list[Input]:
@@ -118,37 +156,87 @@ def _files(source: Source, pattern: str, found: Inputs, seen: set[str]) -> None:
     for start in roots:
         if start.is_dir():
             outer = [start.name] if start == root else [start.name, start.parent.name]  # `sv/*` may match folders inside that of a language
-            for path in _walk(start, source.name):
+            for path in _walk(start, source.name, found):
                 inner = path.relative_to(start)
                 _add(source, path, inner.as_posix(), [*inner.parts[-2::-1], *outer], found, seen, named=False)
         else:
             _add(source, start, start.name, [start.parent.name], found, seen, named=named)
 
 
-def _walk(start: Path, source: str) -> list[Path]:
+def _walk(start: Path, source: str, found: Inputs) -> list[Path]:
+    """All files below a folder, through symbolic links too; a folder is entered once, so that links may go round in a circle."""
+
     def refuse(error: OSError) -> None:
         raise DataError(f"corpus source {source}: folder {error.filename} cannot be read: {error.strerror}. Give read permission, or name its parts.")
 
-    return sorted(Path(folder) / name for folder, _, names in os.walk(start, onerror=refuse) for name in names)
+    entered = {_place(start)}
+    paths = []
+    for folder, folders, names in os.walk(start, onerror=refuse, followlinks=True):
+        paths += [Path(folder) / name for name in names]
+        for name in sorted(folders):
+            place = _place(Path(folder) / name)
+            if place is not None and place in entered:
+                found.ignore(f"{folder}/{name}", "link to a folder that is read already")
+                folders.remove(name)
+            entered.add(place)
+        folders.sort()
+    return sorted(paths)
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    try:
+        stat = folder.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _stored(source: Source, url: str, found: Inputs, seen: set[str]) -> None:
+    files = stores.list_files(source.name, url)
+    named = len(files) == 1 and not stores.is_pattern(url) and files[0].url.rstrip("/").endswith(stores.local_path(url).rstrip("/"))
+    for file in files:
+        path = PurePosixPath(stores.local_path(file.url))
+        if _take(source, path, file.url, found, named=named) and file.url not in seen:
+            seen.add(file.url)
+            kind, compression = kind_of(path)
+            assert kind is not None
+            language = source.language or folder_language(list(path.parts[-2::-1]))
+            found.inputs.append(
+                Input(source.name, kind, file.url, file.name, file.num_bytes, compression, language, source.license, file.identity, source.text_field)
+            )
+
+
+def _take(source: Source, path: PurePath, where: str, found: Inputs, *, named: bool) -> bool:
+    """Whether a file is of a known type. One that is not is counted; if the recipe names it, DataError."""
+    if not path.name.startswith(".") and kind_of(path)[0] is not None:
+        return True
+    if named:
+        raise DataError(f"corpus source {source.name}: {where} is of an unknown type. hagane reads {KNOWN}.")
+    found.ignore(where)
+    return False
 
 
 def _add(source: Source, path: Path, name: str, folders: list[str], found: Inputs, seen: set[str], *, named: bool) -> None:
-    kind, compression = kind_of(path)
-    if path.name.startswith(".") or kind is None:
-        if named:
-            raise DataError(f"corpus source {source.name}: {path} is of an unknown type. hagane reads {KNOWN}.")
-        found.ignore(path)
+    if not _take(source, path, str(path), found, named=named):
         return
-    resolved = str(path.resolve())
+    resolved = os.path.realpath(path)  # unlike Path.resolve it does not mind a link to itself: reading says what is wrong
     if resolved in seen:
         return
     seen.add(resolved)
+    kind, compression = kind_of(path)
+    assert kind is not None
     language = source.language or folder_language(folders)
-    found.inputs.append(Input(source.name, kind, str(path), name, _size(path), compression, language, source.license))
+    num_bytes, identity = _size_and_identity(path)
+    found.inputs.append(Input(source.name, kind, str(path), name, num_bytes, compression, language, source.license, identity, source.text_field))
 
 
-def _size(path: Path) -> int:
+def _size_and_identity(path: Path) -> tuple[int, str]:
     try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        stat = path.stat()
+    except OSError:  # gone, or a link that leads nowhere: said when it is read, where corpus.on_damage is known
+        return 0, ""
+    return stat.st_size, _identity(stat)
+
+
+def _identity(stat: os.stat_result) -> str:
+    return f"{stat.st_size}:mtime={stat.st_mtime_ns}"

@@ -21,7 +21,10 @@ FORMAT = 1
 def write(
     folder: Path, sources: Sequence[Source], settings: CorpusSettings, seed: int, found: Inputs, gathered: Sequence[Gathered], facts: CorpusFacts
 ) -> None:
-    """Write the manifest. A digest is blake2b (16 bytes) of the first `bytes_read` bytes of the file; `complete` where that is all of it."""
+    """Write the manifest. A digest is blake2b (16 bytes) of the first `bytes_read` bytes of the file; `complete` where that is all of it.
+
+    Of tables in a store there is no digest: `identity` (size, and etag or time) says which they were. `damage`: what is wrong with a file.
+    """
     files: list[dict[str, Any]] = []
     for result in gathered:
         item = found.inputs[result.index]
@@ -33,10 +36,12 @@ def write(
                 "bytes_read": result.bytes_read,
                 "complete": result.complete,
                 "blake2b": result.digest,
+                "identity": item.identity,
                 "language": item.language,
                 "documents_in": result.documents_in,
                 "documents_set_aside": sum(len(part.bytes_D) for part in result.parts),
             }
+            | ({"damage": result.damage} if result.damage else {})
         )
     content = {
         "format": FORMAT,

@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hagane.corpus.blocks import CorruptError, EndsTooSoonError, Trace, blocks
+from hagane.corpus.blocks import Trace, blocks
 from hagane.corpus.inputs import Input, list_inputs
+from hagane.corpus.readers import read
+from hagane.corpus.records import CorruptError, EndsTooSoonError, Record
 from hagane.corpus.shingles import Hashes, shingles, word_hashes, word_starts
 from hagane.errors import DataError
 from hagane.recipe.schema import Source
@@ -44,6 +46,9 @@ def _strings(item: Input) -> Iterator[str]:
             with pq.ParquetFile(item.path) as file:
                 for batch in file.iter_batches(256):
                     yield from _values(batch.to_pylist())
+            return
+        if item.kind not in ("text", "jsonl"):
+            yield from (found.text for found in read(item, Trace()) if isinstance(found, Record))
             return
         content = b"".join(blocks(item, Trace())).decode("utf-8-sig")
         if item.kind == "text":

@@ -14,14 +14,17 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hagane.corpus.blocks import CorruptError, EndsTooSoonError, Trace, blocks
-from hagane.corpus.inputs import Input
+from hagane.corpus.blocks import Trace, blocks, open_input
+from hagane.corpus.inputs import ONE_DOCUMENT, Input
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.mixture import unimax_budgets
+from hagane.corpus.readers import read
+from hagane.corpus.records import CorruptError, EndsTooSoonError, Record
 from hagane.errors import DataError
 
 SPREAD = 4  # how many times the needed text is passed over at most
@@ -30,6 +33,8 @@ WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or
 _PROBES = 8  # files of one kind, source and language that are looked into; the others are taken to be alike
 _PROBE_BLOCKS = 4
 _PROBE_RECORDS = 32
+_TEXT = ("text", "markdown")
+_EXTRACTED = ("html", "notebook", "warc")  # their text is a part of their bytes that only reading tells
 _PYTHON: dict[str, float] = {"code-python": 10e6, "en": 2.2e6}  # the embedded Python corpus, about (CPython 3.11 to 3.13)
 _PYTHON_BYTES = 12.2e6
 _GENERATED = 8e6  # bytes of generated problems where nothing says how many
@@ -83,7 +88,7 @@ def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:
     looked: Counter[tuple[object, ...]] = Counter()
     for item in inputs:
         key = (item.source, item.kind, item.compression, item.language)
-        if item.kind in ("jsonl", "parquet") or (item.kind == "text" and item.compression):
+        if item.kind in ("jsonl", "parquet", *_EXTRACTED) or (item.kind in _TEXT and item.compression):
             if looked[key] < _PROBES:
                 _look(item, probes[key])
             looked[key] += 1
@@ -93,7 +98,7 @@ def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:
 def _size(item: Input, probe: Probe) -> dict[str, float]:
     if item.kind == "python":
         return {item.language: _PYTHON_BYTES} if item.language else dict(_PYTHON)
-    default = 2.5 if item.compression or item.kind == "parquet" else 1.0
+    default = 0.3 if item.kind in _EXTRACTED else 2.5 if item.compression or item.kind == "parquet" else 1.0
     ratio = sum(probe.ratios) / len(probe.ratios) if probe.ratios else default
     total = sum(probe.languages.values())
     if not total:
@@ -103,12 +108,13 @@ def _size(item: Input, probe: Probe) -> dict[str, float]:
 
 def _look(item: Input, probe: Probe) -> None:
     try:
-        records, scale = _first_parquet(item) if item.kind == "parquet" else _first_lines(item)
+        first = _first_parquet if item.kind == "parquet" else _first_read if item.kind in _EXTRACTED else _first_lines
+        records, scale = first(item)
     except (DataError, CorruptError, EndsTooSoonError, OSError, pa.ArrowInvalid):
         return  # said again, and not swallowed, when the file is read
     num_bytes = 0
     for record in records:
-        text, language = record.get("text"), record.get("lang", record.get("language"))
+        text, language = record.get(item.text_field), record.get("lang", record.get("language"))
         if isinstance(text, str):
             size = len(text.encode("utf-8", "replace"))
             tag = normalise_tag(language) if isinstance(language, str) else None
@@ -126,7 +132,7 @@ def _first_lines(item: Input) -> tuple[list[dict[str, object]], float]:
         if number >= _PROBE_BLOCKS or (start.count(b"\n") > _PROBE_RECORDS):
             break
     expansion = len(start) / max(1, trace.num_bytes)
-    if item.kind == "text":
+    if item.kind in _TEXT:
         return [], expansion
     lines = start.split(b"\n")
     lines = (lines if trace.at_end else lines[:-1])[:_PROBE_RECORDS]
@@ -142,9 +148,16 @@ def _first_lines(item: Input) -> tuple[list[dict[str, object]], float]:
     return records, expansion / line_bytes if records else expansion
 
 
+def _first_read(item: Input) -> tuple[list[dict[str, object]], float]:
+    """The first documents, and one over the bytes read for them."""
+    trace = Trace()
+    found = [found for found in islice(read(item, trace), _PROBE_RECORDS) if isinstance(found, Record)]
+    return [{item.text_field: record.text, "lang": record.language} for record in found], 1 / max(1, trace.num_bytes) if found else 0.0
+
+
 def _first_parquet(item: Input) -> tuple[list[dict[str, object]], float]:
-    with pq.ParquetFile(item.path) as file:
-        columns = [name for name in ("text", "lang", "language") if name in file.schema_arrow.names]
+    with open_input(item) as raw, pq.ParquetFile(raw) as file:
+        columns = [name for name in (item.text_field, "lang", "language") if name in file.schema_arrow.names]
         batch = next(file.iter_batches(_PROBE_RECORDS, columns=columns), None)
         rows = batch.to_pylist() if batch is not None else []
         return rows, file.metadata.num_rows / max(1, len(rows)) / max(1, item.num_bytes)
@@ -197,13 +210,13 @@ def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], se
         return _everything(item, seed)  # all of it is wanted: an estimate must not cut it short
     needed = max(budgets.get(language, 0) / size for language, size in sizes.items() if size)
     # a .txt is one document: part of it is its beginning; the Python corpus is shuffled by itself
-    probability = 1.0 if item.kind in ("text", "python") else min(1.0, max(MARGIN * needed, 1 / SPREAD))
+    probability = 1.0 if item.kind in ONE_DOCUMENT or item.kind == "python" else min(1.0, max(MARGIN * needed, 1 / SPREAD))
     size = float(item.num_bytes) or sum(sizes.values())
     return Take(budgets, probability, seed, size * min(1.0, needed / probability))
 
 
 def _everything(item: Input, seed: int) -> Take:
-    return Take(None, 1.0, seed, item.num_bytes or _PYTHON_BYTES)
+    return Take(None, 1.0, seed, _PYTHON_BYTES if item.kind == "python" else item.num_bytes)
 
 
 def _uniform(seed: int, position: int) -> float:

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def first_of_equal(hash_D2: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True for the first document, in the order given, of every group with the same hash (D, 2)."""
-    order = np.lexsort((hash_D2[:, 1], hash_D2[:, 0]))  # stable: equal hashes stay in order
-    ordered = hash_D2[order]
+def first_of_equal(hash_DN: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """True for the first document, in the order given, of every group with the same hash of N numbers (D, N)."""
+    order = np.lexsort(hash_DN.T[::-1])  # stable: equal hashes stay in order
+    ordered = hash_DN[order]
     new = np.ones(len(order), bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(1)
     first = np.zeros(len(order), bool)

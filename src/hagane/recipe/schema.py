@@ -27,9 +27,10 @@ class Source(Frozen):
     """Where text comes from: files, folders or globs, or one of the generators inside hagane."""
 
     name: str = Field(pattern=r"[a-z0-9_-]+$", description="short name: part of every shard's name")
-    path: tuple[str, ...] = Field(description="files, folders, globs, or embedded:python, embedded:problems")
+    path: tuple[str, ...] = Field(description="files, folders, globs, URLs of a store such as s3://bucket/folder, or embedded:python, embedded:problems")
     language: str | None = Field(None, description="BCP-47 tag for documents that carry none; else the folder's name is tried")
     license: str | None = Field(None, description="licence for documents that carry none")
+    text_field: str = Field("text", min_length=1, description="field or column of a record that holds its text")
     share: float | None = Field(None, gt=0, le=1, description="fixed share of the training rows; the rest is divided by UniMax")
 
     @field_validator("path", mode="before")
@@ -51,6 +52,7 @@ class CorpusSettings(Frozen):
     sources: tuple[Source, ...] = Field((), description="what to read; --corpus PATH replaces those that are not embedded")
     min_characters: int = Field(32, ge=1, description="shorter documents are dropped (too_short)")
     max_characters: int = Field(200_000, ge=1000, description="longer documents are cut at paragraph ends")
+    max_record_bytes: int = Field(1 << 27, ge=1000, description="a line, page, notebook or row with more bytes is dropped without being held (too_long)")
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     near_duplicates: float = Field(
