@@ -1,8 +1,9 @@
 """The corpus stage: inputs in, documents kept and held out, counted, with their licences.
 
 Two passes, both parallel: every input is read and its documents set aside by language (`gather.py`); duplicates and the
-held-out split are decided from all hashes at once; every shard is then written from what was set aside. The result depends
-on the inputs, the settings and the seed, not on the number of processes.
+held-out split are decided from all hashes at once; every shard is then written from what was set aside. Between the two, documents
+without a label get a language (`relabel.py`). The result depends on the inputs, the settings and the seed, not on the number
+of processes.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from pydantic import Field
 from hagane.corpus import arrow, manifest, pool
 from hagane.corpus.gather import SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Input, Inputs, list_inputs
+from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.sample import plan_sample
 from hagane.corpus.split import choose_held_out, first_of_equal
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
+_LANG = SCHEMA.get_field_index("lang")
 DROP, TRAIN, HELD_OUT = np.uint8(0), np.uint8(1), np.uint8(2)
 
 
@@ -62,6 +65,7 @@ class CorpusFacts(Frozen):
     files: int = Field(description="input files read")
     files_not_needed: int = Field(description="input files that the sample did not need")
     ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
+    identified: IdentifyFacts | None = Field(None, description="how languages were told apart; None where every document had a label")
     seconds: float
 
 
@@ -94,11 +98,12 @@ def build_corpus(
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
+        identified = relabel(found.inputs, gathered, settings.identify, dropped, seed=seed, workers=workers, progress=progress)
         shards = _decide(found.inputs, gathered, settings, dropped)
         written = _write_shards(shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, time.monotonic() - started)
+    facts = _facts(found, tasks, gathered, dropped, written, identified, time.monotonic() - started)
     manifest.write(folder, sources, settings, seed, found, gathered, facts)
     _write_dropped(folder / "dropped.jsonl", dropped)
     if not facts.documents_kept:
@@ -205,7 +210,7 @@ def _write_shard(shard: _Shard) -> ShardFacts:
                 chosen = places == place
                 counts[place][0] += int(chosen.sum())
                 counts[place][1] += int(part.bytes_P[chosen].sum())
-                _copy(part.path, chosen, writer)
+                _copy(part, chosen, writer)
                 pool.count(int(part.bytes_P[chosen].sum()))
     licenses = tuple(sorted({license for part in shard.parts for license in part.licenses}))
     (documents, num_bytes), (held_documents, held_bytes) = counts[TRAIN], counts[HELD_OUT]
@@ -220,20 +225,30 @@ def _write_shard(shard: _Shard) -> ShardFacts:
     )
 
 
-def _copy(path: Path, chosen: NDArray[np.bool_], writer: pq.ParquetWriter) -> None:
-    with pa.memory_map(str(path)) as source:
-        reader, start = pa.ipc.open_file(source), 0
-        for number in range(reader.num_record_batches):
+def _copy(part: Part, chosen_P: NDArray[np.bool_], writer: pq.ParquetWriter) -> None:
+    with pa.memory_map(str(part.path)) as source:
+        reader = pa.ipc.open_file(source)
+        for number, start in enumerate(part.start_B):
             batch = reader.get_batch(number)
-            part = chosen[start : start + len(batch)]
-            start += len(batch)
-            if part.all():
-                writer.write_batch(batch)
-            elif part.any():
-                writer.write_batch(batch.filter(arrow.mask(part)))
+            of_batch = chosen_P & (part.row_P >= start) & (part.row_P < start + len(batch))
+            keep = np.zeros(len(batch), bool)
+            keep[part.row_P[of_batch] - start] = True
+            if not keep.any():
+                continue
+            if batch.column(_LANG)[0].as_py() != part.language:  # identified after it was set aside without a label
+                batch = batch.set_column(_LANG, SCHEMA.field(_LANG), arrow.strings([part.language] * len(batch)))
+            writer.write_batch(batch if keep.all() else batch.filter(arrow.mask(keep)))
 
 
-def _facts(found: Inputs, tasks: Sequence[Task], gathered: Sequence[Gathered], dropped: Dropped, shards: Sequence[ShardFacts], seconds: float) -> CorpusFacts:
+def _facts(
+    found: Inputs,
+    tasks: Sequence[Task],
+    gathered: Sequence[Gathered],
+    dropped: Dropped,
+    shards: Sequence[ShardFacts],
+    identified: IdentifyFacts | None,
+    seconds: float,
+) -> CorpusFacts:
     reasons = Counter(dropped.documents)
     return CorpusFacts(
         documents_in=sum(result.documents_in for result in gathered),
@@ -245,6 +260,7 @@ def _facts(found: Inputs, tasks: Sequence[Task], gathered: Sequence[Gathered], d
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),
         ignored_files=dict(sorted(found.ignored.items())),
+        identified=identified,
         seconds=round(seconds, 3),
     )
 

@@ -42,7 +42,10 @@ class Task:
 
 @dataclass
 class Part:
-    """Documents of one input and one language, set aside in `path`. Arrays: one entry per document (hash, bytes) or per piece (which document, bytes)."""
+    """Documents of one input and one language, set aside in `path`.
+
+    Arrays have one entry per document (hash, bytes), per piece (which document, bytes, row of the file) or per batch of the file (its first row).
+    """
 
     path: Path
     language: str
@@ -50,7 +53,24 @@ class Part:
     bytes_D: NDArray[np.int64]
     document_P: NDArray[np.int64]
     bytes_P: NDArray[np.int64]
+    row_P: NDArray[np.int64]
+    start_B: NDArray[np.int64]
     licenses: list[str]
+
+    def select(self, keep_D: NDArray[np.bool_], language: str, licenses: list[str]) -> Part:
+        """Some of the documents, as a part of their own, of the same file."""
+        keep_P, number_D = keep_D[self.document_P], np.cumsum(keep_D) - 1
+        return Part(
+            self.path,
+            language,
+            self.hash_D2[keep_D],
+            self.bytes_D[keep_D],
+            number_D[self.document_P[keep_P]],
+            self.bytes_P[keep_P],
+            self.row_P[keep_P],
+            self.start_B,
+            licenses,
+        )
 
 
 @dataclass
@@ -88,6 +108,7 @@ class Gathered:
     bytes_read: int
     digest: str
     complete: bool
+    labels: Counter[str]  # documents set aside, by who said their language
 
 
 class _Writer:
@@ -99,6 +120,7 @@ class _Writer:
         self.taken = 0  # bytes of text
         self._rows: list[tuple[str, ...]] = []
         self._waiting = 0
+        self._starts: list[int] = []
         self._hashes = bytearray()
         self._document_bytes: list[int] = []
         self._pieces: list[tuple[int, int]] = []
@@ -127,6 +149,7 @@ class _Writer:
 
     def _flush(self) -> None:
         if self._rows:
+            self._starts.append(len(self._pieces) - len(self._rows))
             self._writer.write_batch(pa.RecordBatch.from_arrays([arrow.strings(column) for column in zip(*self._rows, strict=True)], schema=SCHEMA))
         self._rows, self._waiting = [], 0
 
@@ -142,6 +165,8 @@ class _Writer:
             np.array(self._document_bytes, np.int64),
             pieces[:, 0].copy(),
             pieces[:, 1].copy(),
+            np.arange(len(pieces)),
+            np.array(self._starts, np.int64),
             sorted(self._licenses),
         )
 
@@ -152,6 +177,7 @@ def gather(task: Task) -> Gathered:
     trace = Trace(on_bytes=pool.count)
     writers: dict[str, _Writer] = {}
     dropped = Dropped()
+    labels: Counter[str] = Counter()
     documents_in = bytes_in = 0
     try:
         for found in _items(item, trace, take, settings.on_damage):
@@ -163,17 +189,17 @@ def gather(task: Task) -> Gathered:
                     dropped.add(found.reason, found.num_bytes, {"file": item.name, "position": found.position, "what": found.what, "text": found.excerpt})
                     continue
                 found = found.record
-            looked_at = _keep(task, found, writers, dropped)
+            looked_at = _keep(task, found, writers, dropped, labels)
             documents_in += looked_at is not None
             bytes_in += looked_at or 0
             if take.budgets is not None and all(language in writers and writers[language].taken >= budget for language, budget in take.budgets.items()):
                 break
     finally:
         parts = [writers[language].close() for language in sorted(writers)]
-    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, trace.digest.hexdigest(), trace.at_end)
+    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, trace.digest.hexdigest(), trace.at_end, labels)
 
 
-def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped) -> int | None:
+def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, labels: Counter[str]) -> int | None:
     """Set the document aside, or count why not. Returns its bytes; None where its language has enough and it was not needed."""
     item, settings = task.item, task.settings
     text = normalise_newlines(record.text)
@@ -201,6 +227,7 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
             return None
     if tag not in writers:
         writers[tag] = _Writer(task.folder / f"{task.index:06d}.{tag}.arrow", tag)
+    labels["none" if tag == UNDETERMINED else "record" if record.language else "source"] += 1
     source = record.source or f"{item.source}:{item.name}"
     writers[tag].add(identity, text, source, record.license or item.license or UNKNOWN_LICENSE, settings.max_characters, room)
     return num_bytes
