@@ -122,7 +122,7 @@ def planted(paths: list[str], count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.npy"
         np.save(path, np.array([near.signature(text) for text in texts]))
-        first = near.clusters([path], np.ones(len(texts), bool), CorpusSettings().near_duplicates)
+        first = near.clusters([near.Signed(path, np.arange(len(texts)))], np.ones(len(texts), bool), CorpusSettings().near_duplicates)
     found = [first[len(originals) + index] == first[number] for index, (number, _) in enumerate(copies)]
     gone = [index for index in range(len(originals)) if first[index] != index]
     false = [index for index in gone if jaccard(runs(texts[index]), runs(texts[first[index]])) < 0.7]

@@ -39,8 +39,8 @@ def jaccard(first, second):
 
 def save(folder, texts, name="s"):
     path = folder / f"{name}.npy"
-    np.save(path, np.array([signature(text) for text in texts]).reshape(-1, BINS))
-    return path
+    np.save(path, np.array([signature(text) for text in texts], np.uint16).reshape(-1, BINS))
+    return near.Signed(path, np.arange(len(texts)))
 
 
 @given(st.integers(0, 10**6), st.integers(60, 600), st.integers(1, 20))

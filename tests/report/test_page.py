@@ -89,6 +89,8 @@ def test_the_finished_page_is_whole_and_self_contained(finished_run: Path) -> No
         "Bits per parallel sentence",
         "PSF-2.0",
         "shorter than corpus.min_characters",
+        "the classifier learned from labelled text 310",
+        "label may be questioned",
         "steer",
         "7664",
     ):

@@ -1,8 +1,9 @@
 """The corpus stage: inputs in, documents kept and held out, counted, with their licences.
 
 Two passes, both parallel: every input is read and its documents set aside by language (`gather.py`); duplicates and the
-held-out split are decided from all hashes at once; every shard is then written from what was set aside. The result depends
-on the inputs, the settings and the seed, not on the number of processes.
+held-out split are decided from all hashes at once; every shard is then written from what was set aside. Between the two, documents
+without a label get a language (`relabel.py`). The result depends on the inputs, the settings and the seed, not on the number
+of processes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pydantic import Field
 from hagane.corpus import arrow, manifest, near, overlap, pool
 from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Input, Inputs, list_inputs
+from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.sample import plan_sample
 from hagane.corpus.split import choose_held_out, first_of_equal
 from hagane.errors import DataError
@@ -31,6 +33,7 @@ from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
 MAX_MERGED = 1024  # batches of small files in one row group: each may hold a memory map, of which a process has some 65,000
+_LANG = SCHEMA.get_field_index("lang")
 DROP, TRAIN, HELD_OUT = np.uint8(0), np.uint8(1), np.uint8(2)
 
 
@@ -65,6 +68,7 @@ class CorpusFacts(Frozen):
     files_not_needed: int = Field(description="input files that the sample did not need")
     ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
     repeated_ids: int = Field(0, description="documents whose id another one had already: the hash of their text was added to it")
+    identified: IdentifyFacts | None = Field(None, description="how languages were told apart; None where every document had a label")
     seconds: float
 
 
@@ -103,11 +107,12 @@ def build_corpus(
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
+        identified = relabel(found.inputs, gathered, settings.identify, dropped, seed=seed, workers=workers, progress=progress)
         shards, repeated_ids = _decide(found.inputs, gathered, settings, dropped, progress)
         written = _write_shards(shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, repeated_ids, time.monotonic() - started)
+    facts = _facts(found, tasks, gathered, dropped, written, repeated_ids, identified, time.monotonic() - started)
     manifest.write(folder, sources, settings, seed, found, gathered, facts)
     _write_dropped(folder / "dropped.jsonl", dropped)
     if not facts.documents_kept:
@@ -186,14 +191,14 @@ def _file(inputs: Sequence[Input], part: Part) -> str:
 
 def _excerpt(part: Part, document: int) -> str:
     """How a document that was set aside begins."""
-    piece = int(np.searchsorted(part.document_P, document))
+    row = int(part.row_P[np.searchsorted(part.document_P, document)])
     with pa.memory_map(str(part.path)) as source:
         reader = pa.ipc.open_file(source)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
-            if piece < len(batch):
-                return str(batch.column("text")[piece].as_py())[:200]
-            piece -= len(batch)
+            if row < len(batch):
+                return str(batch.column("text")[row].as_py())[:200]
+            row -= len(batch)
     return ""
 
 
@@ -202,7 +207,7 @@ def _drop_near_duplicates(
 ) -> None:
     """Of documents that are nearly alike the first stays: clears the others in `keep`."""
     members = [index for index, part in enumerate(parts) if part.signatures is not None]
-    files = [path for index in members if (path := parts[index].signatures) is not None]
+    files = [near.Signed(path, parts[index].signature_D) for index in members if (path := parts[index].signatures) is not None]
     if not files:
         return
     offsets = np.cumsum([0] + [len(keep[index]) for index in members])
@@ -309,21 +314,23 @@ class _RowGroups:
         self._waiting, self._num_bytes = [], 0
 
 
-def _copy(part: Part, chosen: NDArray[np.bool_], repeated_D: NDArray[np.bool_], groups: _RowGroups) -> None:
-    if not chosen.any():
+def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], groups: _RowGroups) -> None:
+    if not chosen_P.any():
         return
     with pa.memory_map(str(part.path)) as source:
-        reader, start = pa.ipc.open_file(source), 0
-        for number in range(reader.num_record_batches):
+        reader = pa.ipc.open_file(source)
+        for number, start in enumerate(part.start_B):
             batch = reader.get_batch(number)
-            rows = slice(start, start + len(batch))
-            start += len(batch)
-            if repeated_D.any():
-                batch = _with_own_ids(batch, part, part.document_P[rows], repeated_D)
-            if chosen[rows].all():
-                groups.add(batch)
-            elif chosen[rows].any():
-                groups.add(batch.filter(arrow.mask(chosen[rows])))
+            of_batch = chosen_P & (part.row_P >= start) & (part.row_P < start + len(batch))
+            keep = np.zeros(len(batch), bool)
+            keep[part.row_P[of_batch] - start] = True
+            if not keep.any():
+                continue
+            if batch.column(_LANG)[0].as_py() != part.language:  # identified after it was set aside without a label
+                batch = batch.set_column(_LANG, SCHEMA.field(_LANG), arrow.strings([part.language] * len(batch)))
+            if not keep.all():
+                batch = batch.filter(arrow.mask(keep))
+            groups.add(_with_own_ids(batch, part, part.document_P[of_batch], repeated_D))
 
 
 def _with_own_ids(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], repeated_D: NDArray[np.bool_]) -> pa.RecordBatch:
@@ -346,6 +353,7 @@ def _facts(
     dropped: Dropped,
     shards: Sequence[ShardFacts],
     repeated_ids: int,
+    identified: IdentifyFacts | None,
     seconds: float,
 ) -> CorpusFacts:
     reasons = Counter(dropped.documents)
@@ -361,6 +369,7 @@ def _facts(
         files_not_needed=len(found.inputs) - len(tasks),
         ignored_files=dict(sorted(found.ignored.items())),
         repeated_ids=repeated_ids,
+        identified=identified,
         seconds=round(seconds, 3),
     )
 

@@ -47,7 +47,10 @@ class Task:
 
 @dataclass
 class Part:
-    """Documents of one input and one language, set aside in `path`. Arrays: one entry per document (hash, bytes) or per piece (which document, bytes)."""
+    """Documents of one input and one language, set aside in `path`.
+
+    Arrays have one entry per document (hash, bytes), per piece (which document, bytes, row of the file) or per batch of the file (its first row).
+    """
 
     path: Path
     language: str
@@ -56,8 +59,29 @@ class Part:
     id_D: NDArray[np.uint64]  # hash of the document's id
     document_P: NDArray[np.int64]
     bytes_P: NDArray[np.int64]
+    row_P: NDArray[np.int64]
+    start_B: NDArray[np.int64]
     licenses: list[str]
-    signatures: Path | None  # .npy of near.signature per document; None where near-duplicates stay
+    signatures: Path | None  # .npy of near.signature per document of the file; None where near-duplicates stay
+    signature_D: NDArray[np.int64]  # the rows there
+
+    def select(self, keep_D: NDArray[np.bool_], language: str, licenses: list[str]) -> Part:
+        """Some of the documents, as a part of their own, of the same file."""
+        keep_P, number_D = keep_D[self.document_P], np.cumsum(keep_D) - 1
+        return Part(
+            self.path,
+            language,
+            self.hash_D2[keep_D],
+            self.bytes_D[keep_D],
+            self.id_D[keep_D],
+            number_D[self.document_P[keep_P]],
+            self.bytes_P[keep_P],
+            self.row_P[keep_P],
+            self.start_B,
+            licenses,
+            self.signatures,
+            self.signature_D[keep_D],
+        )
 
 
 @dataclass
@@ -101,6 +125,7 @@ class Gathered:
     complete: bool
     repaired: Counter[str]  # documents by what was put right
     damage: list[str]  # the first few sentences
+    labels: Counter[str]  # documents set aside, by who said their language
 
 
 class _Writer:
@@ -113,6 +138,7 @@ class _Writer:
         self.taken = 0  # bytes of text
         self._rows: list[tuple[str, ...]] = []
         self._waiting = 0
+        self._starts: list[int] = []
         self._hashes = bytearray()
         self._ids = bytearray()
         self._document_bytes: list[int] = []
@@ -145,6 +171,7 @@ class _Writer:
 
     def _flush(self) -> None:
         if self._rows:
+            self._starts.append(len(self._pieces) - len(self._rows))
             self._writer.write_batch(pa.RecordBatch.from_arrays([arrow.strings(column) for column in zip(*self._rows, strict=True)], schema=SCHEMA))
         self._rows, self._waiting = [], 0
 
@@ -165,8 +192,11 @@ class _Writer:
             np.frombuffer(bytes(self._ids), ">u8").astype(np.uint64),
             pieces[:, 0].copy(),
             pieces[:, 1].copy(),
+            np.arange(len(pieces)),
+            np.array(self._starts, np.int64),
             sorted(self._licenses),
             signatures,
+            np.arange(len(self._document_bytes)),
         )
 
 
@@ -177,6 +207,7 @@ def gather(task: Task) -> Gathered:
     writers: dict[str, _Writer] = {}
     dropped, repaired = Dropped(), Counter[str]()
     damage: list[str] = []
+    labels: Counter[str] = Counter()
     documents_in = bytes_in = 0
     try:
         for found in _items(item, trace, take, settings):
@@ -195,7 +226,7 @@ def gather(task: Task) -> Gathered:
                     dropped.add(found.reason, found.num_bytes, {"file": item.name, "position": found.position, "what": found.what, "text": found.excerpt})
                     continue
                 found = found.record
-            looked_at = _keep(task, found, writers, dropped, repaired)
+            looked_at = _keep(task, found, writers, dropped, repaired, labels)
             documents_in += looked_at is not None
             bytes_in += looked_at or 0
             if take.budgets is not None and all(language in writers and writers[language].taken >= budget for language, budget in take.budgets.items()):
@@ -205,10 +236,12 @@ def gather(task: Task) -> Gathered:
     finally:
         parts = [writers[language].close() for language in sorted(writers)]
     digest = trace.digest.hexdigest() if trace.digest is not None else None
-    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, digest, trace.at_end, repaired, damage)
+    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, digest, trace.at_end, repaired, damage, labels)
 
 
-def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, repaired: Counter[str]) -> int | None:
+def _keep(
+    task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, repaired: Counter[str], labels: Counter[str]
+) -> int | None:
     """Set the document aside, or count why not. Returns its bytes; None where its language has enough and it was not needed."""
     item, settings = task.item, task.settings
     text = normalise_newlines(record.text)
@@ -251,6 +284,7 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
     if tag not in writers:
         compared = settings.near_duplicates > 0 and item.kind != "problems"  # generated ones are alike by design
         writers[tag] = _Writer(task.folder / f"{task.index:06d}.{tag}.arrow", tag, compared)
+    labels["none" if tag == UNDETERMINED else "record" if record.language else "source"] += 1
     source = record.source or f"{item.source}:{item.name}"
     writers[tag].add(identity, text, source, record.license or item.license or UNKNOWN_LICENSE, settings.max_characters, room)
     return num_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +51,18 @@ def write(
         "sources": [source.model_dump(mode="json") | {"licenses": _licenses(source.name, facts)} for source in sources],
         "files": files,
         "ignored_files": {"count": sum(found.ignored.values()), "by_suffix": dict(sorted(found.ignored.items())), "examples": found.ignored_examples},
+        "labels": _labels(found, gathered),
         "facts": facts.model_dump(mode="json", exclude={"seconds"}),
     }
     write_atomic(folder / "manifest.json", json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def _labels(found: Inputs, gathered: Sequence[Gathered]) -> dict[str, dict[str, int]]:
+    """Source -> documents set aside by who said their language: `record`, `source` (or its folder), `classifier`, `py3langid`, `none`."""
+    counts: dict[str, Counter[str]] = {}
+    for result in gathered:
+        counts.setdefault(found.inputs[result.index].source, Counter()).update(result.labels)
+    return {source: dict(sorted(count.items())) for source, count in sorted(counts.items())}
 
 
 def _licenses(source: str, facts: CorpusFacts) -> list[str]:

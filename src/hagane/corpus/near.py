@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,24 +64,52 @@ def similarity(first_PB: Signatures, second_PB: Signatures) -> NDArray[np.float6
     return equal
 
 
+class Signed(NamedTuple):
+    """Where the signatures of some documents stand: a .npy array (rows, BINS), and the row of each document."""
+
+    path: Path
+    row_D: NDArray[np.int64]
+
+
+class _Table:
+    """The signatures of all documents, left in their files."""
+
+    def __init__(self, files: Sequence[Signed]) -> None:
+        self._maps: list[Signatures] = [np.load(file.path, mmap_mode="r") for file in files]
+        self._rows = [file.row_D for file in files]
+        self._offsets = np.cumsum([0] + [len(file.row_D) for file in files])
+
+    def column(self, first: int, count: int) -> Signatures:
+        """(documents, count) of all documents: some of their bins."""
+        parts = [rows_RB[row_D, first : first + count] for rows_RB, row_D in zip(self._maps, self._rows, strict=True)]
+        return np.concatenate(parts) if parts else np.zeros((0, count), np.uint16)
+
+    def rows(self, documents: NDArray[np.int64]) -> Signatures:
+        """(len(documents), BINS), read file by file."""
+        found = np.empty((len(documents), BINS), np.uint16)
+        file_D = np.searchsorted(self._offsets, documents, side="right") - 1
+        for file in np.unique(file_D):
+            here = np.flatnonzero(file_D == file)
+            found[here] = self._maps[file][self._rows[file][documents[here] - self._offsets[file]]]
+        return found
+
+
 def clusters(
-    files: Sequence[Path], keep_D: NDArray[np.bool_], threshold: float, on_share: Callable[[float], None] = lambda share: None
+    files: Sequence[Signed], keep_D: NDArray[np.bool_], threshold: float, on_share: Callable[[float], None] = lambda share: None
 ) -> NDArray[np.int64]:
     """For every document the first document (in order) of its cluster; itself where nothing is like it.
 
-    `files` are .npy arrays (documents, BINS) whose rows in a row are all documents; those with `keep_D` false take no part.
-    `on_share` is told how much is done.
+    The documents are those of `files` in their order; those with `keep_D` false take no part. `on_share` is told how much is done.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    maps = [np.load(path, mmap_mode="r") for path in files]
-    offsets = np.cumsum([0] + [len(rows) for rows in maps])
-    taking_part = np.flatnonzero(keep_D & np.concatenate([rows[:, 0] != 0 for rows in maps] or [np.zeros(0, bool)]))
+    table = _Table(files)
+    taking_part = np.flatnonzero(keep_D & (table.column(0, 1)[:, 0] != 0))
     edges = [np.zeros((0, 2), np.int64)]
     for band in range(BINS // ROWS):
-        keys = np.concatenate([_keys(rows[:, band * ROWS : (band + 1) * ROWS]) for rows in maps] or [np.zeros(0, np.uint64)])[taking_part]
-        edges.append(_confirmed(_candidates(keys, taking_part), maps, offsets, threshold))
+        keys = _keys(table.column(band * ROWS, ROWS)[taking_part])
+        edges.append(_confirmed(_candidates(keys, taking_part), table, threshold))
         on_share((band + 1) * ROWS / BINS)
     pairs = np.unique(np.concatenate(edges), axis=0)
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(keep_D), len(keep_D)))
@@ -110,21 +139,11 @@ def _candidates(keys: Hashes, documents: NDArray[np.int64]) -> NDArray[np.int64]
     return np.unique(documents[order[places]], axis=0)
 
 
-def _confirmed(pairs: NDArray[np.int64], maps: Sequence[Signatures], offsets: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+def _confirmed(pairs: NDArray[np.int64], table: _Table, threshold: float) -> NDArray[np.int64]:
     """The pairs whose whole signatures agree in at least `threshold` of their bins."""
     good = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(pairs), _BLOCK):
         some = pairs[start : start + _BLOCK]
-        sides = [_rows(some[:, side], maps, offsets) for side in (0, 1)]
-        good.append(some[similarity(sides[0], sides[1]) >= threshold])
+        good.append(some[similarity(table.rows(some[:, 0]), table.rows(some[:, 1])) >= threshold])
     return np.concatenate(good)
 
-
-def _rows(documents: NDArray[np.int64], maps: Sequence[Signatures], offsets: NDArray[np.int64]) -> Signatures:
-    """The signatures of some documents, read file by file."""
-    found = np.empty((len(documents), BINS), np.uint16)
-    file_D = np.searchsorted(offsets, documents, side="right") - 1
-    for file in np.unique(file_D):
-        here = np.flatnonzero(file_D == file)
-        found[here] = maps[file][documents[here] - offsets[file]]
-    return found

@@ -25,6 +25,13 @@ REASONS = {
     "bad_language": "its language is not a BCP-47 tag",
     "truncated": "the file ends in the middle of a record",
     "corrupt_file": "the rest of the file cannot be read",
+    "compression_bomb": "unpacks to far more than the file holds",
+    "unreadable": "the file cannot be opened",
+    "too_long": "a line, page, notebook or row longer than corpus.max_record_bytes",
+    "not_text": "a record of a web archive that is no page or text",
+    "http_status": "a record of a web archive that is not the answer that was asked for",
+    "held_out_rest": "the rest of a document of which the beginning is held out",
+    "wrong_language": "certainly in another language than its label says",
 }
 
 

@@ -64,6 +64,9 @@ class CorpusSettings(Frozen):
     max_repeats: float = Field(4.0, ge=1, description="UniMax: no language is read more often than this")
     sample_bytes: int | None = Field(None, description="language-stratified sample; derived from the budget where not given")
     on_damage: Literal["stop", "keep"] = Field("stop", description="a damaged file stops the run, or is read as far as it goes")
+    identify: Literal["off", "unlabelled", "check"] = Field(
+        "unlabelled", description="find the language of documents without a label; `check` also drops what is certainly not in its label's (wrong_language)"
+    )
     workers: int | None = execution(None, description="processes; all cores where not given")
 
     @model_validator(mode="after")

@@ -12,6 +12,14 @@ from hagane.report.tables import Table
 
 MAX_EVENTS = 150
 NOT_SHOWN = frozenset({"settings", "format", "steps"})  # the recipe is shown as such; timings of candidate shapes interest nobody
+# Who said the language of a document.
+WHO = {
+    "record": "their record",
+    "source": "their source or folder",
+    "classifier": "the classifier learned from labelled text",
+    "py3langid": "py3langid",
+    "none": "nobody",
+}
 
 
 def data(record: Record) -> dict[str, Any] | None:
@@ -31,6 +39,8 @@ def data(record: Record) -> dict[str, Any] | None:
         "table": Table("Text kept, by source and language", columns, tuple(lines), frozenset({3, 4, 5, 6, 7})),
         "licences": _by_licence(shards),
         "dropped": _dropped(corpus),
+        "languages": _languages(table(corpus.get("identified"))),
+        "labels": _labels(table(corpus.get("identified"))),
         "documents_in": text.whole(corpus.get("documents_in")),
         "documents_kept": text.whole(corpus.get("documents_kept")),
         "bytes_kept": text.size(corpus.get("bytes_kept")),
@@ -64,6 +74,22 @@ def _dropped(corpus: dict[str, Any]) -> Table | None:
     for name, item in sorted(dropped.items(), key=lambda pair: (-(number(dig(pair[1], "documents")) or 0), pair[0])):
         lines.append((name, REASONS.get(name, ""), text.whole(dig(item, "documents")), text.size(dig(item, "bytes"))))
     return Table("Left out, by reason", ("reason", "meaning", "documents", "text"), tuple(lines), frozenset({2, 3}))
+
+
+def _languages(identified: dict[str, Any]) -> Table | None:
+    """How well the languages with labelled text are told apart."""
+    lines = []
+    for name, item in sorted(table(identified.get("languages")).items(), key=lambda pair: (number(dig(pair[1], "recall")) or 0.0, pair[0])):
+        confusions = ", ".join(f"{text.language(other)} {text.whole(count)}" for other, count in table(dig(item, "confusions")).items())
+        shares = (text.percent(number(dig(item, "precision"))), text.percent(number(dig(item, "recall"))))
+        lines.append((text.language(str(name)), text.whole(dig(item, "held_out")), *shares, confusions, "yes" if dig(item, "known") else "no"))
+    columns = ("language", "documents measured", "precision", "recall", "called instead", "label may be questioned")
+    return Table("Languages told apart", columns, tuple(lines), frozenset({1, 2, 3})) if lines else None
+
+
+def _labels(identified: dict[str, Any]) -> str:
+    """Who said the language of how many documents."""
+    return ", ".join(f"{WHO.get(who, who)} {text.whole(count)}" for who, count in table(identified.get("labels")).items() if count)
 
 
 def environment(record: Record) -> Table | None:
