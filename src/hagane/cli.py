@@ -32,7 +32,7 @@ app.add_typer(recipe_app, name="recipe")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the recipe; may be given again.")]
-Corpus = Annotated[list[str] | None, typer.Option("--corpus", metavar="PATH", help="Text to learn from: file, folder, glob or URL of a store; may be given again.")]
+Corpus = Annotated[list[str] | None, typer.Option("--corpus", metavar="PATH", help="Text to learn from: file, folder, glob or URL; may be given again.")]
 BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="B", help="What may be spent: 10min, 8h, 2kWh, 1e17FLOP, 5Mtokens, 40USD.")]
 
 

@@ -83,9 +83,9 @@ def page_of(data: bytes, charset: str | None = None) -> Page:
 
 def decode(data: bytes, charset: str | None = None) -> str:
     """Text of a page's bytes: by its byte order mark, the HTTP header, its own declaration, as UTF-8, or by what the bytes look like, in this order."""
-    for mark, name in _MARKS:
+    for mark, unicode in _MARKS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(name, "replace")
+            return data[len(mark) :].decode(unicode, "replace")
     declared = _CHARSET.search(data[:_PRESCAN_BYTES])
     names = [_codec(charset) if charset else None, _codec(declared[1].decode("ascii")) if declared else None]
     name = next((name for name in names if name), None)
