@@ -62,7 +62,7 @@ def many_files(folder, count):
 
 def test_thousands_of_tiny_files_take_linear_time_and_memory(build, tmp_path):
     spent = []
-    for count in (500, 4000):
+    for count in (200, 1600):
         folder = many_files(tmp_path / str(count) / "sv", count)
         tracemalloc.start()
         started = time.process_time()
@@ -73,7 +73,7 @@ def test_thousands_of_tiny_files_take_linear_time_and_memory(build, tmp_path):
     (time_few, memory_few), (time_many, memory_many) = spent
     assert time_many < 24 * time_few  # eight times the files; three times as much again for a machine that is busy
     assert memory_many < 12 * memory_few
-    with pq.ParquetFile(tmp_path / "corpus-4000" / "train" / "text.sv.parquet") as file:
+    with pq.ParquetFile(tmp_path / "corpus-1600" / "train" / "text.sv.parquet") as file:
         assert file.num_row_groups <= 5  # not one for each file
 
 
@@ -128,7 +128,7 @@ def test_what_is_too_long_never_ends_the_run(build, make, tmp_path):
 def test_a_compression_bomb_is_not_unpacked(build, make, tmp_path, monkeypatch, name, compress):
     monkeypatch.setattr(blocks_module, "BOMB_BYTES", 1 << 22)
     make.write_jsonl(tmp_path / "sv" / "good.jsonl", [make.record("sv", number) for number in range(5)])
-    (tmp_path / "sv" / name).write_bytes(compress(b" " * (256 << 20)))
+    (tmp_path / "sv" / name).write_bytes(compress(b" " * (128 << 20)))
     with pytest.raises(DataError, match=rf"{name.replace('.', '[.]')} is a compression bomb"):
         build(tmp_path / "sv", out="stopped")
     tracemalloc.start()
@@ -136,13 +136,14 @@ def test_a_compression_bomb_is_not_unpacked(build, make, tmp_path, monkeypatch, 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert facts.dropped["compression_bomb"].documents == 1 and facts.documents_kept == 5
-    assert peak < 160 << 20
+    assert peak < 110 << 20
 
 
-def test_text_that_packs_well_is_no_bomb(tmp_path):
-    lines = b"".join(b'{"text": "the same words on every line, number %d"}\n' % number for number in range(100_000))
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(lines, 19))
-    assert sum(isinstance(item, Record) for item in items(tmp_path / "a.jsonl.zst")) == 100_000
+def test_text_that_packs_well_is_no_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks_module, "BOMB_BYTES", 1 << 20)
+    lines = b"".join(b'{"text": "the same words on every line, number %d"}\n' % number for number in range(40_000))
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(lines))
+    assert sum(isinstance(item, Record) for item in items(tmp_path / "a.jsonl.zst")) == 40_000
 
 
 def test_links_that_go_round_are_followed_once(tmp_path):

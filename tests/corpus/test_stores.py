@@ -135,7 +135,7 @@ def test_the_parts_of_an_address():
 def bucket(monkeypatch):
     """A bucket of moto's server."""
     pytest.importorskip("s3fs", reason="needs the extra `stores`")
-    server = pytest.importorskip("moto.server", reason="needs moto[s3,server]")
+    server = pytest.importorskip("moto.server", reason="needs moto with its server")
     server = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()

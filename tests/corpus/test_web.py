@@ -127,7 +127,7 @@ def test_a_damaged_record_is_named_and_the_others_are_read(tmp_path):
     third = data.index(b"WARC/1.0", data.index(b"http://h.example/1"))
     forms = {
         "its header is not that of a record": data[:third] + b"XXXX" + data[third + 4 :],
-        "its length is not what its header says": data[:third] + data[third:].replace(b"Content-Length: ", b"Content-Length: 1", 1),
+        "its length is not what its header says": data[:third] + data[third:].replace(b"Content-Length: ", b"Content-Length: 50\r\nX-Was: ", 1),
         "it ends too soon": data[:third] + data[third:].replace(b"Content-Length: ", b"Content-Length: 9", 1),
     }
     for words, form in forms.items():

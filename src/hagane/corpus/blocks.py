@@ -21,7 +21,8 @@ from hagane.errors import DataError
 
 READ_BYTES = 1 << 17  # compressed bytes at a time: about half a megabyte of text
 BLOCK_BYTES = 1 << 20  # decompressed bytes at a time, at most (gzip)
-ZSTD_BYTES = 1 << 12  # fed at a time: a zstd block of 4 bytes may become 128 KiB, so this is 128 MiB at the very most
+ZSTD_BYTES = 1 << 10  # fed at a time: a zstd block of 4 bytes may become 128 KiB, so this is 32 MiB at the very most
+_ZSTD_BLOCK = 1 << 17  # put together again to at least this much, which is what makes a block worth handing on
 BOMB_RATIO = 256  # a 4,096-fold repeated line packs 300 times with zstd; text, logs and tables pack 3 to 50 times
 BOMB_BYTES = 1 << 26  # below this much, a high ratio does no harm
 _GZIP_HEAD = b"\x1f\x8b\x08"  # RFC 1952, section 2.3.1: magic and the one method there is
@@ -145,20 +146,28 @@ def _gunzipped(chunks: Iterator[bytes], mend: bool) -> Iterator[bytes]:
 
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     decoder, fed = zstandard.ZstdDecompressor().decompressobj(), True
-    for whole_chunk in chunks:
-        for start in range(0, len(whole_chunk), ZSTD_BYTES):
-            chunk = whole_chunk[start : start + ZSTD_BYTES]
-            while chunk:
-                try:
-                    block = decoder.decompress(chunk)
-                except zstandard.ZstdError as error:
-                    raise CorruptError(str(error)) from None
-                fed = True
-                if block:
-                    yield block
-                if not decoder.eof:
-                    break
-                chunk = decoder.unused_data  # another frame may follow
-                decoder, fed = zstandard.ZstdDecompressor().decompressobj(), False
+    held: list[bytes] = []
+    num_held = 0
+    pieces = (chunk[start : start + ZSTD_BYTES] for chunk in chunks for start in range(0, len(chunk), ZSTD_BYTES))
+    for piece in pieces:
+        while piece:
+            try:
+                block = decoder.decompress(piece)
+            except zstandard.ZstdError as error:
+                if held:
+                    yield b"".join(held)
+                raise CorruptError(str(error)) from None
+            fed = True
+            held.append(block)
+            num_held += len(block)
+            if num_held >= _ZSTD_BLOCK:
+                yield b"".join(held)
+                held, num_held = [], 0
+            if not decoder.eof:
+                break
+            piece = decoder.unused_data  # another frame may follow
+            decoder, fed = zstandard.ZstdDecompressor().decompressobj(), False
+    if held:
+        yield b"".join(held)
     if fed:
         raise EndsTooSoonError

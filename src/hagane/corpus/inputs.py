@@ -128,7 +128,7 @@ def check_unchanged(item: Input) -> None:
     try:
         now = stores.identity_of(item.path) if stores.is_url(item.path) else _identity(Path(item.path).stat())
     except OSError as error:
-        raise DataError(f"{item.path} (source {item.source}) went away while it was read: {error.strerror or error}. Put it back and run again.") from None
+        raise DataError(f"{item.path} (corpus source {item.source}) is gone after it was read: {error.strerror or error}. Put it back and run again.") from None
     if stores.changed(item.identity, now):
         raise DataError(f"{item.path} (corpus source {item.source}) changed while it was read. Run again when nothing writes to it any more.")
 

@@ -69,9 +69,9 @@ def page_of(data: bytes, charset: str | None = None) -> Page:
 
     A byte that is wrong in the page's encoding becomes U+FFFD: of such there may be `corpus.max_damage`, as in any document.
     """
-    html = decode(data, charset)
-    if "\0" in html:
+    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise NotHtmlError("it holds zero bytes")
+    html = decode(data, charset)
     found = _LANGUAGE.search(html, 0, _LANGUAGE_CHARACTERS)
     extract = _extract()
     try:
@@ -83,21 +83,29 @@ def page_of(data: bytes, charset: str | None = None) -> Page:
 
 def decode(data: bytes, charset: str | None = None) -> str:
     """Text of a page's bytes: by its byte order mark, the HTTP header, its own declaration, as UTF-8, or by what the bytes look like, in this order."""
-    for mark, name in _MARKS:
+    for mark, unicode in _MARKS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(name, "replace")
+            return data[len(mark) :].decode(unicode, "replace")
     declared = _CHARSET.search(data[:_PRESCAN_BYTES])
     names = [_codec(charset) if charset else None, _codec(declared[1].decode("ascii")) if declared else None]
     name = next((name for name in names if name), None)
-    if name:
-        return data.decode(name, "replace")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
+    if name is None and not _is_utf8(data):
         from charset_normalizer import from_bytes
 
         best = from_bytes(data[: 1 << 16]).best()
-        return data.decode(best.encoding if best else "utf-8", "replace")
+        name = best.encoding if best else None
+    try:
+        return data.decode(name or "utf-8", "replace")
+    except UnicodeError:  # a few codecs, such as idna, replace nothing
+        return data.decode("utf-8", "replace")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _codec(label: str) -> str | None:

@@ -98,7 +98,7 @@ class _Window:
 def _frames(window: _Window, limit: int) -> Iterator[_Framed]:
     """Records one after the other; after damage, on from the next `WARC/`."""
     while window.fill(1) or window.gap:
-        if window.held[:1] in (b"\r", b"\n"):  # two line ends close a record
+        if bytes(window.held[:1]) in (b"\r", b"\n"):  # two line ends close a record
             del window.held[:1]
             continue
         window.fill(_HEAD_BYTES)
@@ -118,7 +118,7 @@ def _frames(window: _Window, limit: int) -> Iterator[_Framed]:
             continue
         complete = window.fill(size)
         window.fill(size + 2)
-        if complete and (window.held[size : size + 2] in (b"\r\n", b"") or window.held[size : size + 1] == b"\n"):
+        if complete and (bytes(window.held[size : size + 2]) in (b"\r\n", b"") or window.held[size : size + 1] == b"\n"):
             yield _Framed(bytes(window.held[:size]), size)
             del window.held[:size]
         else:  # its bytes may hold the next records: they are looked for in them
