@@ -1,8 +1,11 @@
 """Sources in stores: what is listed, read and remembered of them, on fsspec's own filesystems and on a local server that speaks S3."""
 
+import functools
 import gzip
+import http.server
 import json
 import sys
+import threading
 
 import fsspec
 import pyarrow as pa
@@ -132,6 +135,26 @@ def test_the_parts_of_an_address():
 
 
 @pytest.fixture
+def website(tmp_path, make):
+    """A folder behind a web server of the standard library."""
+    pytest.importorskip("aiohttp", reason="needs the extra `stores`")
+    write(f"file://{tmp_path}/site/texts", make)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/texts"
+        server.shutdown()
+
+
+def test_files_of_the_web_are_a_source(website, build):
+    facts = build(f"{website}/sv/a.jsonl.gz", f"{website}/d.parquet")
+    assert {name: shard.documents + shard.held_out_documents for name, shard in facts.shards.items()} == {"text.ja": 9, "text.sv": 9}
+    assert [item.name for item in listed(f"{website}/sv/*.gz").inputs] == ["a.jsonl.gz"]
+    with pytest.raises(DataError, match=r"there is no file or folder .*gone\.txt"):
+        listed(f"{website}/gone.txt")
+
+
+@pytest.fixture
 def bucket(monkeypatch):
     """A bucket of moto's server."""
     pytest.importorskip("s3fs", reason="needs the extra `stores`")
@@ -146,7 +169,6 @@ def bucket(monkeypatch):
     server.stop()
 
 
-@pytest.mark.slow
 def test_a_bucket_of_an_s3_server_is_a_source(bucket, build, make, tmp_path):
     root = write(bucket, make)
     assert [item.name for item in listed(root).inputs] == ["d.parquet", "sv/a.jsonl.gz", "sv/deep/b.txt"]
