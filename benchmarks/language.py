@@ -52,8 +52,11 @@ def documents(folder: str | None, limit: int) -> tuple[Texts, Texts]:
                 found[language] = sorted(own)[:limit]
     parts: tuple[Texts, Texts] = ({}, {})
     for language, own in sorted(found.items()):
+        works = sorted({work for _, work, _ in own}, key=lambda work: number("split/" + work))
+        tested = {work for place, work in enumerate(works) if place % 5 == 2}
         for place, part in enumerate(parts):
-            part[language] = [text for _, work, text in own[:limit] if (number("split/" + work) % 5 == 0) == bool(place)]
+            # of one long work, such as a Bible, every fifth piece is tested
+            part[language] = [text for rank, (_, work, text) in enumerate(own) if (work in tested if len(works) >= 5 else rank % 5 == 2) == bool(place)]
     return parts
 
 
@@ -106,7 +109,7 @@ def show(title: str, texts: Texts, calls: dict[str, dict[str, Counter[str]]]) ->
         right = calls["both"][language][language] / len(own)
         none = (calls["both"][language]["und"] + calls["both"][language]["mul"]) / len(own)
         others = ", ".join(f"{name} {count}" for name, count in calls["ours"][language].most_common(4) if name != language)
-        print(f"{language:<12}{len(own):>6}{precision:>11.3f}{recall:>8.3f}{theirs:>8.3f}{right:>14.3f}{none:>9.3f}{1 - right - none:>7.3f}  {others}")
+        print(f"{language:<12}{len(own):>6}{precision:>11.3f}{recall:>8.3f}{theirs:>8.3f}{right:>14.3f}{none:>9.3f}{abs(1 - right - none):>7.3f}  {others}")
 
 
 def left_out(train: Texts, test: Texts) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hagane.corpus.classifier import document_scores, learn
+from hagane.corpus.classifier import _fit_scale, document_scores, learn
 from toy_languages import invented
 
 SPEAKERS = {"aa": invented(1), "ab": invented(2, close_to=1), "zz": invented(3)}
@@ -28,15 +28,12 @@ def test_languages_are_told_apart_and_the_quality_says_so(three):
     assert all(quality.documents == 30 and quality.recall > 0.9 and quality.precision > 0.9 for quality in three.quality.values())
 
 
-def test_probabilities_are_calibrated(three):
-    """Of answers that are 60 to 90 % sure, so many are right: short texts of the close languages are such."""
-    texts = documents(range(300, 500), num_words=3, names=("aa", "ab"))
-    probability = three.probabilities(three.scores([text for own in texts.values() for text in own]))
-    truth = np.repeat([0, 1], 200)
-    sure = probability.max(1)
-    unsure = (sure > 0.6) & (sure < 0.9)
-    assert unsure.sum() > 50
-    assert np.mean(probability.argmax(1)[unsure] == truth[unsure]) == pytest.approx(sure[unsure].mean(), abs=0.12)
+def test_the_scale_that_is_fitted_is_the_one_that_the_answers_follow():
+    draw = np.random.default_rng(0)
+    evidence = draw.normal(size=(6000, 3))
+    probability = np.exp(1.7 * evidence) / np.exp(1.7 * evidence).sum(1, keepdims=True)
+    truth = (probability.cumsum(1) < draw.random((6000, 1))).sum(1)
+    assert _fit_scale(evidence, truth) == pytest.approx(1.7, rel=0.1)
 
 
 def test_two_names_for_one_language_are_measured_as_such():

@@ -71,7 +71,8 @@ def test_a_stage_writes_what_the_others_read(tmp_path: Path, data: Path) -> None
     assert facts.steps == 20 and facts.attempts == 1
     assert facts.tokens == facts.planned_tokens == 20 * 4 * toy.CONTEXT
     assert facts.joules == pytest.approx(10.0 * facts.seconds)
-    assert facts.mean_utilisation == pytest.approx(3 * flops_per_token(settings.model, toy.CONTEXT) * facts.tokens_per_second / 1e11)
+    whole = 3 * flops_per_token(settings.model, toy.CONTEXT) * facts.tokens_per_second / 1e11
+    assert 0.9 * whole < facts.mean_utilisation < whole  # rows hold several documents: fewer pairs see each other than in whole rows
     weights = load_file(tmp_path / "weights.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
     assert weights.keys() == dict(Decoder(settings.model).named_parameters()).keys()

@@ -156,7 +156,8 @@ def _evidence(scores: Scores) -> NDArray[np.float64]:
 
 def _softmax(logits_TL: NDArray[np.float64]) -> NDArray[np.float64]:
     power_TL = np.exp(logits_TL - logits_TL.max(1, keepdims=True))
-    return power_TL / power_TL.sum(1, keepdims=True)
+    share_TL: NDArray[np.float64] = power_TL / power_TL.sum(1, keepdims=True)
+    return share_TL
 
 
 def _fit_scale(evidence_TL: NDArray[np.float64], truth_T: NDArray[np.int64]) -> float:

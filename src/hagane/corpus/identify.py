@@ -26,9 +26,11 @@ MIN_LETTERS = 20  # fewer say nothing
 MIN_LETTERS_CHECK = 100
 CONFIDENT = 0.8  # below this a document without a label stays undetermined
 USUAL = 0.5  # of the mean weight that is usual for a language: documents of it rarely have less, those of other languages rarely more
-KNOWN_QUALITY, KNOWN_DOCUMENTS = 0.95, 20  # precision and recall on held-out documents from which on a label may be questioned
-LABEL_PRIOR = 0.99  # a label is right, before the text is read
-CERTAIN = 0.99  # that it is wrong, after
+KNOWN_QUALITY, KNOWN_DOCUMENTS = 0.9, 20  # on held-out documents, some of which may be mislabelled themselves: what a label is questioned from
+LABEL_PRIOR = 0.9  # a label is right, before the text is read
+LABEL_WRONG = 0.9  # that it is wrong, after; a classifier calibrated on labels of which some are wrong is never much surer
+STRANGE = 0.3  # of the usual weight of its label has text that is certainly something else: what guards a label most
+CERTAIN = 0.99  # of a window
 PUBLISHED_WINDOWS = 4  # py3langid walks over bytes in Python: half of the excerpt keeps it as fast as the classifier
 PUBLISHED_SURE = 0.7  # below this py3langid's answer counts as none
 _UNSURE = "?"
@@ -95,7 +97,7 @@ class Identifier:
         for weighed_L, fit_L, letters in zip(weighed_TL, fit_TL, whole.letters_T, strict=True):
             best = int(weighed_L.argmax())
             name = self.classifier.languages[best]
-            sure = weighed_L[best] >= CERTAIN and fit_L[best] >= USUAL > fit_L[own] and letters >= MIN_LETTERS_CHECK
+            sure = weighed_L[best] >= LABEL_WRONG and fit_L[best] >= USUAL and fit_L[own] < STRANGE and letters >= MIN_LETTERS_CHECK
             found.append(name if sure and name != label and name in self.well_known else None)
         return found
 

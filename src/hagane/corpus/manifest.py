@@ -62,7 +62,7 @@ def _labels(found: Inputs, gathered: Sequence[Gathered]) -> dict[str, dict[str, 
     counts: dict[str, Counter[str]] = {}
     for result in gathered:
         counts.setdefault(found.inputs[result.index].source, Counter()).update(result.labels)
-    return {source: dict(sorted(count.items())) for source, count in sorted(counts.items())}
+    return {source: {who: number for who, number in sorted(count.items()) if number} for source, count in sorted(counts.items())}
 
 
 def _licenses(source: str, facts: CorpusFacts) -> list[str]:
