@@ -54,8 +54,8 @@ def signature_of(hashes: Hashes) -> Signatures:
         source[empty[found]] = chosen[found]
         empty, attempt = empty[~found], attempt + 1
     # 16 bits of a mix of value and bin: two different shingles agree by chance once in 65,535; zero is kept for "nothing"
-    short = (mix(values[source] + np.arange(BINS, dtype=np.uint64)) % np.uint64(65535)).astype(np.uint16)
-    return short + np.uint16(1)
+    mixed = mix(values[source] ^ np.arange(BINS).astype(np.uint64))
+    return (mixed % np.uint64(65535)).astype(np.uint16) + np.uint16(1)
 
 
 def similarity(first_PB: Signatures, second_PB: Signatures) -> NDArray[np.float64]:

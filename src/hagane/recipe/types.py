@@ -127,7 +127,7 @@ class Layout(Frozen):
     expert: int = Field(default=1, gt=0, description="devices that share one copy of the experts")
     micro_batch: int = Field(default=1, gt=0, description="rows of one micro-step")
     checkpointing: Literal["none", "selective", "full"] = "none"
-    precision: Literal["float32", "bf16", "fp8", "fp4"] = "bf16"
+    precision: Literal["float32", "tf32", "bf16", "fp8", "fp4"] = "bf16"
 
     @property
     def devices(self) -> int:
