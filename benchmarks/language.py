@@ -177,7 +177,9 @@ def main() -> None:
         "learning_seconds": learning,
     }
     print(f"{len(identifier.well_known)} languages are known well enough for `check`: {', '.join(sorted(identifier.well_known))}")
-    goals = {"recall_documents": ">= 0.95", "right_label_dropped": "<= 0.001", "megabytes_per_second_long": ">= 20"}
+    goals = {"right_label_dropped": "<= 0.001"}
+    if given.full and given.corpus:  # generated problems are mostly numbers, and short
+        goals |= {"recall_documents": ">= 0.95", "megabytes_per_second_long": ">= 20"}
     finish("language", "full" if given.full else "quick", figures, {}, goals)
 
 
