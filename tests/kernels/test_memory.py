@@ -22,7 +22,8 @@ def test_large_blocks_are_taken_again_without_page_faults():
         return float(torch.ones(1 << 21).sum() + torch.ones(1 << 21).sum())
 
     use()
+    use()
     before = faults()
     for _ in range(10):
         use()
-    assert faults() - before < 4096  # ten times 4,096 where they are given back
+    assert faults() - before < 3 * 4096  # ten times 4,096 where they are given back; the heap may still grow once or twice
