@@ -16,7 +16,7 @@ import zstandard
 
 from hagane.corpus import stores
 from hagane.corpus.inputs import Input
-from hagane.corpus.records import BombError, CorruptError, Drop, EndsTooSoonError, too_long
+from hagane.corpus.records import BombError, CorruptError, Damage, Drop, EndsTooSoonError, Wanted, broken, too_long
 from hagane.errors import DataError
 
 READ_BYTES = 1 << 17  # compressed bytes at a time: about half a megabyte of text
@@ -80,16 +80,22 @@ def blocks(item: Input, trace: Trace, *, mend: bool = False) -> Iterator[bytes]:
     trace.at_end = True
 
 
-def whole(item: Input, trace: Trace, limit: int) -> bytes | Drop:
-    """All bytes of a file that is one document; Drop as soon as it has more than `limit`. Raises like `blocks`."""
+def whole(item: Input, trace: Trace, wanted: Wanted, limit: int) -> bytes | Damage | Drop | None:
+    """All bytes of a file that is one document, or what a reader gives in their place: Damage where it cannot be read, None where it is not wanted.
+
+    Drop as soon as it has more than `limit`.
+    """
     held: list[bytes] = []
     total = 0
-    for block in blocks(item, trace):
-        total += len(block)
-        if total > limit:
-            return too_long(item.path, 0, max(total, item.num_bytes), limit)
-        held.append(block)
-    return b"".join(held)
+    try:
+        for block in blocks(item, trace):
+            total += len(block)
+            if total > limit:
+                return too_long(item.path, 0, max(total, item.num_bytes), limit) if wanted(0) else None
+            held.append(block)
+    except (EndsTooSoonError, CorruptError) as error:
+        return broken(item, error, 0, "nothing was read")
+    return b"".join(held) if wanted(0) else None
 
 
 def _chunks(item: Input, file: BinaryIO, trace: Trace) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hagane.corpus import arrow, manifest, near, overlap, pool
+from hagane.corpus import arrow, manifest, near, overlap, passages, pool
 from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Input, Inputs, list_inputs
 from hagane.corpus.relabel import IdentifyFacts, relabel
@@ -191,15 +191,8 @@ def _file(inputs: Sequence[Input], part: Part) -> str:
 
 def _excerpt(part: Part, document: int) -> str:
     """How a document that was set aside begins."""
-    row = int(part.row_P[np.searchsorted(part.document_P, document)])
-    with pa.memory_map(str(part.path)) as source:
-        reader = pa.ipc.open_file(source)
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            if row < len(batch):
-                return str(batch.column("text")[row].as_py())[:200]
-            row -= len(batch)
-    return ""
+    piece = np.searchsorted(part.document_P, [document])
+    return passages.texts_of([part], np.zeros(1, np.int64), piece)[0][:200]
 
 
 def _drop_near_duplicates(

@@ -35,7 +35,7 @@ def sample(parts: Sequence[Part], seed: int) -> tuple[list[str], list[str]]:
     divided = rank if rank.max(initial=0) + 1 >= _FEW_DOCUMENTS else np.arange(len(chosen))
     measured = divided % _HELD_OUT == 1
     count = max(WINDOWS, TRAIN_CHARACTERS // (WINDOW * max(1, len(chosen))))
-    texts = _texts(parts, part_P[chosen], piece_P[chosen])
+    texts = texts_of(parts, part_P[chosen], piece_P[chosen])
     learned = [" ".join(windows(text, count)) for text, held in zip(texts, measured, strict=True) if not held]
     return learned, ["".join(windows(text)) for text, held in zip(texts, measured, strict=True) if held]
 
@@ -51,7 +51,7 @@ def turns(document_P: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.arange(len(document_P)) - np.searchsorted(document_P, document_P)
 
 
-def _texts(parts: Sequence[Part], part_N: NDArray[np.int64], piece_N: NDArray[np.int64]) -> list[str]:
+def texts_of(parts: Sequence[Part], part_N: NDArray[np.int64], piece_N: NDArray[np.int64]) -> list[str]:
     """The text of some pieces; every batch that holds one is read once."""
     texts = [""] * len(part_N)
     for number in np.unique(part_N):

@@ -16,7 +16,7 @@ from typing import Any
 from hagane.corpus.blocks import Trace, whole
 from hagane.corpus.inputs import Input
 from hagane.corpus.language import normalise_tag
-from hagane.corpus.records import KEEP, CorruptError, Damage, Drop, EndsTooSoonError, Item, Record, Wanted, broken
+from hagane.corpus.records import KEEP, Damage, Item, Record, Wanted
 
 _PRESCAN_BYTES = 1024  # a page's declaration must be in these (WHATWG HTML, section 13.2.3.2)
 _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
@@ -45,15 +45,10 @@ class NotHtmlError(Exception):
 
 def read_html(item: Input, trace: Trace, wanted: Wanted, limit: int) -> Iterator[Item]:
     """The page of a file."""
-    try:
-        data = whole(item, trace, limit)
-    except (EndsTooSoonError, CorruptError) as error:
-        yield broken(item, error, 0, "nothing was read")
-        return
-    if not wanted(0):
-        return
-    if isinstance(data, Drop):
-        yield data
+    data = whole(item, trace, wanted, limit)
+    if not isinstance(data, bytes):
+        if data is not None:
+            yield data
         return
     try:
         page = page_of(data)

@@ -11,20 +11,15 @@ from typing import Any
 
 from hagane.corpus.blocks import Trace, whole
 from hagane.corpus.inputs import Input
-from hagane.corpus.records import KEEP, CorruptError, Damage, Drop, EndsTooSoonError, Item, Record, Wanted, broken
+from hagane.corpus.records import KEEP, Damage, Item, Record, Wanted
 
 
 def read_notebook(item: Input, trace: Trace, wanted: Wanted, limit: int) -> Iterator[Item]:
     """The document of a notebook: Markdown cells as they are, code cells fenced with the notebook's language; raw cells are for converters and left out."""
-    try:
-        data = whole(item, trace, limit)
-    except (EndsTooSoonError, CorruptError) as error:
-        yield broken(item, error, 0, "nothing was read")
-        return
-    if not wanted(0):
-        return
-    if isinstance(data, Drop):
-        yield data
+    data = whole(item, trace, wanted, limit)
+    if not isinstance(data, bytes):
+        if data is not None:
+            yield data
         return
     try:
         text = notebook_text(json.loads(data))
