@@ -1,14 +1,11 @@
 """The plan is arithmetic that can be checked by hand, and refuses what cannot be."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hagane.errors import RecipeError
 from hagane.model.count import num_parameters
 from hagane.plan.choose import Known
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
-from hagane.plan.law import Law, expected_bits_per_byte
 from hagane.plan.shapes import candidates, published, shape
 from hagane.plan.sketch import sketch
 from hagane.plan.stage import make_plan
@@ -111,15 +108,6 @@ def test_every_kind_of_budget_is_understood():
     )
     with pytest.raises(RecipeError, match="price_per_hour"):
         sketch(recipe_with(budget="1USD"), SizeSettings(), MACHINE)
-
-
-@given(st.integers(10_000, 10**9), st.integers(10_000, 10**11))
-def test_the_law_falls_with_parameters_and_tokens(parameters, tokens):
-    law = Law()
-    assert law.nats_per_token(parameters * 2, tokens) < law.nats_per_token(parameters, tokens)
-    assert law.nats_per_token(parameters, tokens * 2) < law.nats_per_token(parameters, tokens)
-    value, low, high = expected_bits_per_byte(law, parameters, tokens, 3.0)
-    assert low < value < high
 
 
 def test_speed_is_rate_over_flops():

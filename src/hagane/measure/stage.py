@@ -48,4 +48,4 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
 
     spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
     known = known_from(run.facts("corpus"), run.facts("tokenizer"))
-    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent)
+    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent, run.law)
