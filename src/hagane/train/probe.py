@@ -19,7 +19,6 @@ from hagane.recipe.types import OptimizerKind, Phase, StepRate
 from hagane.train.meter import peak_memory_bytes
 from hagane.train.stepper import Stepper, torch_set_up
 
-
 NUM_STEPS_OF_DATA = 16  # different ones: with two, routed experts see two sets of shapes, and 25 % less memory was taken than in training
 
 
