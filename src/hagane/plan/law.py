@@ -28,7 +28,7 @@ EIGHTY = 1.2816  # standard deviations to either side that hold 80 % of a normal
 # How far a law of the right constants is from the truth for not being of the right form: this much of the loss for every factor e of compute beyond
 # the largest run it was fitted on (benchmarks/plan_law.py measures it).
 FORM_ERROR = 0.004
-REPEATS_HALF = 15.4  # R* of Muennighoff et al. 2023, "Scaling data-constrained language models", eq. 5 and table: repeats decay with it
+REPEATS_HALF = 15.4  # R* of Muennighoff et al. 2023, "Scaling data-constrained language models": what repeats are worth decays with it
 
 
 class Point(NamedTuple):
@@ -180,7 +180,7 @@ PUBLISHED = Law(
 
 
 def effective_bytes(unique: float, read: float) -> float:
-    """Bytes of new text that `read` bytes are worth where only `unique` are different (Muennighoff et al. 2023, eq. 5): never more than 16.4 times `unique`."""
+    """Bytes of new text that `read` bytes are worth where only `unique` are different (Muennighoff et al. 2023): never more than 16.4 times `unique`."""
     if read <= unique or unique <= 0:
         return read if unique > 0 else 0.0
     return unique * (1 + REPEATS_HALF * (1 - math.exp(-(read / unique - 1) / REPEATS_HALF)))
