@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hagane.errors import RecipeError
 from hagane.model.count import num_parameters
-from hagane.plan.choose import Known
+from hagane.plan.choose import LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, promised_share
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
 from hagane.plan.law import Law, expected_bits_per_byte
 from hagane.plan.shapes import candidates, published, shape
@@ -139,3 +139,13 @@ def test_heads_that_do_not_divide_are_refused():
     pattern = load_recipe("nordic")[0].model.pattern
     with pytest.raises(RecipeError, match="num_kv_heads"):
         shape(pattern, SizeSettings(num_kv_heads=5), width=256, num_layers=4, vocabulary_size=1024, context=128)
+
+
+def test_a_promise_leaves_room_for_a_stolen_minute():
+    shares = [promised_share(seconds) for seconds in (40.0, 130.0, 530.0, 1100.0, 1e6)]
+    assert shares == sorted(shares)
+    assert shares[0] == LEAST_SHARE
+    assert shares[-1] == pytest.approx(PROMISED_SHARE, rel=1e-4)
+    # a run at 0.79 of the timed speed, the slowest seen, from which a core is taken for a minute keeps nine tenths of its promise
+    for seconds in (130.0, 530.0, 1100.0):
+        assert 0.79 * (1 - STOLEN_SECONDS / seconds) / promised_share(seconds) >= 0.9
