@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from hagane.kernels.attention import attend_packed
 from hagane.model.attention import ContextExchange, attend, local_context
-from hagane.model.cache import LayerCache
 from hagane.model.config import LatentConfig
+from hagane.model.layer_cache import KeyValueCache, LayerCache
 from hagane.model.linear import Linear
 from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotate
@@ -81,13 +81,17 @@ class LatentAttention(nn.Module):
         latent_BT1C = self.kv_norm(latent_BTC)[:, :, None]
         shared_BT1P = rotate(shared_BTP[:, :, None], view.cosine_BTR, view.sine_BTR)
         latent_BT1C, shared_BT1P, view = self.context_exchange(latent_BT1C, shared_BT1P, view)
-        if cache is not None:
-            latent, shared = cache.append(latent_BT1C.transpose(1, 2), shared_BT1P.transpose(1, 2))
-            latent_BT1C, shared_BT1P = latent.transpose(1, 2), shared.transpose(1, 2)
-        if cache is not None and absorbing_pays(config, length, latent_BT1C.shape[1]):
-            mixed_BTNV = self.absorbed(plain_BTNH, turned_BTNP, latent_BT1C, shared_BT1P, view)
-        else:
+        if cache is None:
             mixed_BTNV = self.expanded(plain_BTNH, turned_BTNP, latent_BT1C, shared_BT1P, view)
+            return self.output(mixed_BTNV.reshape(rows, length, -1)), None
+        assert isinstance(cache, KeyValueCache)
+        token_B1TE = torch.cat((latent_BT1C, shared_BT1P), dim=-1).transpose(1, 2)
+        seen_B1SE, _ = cache.append(token_B1TE, token_B1TE[..., :0])  # a key of every token, whose first part is also its value
+        if absorbing_pays(config, length, seen_B1SE.shape[2]):
+            mixed_BTNV = self.absorbed(plain_BTNH, turned_BTNP, seen_B1SE, view)
+        else:
+            latent, shared = seen_B1SE.transpose(1, 2).split([config.kv_rank, config.rope_dim], dim=-1)
+            mixed_BTNV = self.expanded(plain_BTNH, turned_BTNP, latent, shared, view)
         return self.output(mixed_BTNV.reshape(rows, length, -1)), None
 
     def expanded(self, plain_BTNH: Tensor, turned_BTNP: Tensor, latent_BS1C: Tensor, shared_BS1P: Tensor, view: View) -> Tensor:
@@ -107,14 +111,12 @@ class LatentAttention(nn.Module):
         mixed_BTNW: Tensor = attend_packed(query, key, value, view.first_BT)[0]
         return mixed_BTNW[..., : config.value_dim]
 
-    def absorbed(self, plain_BTNH: Tensor, turned_BTNP: Tensor, latent_BS1C: Tensor, shared_BS1P: Tensor, view: View) -> Tensor:
-        """The same with one key of kv_rank + rope_dim for all heads, whose first part is also the value."""
+    def absorbed(self, plain_BTNH: Tensor, turned_BTNP: Tensor, key_B1SE: Tensor, view: View) -> Tensor:
+        """The same with one key of E = kv_rank + rope_dim values for all heads, whose first part is also the value."""
         config = self.config
         assert view.mask_BTS is not None
-        up_NEC = self.kv_up.weight.view(config.num_heads, -1, config.kv_rank)
-        key_NHC, value_NVC = up_NEC[:, : config.nope_dim], up_NEC[:, config.nope_dim :]
-        query_BNTC = plain_BTNH.transpose(1, 2) @ key_NHC
-        query = torch.cat((query_BNTC, turned_BTNP.transpose(1, 2)), dim=-1)
-        key = torch.cat((latent_BS1C, shared_BS1P), dim=-1).transpose(1, 2)
-        mixed_BNTC = attend(query, key, key[..., : config.kv_rank], view.mask_BTS, self.score_scale)
+        up_NUC = self.kv_up.weight.view(config.num_heads, -1, config.kv_rank)
+        key_NHC, value_NVC = up_NUC[:, : config.nope_dim], up_NUC[:, config.nope_dim :]
+        query_BNTE = torch.cat((plain_BTNH.transpose(1, 2) @ key_NHC, turned_BTNP.transpose(1, 2)), dim=-1)
+        mixed_BNTC = attend(query_BNTE, key_B1SE, key_B1SE[..., : config.kv_rank], view.mask_BTS, self.score_scale)
         return (mixed_BNTC @ value_NVC.transpose(1, 2)).transpose(1, 2)
