@@ -48,8 +48,8 @@ def latent_to_host(state: Mapping[str, Tensor], mixer: LatentConfig, index: int)
     ours, theirs = f"layers.{index}.", f"model.layers.{index}."
     down = state[ours + "mixer.down.weight"]
     if mixer.query_rank:
-        query_down, down = down.split([mixer.query_rank, mixer.kv_rank + mixer.rope_dim])
-        yield theirs + "self_attn.q_a_proj.weight", query_down
+        yield theirs + "self_attn.q_a_proj.weight", down[: mixer.query_rank]
+        down = down[mixer.query_rank :]
     source, target = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
     yield f"{theirs}self_attn.{target}.weight", _rotated_last(state[f"{ours}mixer.{source}.weight"], mixer, mixer.num_heads)
     yield theirs + "self_attn.kv_a_proj_with_mqa.weight", _rotated_last(down, mixer, 1)

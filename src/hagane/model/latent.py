@@ -77,21 +77,23 @@ class LatentAttention(nn.Module):
         query_latent, latent_BTC, shared_BTP = self.down(hidden_BTD).split([config.query_rank or 0, config.kv_rank, config.rope_dim], dim=-1)
         query = self.query(hidden_BTD) if self.query_norm is None else self.query_up(self.query_norm(query_latent))
         plain_BTNH, turned_BTNP = query.view(rows, length, -1, config.qk_dim).split([config.nope_dim, config.rope_dim], dim=-1)
+        assert view.cosine_BTR is not None
+        assert view.sine_BTR is not None
         turned_BTNP = rotate(turned_BTNP, view.cosine_BTR, view.sine_BTR)
         latent_BT1C = self.kv_norm(latent_BTC)[:, :, None]
         shared_BT1P = rotate(shared_BTP[:, :, None], view.cosine_BTR, view.sine_BTR)
         latent_BT1C, shared_BT1P, view = self.context_exchange(latent_BT1C, shared_BT1P, view)
         if cache is None:
             mixed_BTNV = self.expanded(plain_BTNH, turned_BTNP, latent_BT1C, shared_BT1P, view)
-            return self.output(mixed_BTNV.reshape(rows, length, -1)), None
-        assert isinstance(cache, KeyValueCache)
-        token_B1TE = torch.cat((latent_BT1C, shared_BT1P), dim=-1).transpose(1, 2)
-        seen_B1SE, _ = cache.append(token_B1TE, token_B1TE[..., :0])  # a key of every token, whose first part is also its value
-        if absorbing_pays(config, length, seen_B1SE.shape[2]):
-            mixed_BTNV = self.absorbed(plain_BTNH, turned_BTNP, seen_B1SE, view)
         else:
-            latent, shared = seen_B1SE.transpose(1, 2).split([config.kv_rank, config.rope_dim], dim=-1)
-            mixed_BTNV = self.expanded(plain_BTNH, turned_BTNP, latent, shared, view)
+            assert isinstance(cache, KeyValueCache)
+            token_B1TE = torch.cat((latent_BT1C, shared_BT1P), dim=-1).transpose(1, 2)
+            seen_B1SE, _ = cache.append(token_B1TE, token_B1TE[..., :0])  # a key of every token, whose first part is also its value
+            if absorbing_pays(config, length, seen_B1SE.shape[2]):
+                mixed_BTNV = self.absorbed(plain_BTNH, turned_BTNP, seen_B1SE, view)
+            else:
+                latent_BS1C, shared_BS1P = seen_B1SE.transpose(1, 2).tensor_split([config.kv_rank], dim=-1)
+                mixed_BTNV = self.expanded(plain_BTNH, turned_BTNP, latent_BS1C, shared_BS1P, view)
         return self.output(mixed_BTNV.reshape(rows, length, -1)), None
 
     def expanded(self, plain_BTNH: Tensor, turned_BTNP: Tensor, latent_BS1C: Tensor, shared_BS1P: Tensor, view: View) -> Tensor:
