@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hagane.hosts.blocks import Weights, take
-from hagane.model.config import LatentConfig
+from hagane.model.config import LatentConfig, ModelConfig
 
 _RENAMED = {
     "mixer_norm.weight": "input_layernorm.weight",
@@ -43,9 +43,15 @@ def _renamed(mixer: LatentConfig) -> dict[str, str]:
     return _RENAMED | (_QUERY_NORM if mixer.query_rank else {})
 
 
-def latent_to_host(state: Mapping[str, Tensor], mixer: LatentConfig, index: int) -> Weights:
+def _mixer(config: ModelConfig, index: int) -> LatentConfig:
+    mixer = config.layers[index].mixer
+    assert isinstance(mixer, LatentConfig), "can_hold is asked first"
+    return mixer
+
+
+def latent_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
     """Latent attention and both norms of a layer."""
-    ours, theirs = f"layers.{index}.", f"model.layers.{index}."
+    mixer, ours, theirs = _mixer(config, index), f"layers.{index}.", f"model.layers.{index}."
     down = state[ours + "mixer.down.weight"]
     if mixer.query_rank:
         yield theirs + "self_attn.q_a_proj.weight", down[: mixer.query_rank]
@@ -57,8 +63,8 @@ def latent_to_host(state: Mapping[str, Tensor], mixer: LatentConfig, index: int)
         yield theirs + target, state[ours + source]
 
 
-def latent_from_host(tensors: Mapping[str, Tensor], mixer: LatentConfig, index: int) -> Weights:
-    ours, theirs = f"layers.{index}.", f"model.layers.{index}."
+def latent_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+    mixer, ours, theirs = _mixer(config, index), f"layers.{index}.", f"model.layers.{index}."
     down = [_rotated_last(take(tensors, theirs + "self_attn.kv_a_proj_with_mqa.weight"), mixer, 1, back=True)]
     if mixer.query_rank:
         down = [take(tensors, theirs + "self_attn.q_a_proj.weight"), *down]
