@@ -268,11 +268,12 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             return f"{max(map(int, facts['bytes_per_token'])):,} tokens trained on {facts['sample_bytes'] / 1e6:.1f} MB"
         case "plan":
             model = facts["model"]
+            promise = f", at least {facts['tokens'] / 1e6:.2f}M" if facts["tokens"] < facts["expected_tokens"] else ""
             return (
                 f"{facts['num_parameters'] / 1e6:.2f}M parameters ({facts['num_active_parameters'] / 1e6:.2f}M active), "
                 f"width {model['width']}, {len(model['layers'])} layers, "
-                f"vocabulary {facts['vocabulary_size']:,}, {facts['tokens'] / 1e6:.2f}M tokens; expect {facts['predicted']['bits_per_byte']:.2f} "
-                f"({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
+                f"vocabulary {facts['vocabulary_size']:,}, {facts['expected_tokens'] / 1e6:.2f}M tokens{promise}; "
+                f"expect {facts['predicted']['bits_per_byte']:.2f} ({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
             )
         case "encode":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())

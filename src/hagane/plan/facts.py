@@ -63,7 +63,8 @@ class PlanFacts(Frozen):
     num_active_parameters: int
     context: int
     tokens_per_step: int
-    tokens: int
+    tokens: int = Field(description="what the phases' steps read; a steered run that finds time left over trains on more")
+    expected_tokens: int = Field(description="what they are expected to become")
     flops: float
     stages: dict[str, StagePlan]
     phases: dict[str, tuple[Phase, ...]] = Field(description="per training stage or tune step")
