@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, MixerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
 
 WINDOW_STEP = 32
 """A windowed layer's cache holds its window rounded up to a multiple of this (`linear.SHAPE_STEP`, which needs torch)."""
@@ -26,7 +26,8 @@ class MixerCounts:
     vectors: int  # all other parameters: norms, biases, decays
     pair_flops: int  # per query and key that it sees, all heads: scores and mixing
     num_heads: int  # upper limit of tensor parallelism; each sees every key once
-    query: int  # values per token: queries, as many as the mixed values have
+    query: int  # values per token: queries
+    mixed: int  # values per token that come out of the mixing
     key_value: int  # values per token: keys and values together, as the mixing reads them
     token_flops: int = 0  # per token, besides matrices and pairs: what a recurrent state costs
     latent: int = 0  # values per token that queries, keys and values are made from (MLA)
@@ -41,12 +42,23 @@ def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
         matrices=width * (2 * query + key_value + (query if mixer.gate == "sigmoid" else 0)),
         vectors=2 * mixer.head_dim if mixer.qk_norm else 0,
         pair_flops=4 * query,  # two multiply-adds per head dimension
-        num_heads=mixer.num_heads, query=query, key_value=key_value, cached=key_value,
+        num_heads=mixer.num_heads, query=query, mixed=query, key_value=key_value, cached=key_value,
         held=None if mixer.window is None else -(-mixer.window // WINDOW_STEP) * WINDOW_STEP,
     )  # fmt: skip
 
 
-_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention}
+def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
+    """As it trains, with keys and values of every head made; decoding in the absorbed form does more per pair and less per token."""
+    query, mixed, latent = mixer.num_heads * mixer.qk_dim, mixer.num_heads * mixer.value_dim, (mixer.query_rank or 0) + mixer.kv_rank
+    made = mixer.num_heads * (mixer.nope_dim + mixer.value_dim)
+    return MixerCounts(
+        matrices=width * (latent + mixer.rope_dim) + (mixer.query_rank or width) * query + mixer.kv_rank * made + mixed * width,
+        vectors=latent, pair_flops=2 * (query + mixed), num_heads=mixer.num_heads, query=query, mixed=mixed, key_value=query + mixed,
+        latent=latent + mixer.rope_dim, cached=mixer.kv_rank + mixer.rope_dim,
+    )  # fmt: skip
+
+
+_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "latent": _latent}
 
 
 def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:

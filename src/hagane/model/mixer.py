@@ -14,7 +14,8 @@ from torch import nn
 
 from hagane.kernels.attention import serves
 from hagane.model.attention import Attention
-from hagane.model.config import AttentionConfig, MixerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, LatentConfig, MixerConfig, ModelConfig
+from hagane.model.latent import LatentAttention, kernel_dim
 from hagane.model.layer_cache import KeyValueCache, LayerCache, WindowCache
 
 Device = torch.device | str | None
@@ -38,8 +39,18 @@ def _attention_cache(rows: int, length: int, config: AttentionConfig, dtype: tor
     return KeyValueCache(rows, length, heads, heads, dtype, device)
 
 
+def _latent(width: int, config: LatentConfig, norm_epsilon: float, device: Device) -> nn.Module:
+    return LatentAttention(width, config, device)  # its norms have an epsilon of their own
+
+
+def _latent_cache(rows: int, length: int, config: LatentConfig, dtype: torch.dtype, device: Device) -> LayerCache:
+    """One key for all heads; the value of a token is the first part of its key, so nothing is stored for it."""
+    return KeyValueCache(rows, length, (1, config.kv_rank + config.rope_dim), (1, 0), dtype, device)
+
+
 _KINDS: dict[str, Kind] = {
     "attention": Kind(Attention, _attention_cache, lambda config, device, dtype: serves(device, dtype, config.head_dim)),
+    "latent": Kind(_latent, _latent_cache, lambda config, device, dtype: serves(device, dtype, kernel_dim(config))),
 }
 
 
