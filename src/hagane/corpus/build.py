@@ -63,6 +63,7 @@ class CorpusFacts(Frozen):
     bytes_kept: int
     dropped: dict[str, Count]
     repaired: dict[str, int] = Field(default_factory=dict, description="documents in which something was put right, dropped ones among them")
+    masked: dict[str, dict[str, int]] = Field(default_factory=dict, description="source -> kind of personal data -> places masked")
     shards: dict[str, ShardFacts]
     files: int = Field(description="input files read")
     files_not_needed: int = Field(description="input files that the sample did not need")
@@ -269,6 +270,7 @@ def _facts(
         bytes_kept=sum(shard.bytes + shard.held_out_bytes for shard in shards),
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
         repaired=dict(sorted(dropped.repaired.items())),
+        masked=_by_source(dropped.masked),
         shards={f"{shard.source}.{shard.language}": shard for shard in shards},
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),
@@ -278,6 +280,13 @@ def _facts(
         identified=identified,
         seconds=round(seconds, 3),
     )
+
+
+def _by_source(masked: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (source, kind), count in sorted(masked.items()):
+        found.setdefault(source, {})[kind] = count
+    return found
 
 
 def _write_dropped(path: Path, dropped: Dropped) -> None:

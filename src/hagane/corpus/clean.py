@@ -17,6 +17,7 @@ from hagane.tokenizer.special import SPECIAL_TOKENS
 # Searched in UTF-8, where one pass over bytes is many times faster than one of a pattern over characters.
 _CONTROLS = bytes([*range(9), 0x0B, *range(0x0E, 0x20), 0x7F])  # C0 but tab, line feed, form feed and carriage return; DEL
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")  # U+0080 to U+009F: the mark of Latin-1 read as UTF-8
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 _REPLACEMENT = "\ufffd".encode()
 # What UTF-8 or Windows-1252 looks like when it was read as Latin-1 or Windows-1252; only such texts are looked at closely.
 _MISREAD = re.compile("[\x80-\x9f]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
@@ -42,14 +43,14 @@ def _only_encodings() -> Any:
     )  # fmt: skip
 
 
-def repair_encoding(text: str) -> str:
+def repair_encoding(text: str, data: bytes | None = None) -> str:
     """Misread characters put right (`gewÃ¶hnlich`, `Abelbálkka\\x9aupmi`); the same object where there are none.
 
-    By ftfy (Speer 2019), which leaves alone what might be meant.
+    By ftfy (Speer 2019), which leaves alone what might be meant. `data` is the text in UTF-8 where that is known, here and below.
     """
     if text.isascii():
         return text
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode("utf-8", "surrogatepass") if data is None else data
     if not (any(mark in data for mark in _MISREAD_BYTES) or _C1.search(data)):
         return text
     import ftfy
@@ -59,21 +60,21 @@ def repair_encoding(text: str) -> str:
     return text if fixed == text else fixed
 
 
-def _num_damaged(text: str) -> int:
+def _num_damaged(data: bytes) -> int:
     """Control and replacement characters."""
-    data = text.encode()
     c1 = len(_C1.findall(data)) if b"\xc2" in data else 0
     return len(data) - len(data.translate(None, _CONTROLS)) + data.count(_REPLACEMENT) + c1
 
 
-def drop_reason(text: str, min_characters: int, max_damage: float) -> str | None:
+def drop_reason(text: str, min_characters: int, max_damage: float, data: bytes | None = None) -> str | None:
     """Why a document is not kept: `empty`, `too_short`, `encoding_damage`, `special_token`; None where it is kept."""
     length = len(text.strip())
     if length == 0:
         return "empty"
-    if not text.isascii() and _has_surrogate(text):
+    data = text.encode("utf-8", "surrogatepass") if data is None else data
+    if not text.isascii() and _SURROGATE.search(data):  # JSON may hold half of a surrogate pair; UTF-8 cannot
         return "encoding_damage"
-    if _num_damaged(text) > max_damage * len(text):
+    if _num_damaged(data) > max_damage * len(text):
         return "encoding_damage"
     if length < min_characters:
         return "too_short"
@@ -82,20 +83,13 @@ def drop_reason(text: str, min_characters: int, max_damage: float) -> str | None
     return None
 
 
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # JSON may hold half of a surrogate pair; UTF-8 cannot
-        return True
-    return False
-
-
-def document_hash(text: str) -> bytes:
+def document_hash(text: str, data: bytes | None = None) -> bytes:
     """Identity of a document, 16 bytes: blake2b of its stripped text in Unicode normal form C."""
-    text = text.strip()
+    stripped = text.strip()
+    text, data = stripped, data if len(stripped) == len(text) else None
     if not text.isascii() and not unicodedata.is_normalized("NFC", text):
-        text = unicodedata.normalize("NFC", text)
-    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+        text, data = unicodedata.normalize("NFC", text), None
+    return hashlib.blake2b(text.encode() if data is None else data, digest_size=HASH_BYTES).digest()
 
 
 def split_long(text: str, max_characters: int) -> list[str]:

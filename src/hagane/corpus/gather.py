@@ -20,6 +20,7 @@ from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalis
 from hagane.corpus.inputs import Input, check_unchanged
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.overlap import load_runs, without_overlap
+from hagane.corpus.personal import mask
 from hagane.corpus.readers import read
 from hagane.corpus.records import Damage, Drop, Record
 from hagane.corpus.rules import contents, lines, markup
@@ -112,6 +113,7 @@ class Dropped:
     documents: Counter[str] = field(default_factory=Counter)
     num_bytes: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
+    masked: Counter[tuple[str, str]] = field(default_factory=Counter)  # source and kind of personal data -> places
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     accounts: dict[tuple[Account, str], list[int]] = field(default_factory=dict)
 
@@ -146,6 +148,7 @@ class Dropped:
         self.documents.update(other.documents)
         self.num_bytes.update(other.num_bytes)
         self.repaired.update(other.repaired)
+        self.masked.update(other.masked)
         for reason, examples in other.examples.items():
             own = self.examples.setdefault(reason, [])
             own.extend(examples[: EXAMPLES - len(own)])
@@ -191,9 +194,11 @@ class _Writer:
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
-    def add(self, identity: str, text: str, source: str, group: tuple[str, str], max_characters: int, room: float, words: Hashes | None) -> None:
-        """One document; `group` is its origin and licence, `words` its hashed words where they are known."""
-        self._hashes += document_hash(text)
+    def add(
+        self, identity: str, text: str, data: bytes, source: str, group: tuple[str, str], max_characters: int, room: float, words: Hashes | None
+    ) -> None:
+        """One document; `data` is its text in UTF-8, `group` its origin and licence, `words` its hashed words where they are known."""
+        self._hashes += document_hash(text, data)
         if self._signatures is not None:
             self._signatures.append(near.signature_of(shingles(word_hashes(text) if words is None else words, near.SHINGLE_WORDS)))
         self._ids += hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -203,7 +208,7 @@ class _Writer:
             if total > room:
                 break  # the sample has enough; the rest of this document is like documents that were not looked at
             name = f"{identity}#{number}" if len(pieces) > 1 else identity
-            num_bytes = len(piece.encode())
+            num_bytes = len(piece.encode()) if len(pieces) > 1 else len(data)
             self._rows.append((name, piece, self.language, source, group[1]))
             self._pieces.append((document, num_bytes))
             total += num_bytes
@@ -306,14 +311,16 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
     """Set the document aside, or count why not. Returns its bytes; None where its language has enough and it was not needed."""
     item, settings = task.item, task.settings
     text = normalise_newlines(record.text)
-    num_bytes = len(text.encode("utf-8", "surrogatepass"))
+    data = text.encode("utf-8", "surrogatepass")
+    num_bytes = len(data)
     identity = record.id or f"{item.name}:{record.position}"
     tag = normalise_tag(record.language) if record.language else item.language or UNDETERMINED
     license = record.license or item.license or UNKNOWN_LICENSE
     account = Account(item.source, license, tag or UNDETERMINED)
     place = {"file": item.name, "position": record.position, "id": identity}
-    mended, reason = _mend(text, tag, task, dropped, place)
-    reason = reason or drop_reason(mended, settings.min_characters, settings.max_damage)
+    mended, reason = _mend(text, data, tag, task, dropped, place)
+    data = data if mended is text else mended.encode("utf-8", "surrogatepass")
+    reason = reason or drop_reason(mended, settings.min_characters, settings.max_damage, data)
     if tag is None and reason is None:
         reason = "bad_language"
         if settings.on_damage == "stop":
@@ -332,7 +339,8 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
             rest = None
         if rest is not mended:
             words = None
-            lost = num_bytes if rest is None else len(mended.encode()) - len(rest.encode())
+            data = (rest or "").encode()
+            lost = num_bytes if rest is None else len(mended.encode()) - len(data)
             dropped.add("evaluation_overlap", lost, place | {"text": _beginning(mended), "whole": rest is None}, account if rest is None else None)
         if rest is None:
             return num_bytes
@@ -350,14 +358,27 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
     labels["none" if tag == UNDETERMINED else "record" if record.language else "source"] += 1
     source = record.source or f"{item.source}:{item.name}"
     group = (origin_of(identity, record.source, item.source), license)
-    writers[tag].add(identity, mended, source, group, settings.max_characters, room, words)
+    writers[tag].add(identity, mended, data, source, group, settings.max_characters, room, words)
     return num_bytes
 
 
-def _mend(text: str, tag: str | None, task: Task, dropped: Dropped, place: dict[str, Any]) -> tuple[str, str | None]:
-    """The text after every rule that mends a single document, and the reason where one of them leaves it out."""
+def _mend(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropped, place: dict[str, Any]) -> tuple[str, str | None]:
+    """The text after every rule that mends a single document, and the reason where one of them leaves it out. `data` is the text in UTF-8."""
+    before, (text, reason) = text, _cleaned(text, data, tag, task, dropped, place)
+    if reason is None and task.settings.personal_data == "mask" and task.item.kind not in ("python", "problems"):
+        masked, kinds = mask(text, tag or UNDETERMINED, data if text is before else None)
+        if masked is not text:
+            dropped.repair("personal_data", place | {"what": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))})
+            for kind, count in kinds.items():
+                dropped.masked[task.item.source, kind] += count
+            text = masked
+    return text, reason
+
+
+def _cleaned(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropped, place: dict[str, Any]) -> tuple[str, str | None]:
+    """Encoding, markup and contents."""
     settings = task.settings
-    if settings.repair_encoding and (fixed := repair_encoding(text)) is not text:
+    if settings.repair_encoding and (fixed := repair_encoding(text, data)) is not text:
         text = fixed
         dropped.repaired["encoding"] += 1
     if not _ruled(task.item, tag or UNDETERMINED):

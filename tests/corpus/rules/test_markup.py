@@ -69,6 +69,8 @@ def test_a_table_of_contents_goes():
     assert without_contents(f"Text\n\n{links}\nMer text.") == "Text\n\nMer text."
 
 
-@pytest.mark.parametrize("text", ["Två rader .......... 3\nMed punkter .......... 4\nSlut", "Han tänkte...... sedan gick han", "- [Se](#x)\nText\n- [Se](#y)\nText\n- [Se](#z)"])
+@pytest.mark.parametrize(
+    "text", ["Två rader .......... 3\nMed punkter .......... 4\nSlut", "Han tänkte...... sedan gick han", "- [Se](#x)\nText\n- [Se](#y)\nText\n- [Se](#z)"]
+)
 def test_a_few_such_lines_are_no_table_of_contents(text):
     assert without_contents(text) == text

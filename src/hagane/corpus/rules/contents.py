@@ -9,15 +9,17 @@ FEWEST = 3  # such lines in a run, empty ones between them allowed
 _LEADER = r"[^\n]*?(?:(?:[.·_][ \u00a0]?){4,}|[…‥]{2,}|・{4,}|．{4,})[ \t\u00a0]*(?:[0-9０-９]{1,4}|[ivxlcIVXLC]{1,7})[ \t]*"
 _ANCHOR = r"[ \t]*(?:[-*+]|[0-9]{1,3}[.)])[ \t]+\[[^\]\n]*\]\(#[^)\n]*\)[ \t]*"
 _LINE = re.compile(rf"(?:{_LEADER}|{_ANCHOR})\Z")
-_MARKS = ("....", ". . .", "· · ·", "____", "……", "‥‥", "・・・・", "．．．．", "](#")
+_MARKS = ("....", "](#", ". . .", "____")
+_WIDE_MARKS = ("……", "· · ·", "‥‥", "・・・・", "．．．．")
+_LAST = frozenset("0123456789０１２３４５６７８９ivxlcIVXLC)")
 
 
 def without_contents(text: str) -> str:
     """The text without such runs of lines; the same object where there are none."""
-    if not any(mark in text for mark in _MARKS):
+    if not (any(mark in text for mark in _MARKS) or (not text.isascii() and any(mark in text for mark in _WIDE_MARKS))):
         return text
     lines = text.split("\n")
-    marked = [len(line) < 400 and any(mark in line for mark in _MARKS) and _LINE.match(line) is not None for line in lines]
+    marked = [len(line) < 400 and line.rstrip()[-1:] in _LAST and _LINE.match(line) is not None for line in lines]
     if sum(marked) < FEWEST:
         return text
     kept: list[str] = []
