@@ -46,6 +46,20 @@ class Source(Frozen):
         return value
 
 
+class RuleSettings(Frozen):
+    """Which rules mend documents or leave them out, and how far from a language's own text a document may be."""
+
+    markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
+    contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
+    repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
+    lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
+    signs: bool = Field(True, description="drop: far more signs such as braces and slashes than its language has")
+    broken_text: bool = Field(True, description="drop: words taken apart, run together or mixed with digits, as a bad scan gives")
+    cut_lines: bool = Field(True, description="drop: most lines are cut off with an ellipsis")
+    width: float = Field(6.0, gt=0, description="spreads (median to ninth decile of a language) beyond which a document is dropped; fewer are stricter")
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -55,6 +69,10 @@ class CorpusSettings(Frozen):
     max_record_bytes: int = Field(1 << 27, ge=1000, description="a line, page, notebook or row with more bytes is dropped without being held (too_long)")
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
+    rules: RuleSettings = RuleSettings()
+    personal_data: Literal["mask", "keep"] = Field(
+        "mask", description="e-mail addresses, telephone, card, account and national numbers and secrets become placeholders such as <EMAIL>, or stay"
+    )
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
     )
