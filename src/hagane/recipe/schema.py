@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hagane.errors import RecipeError
+from hagane.model.config import ExpertsConfig
 from hagane.recipe.types import Budget, Frozen
 
 
@@ -125,8 +126,15 @@ class PatternSettings(Frozen):
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
     heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
+    dense_layers: int = Field(0, ge=0, description="first layers of a model with experts that are dense")
     num_experts: int = Field(8, ge=2)
     top_k: int = Field(2, ge=1)
+    score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
+    scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
+    num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
+    top_groups: int = Field(1, ge=1, description="groups a token may choose from")
+    shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
+    post_experts_norm: bool = Field(False, description="RMSNorm of what the experts add, as in A.X K1")
     expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
@@ -145,9 +153,20 @@ class PatternSettings(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _top_k(self) -> PatternSettings:
-        if self.ffn == "experts" and self.top_k > self.num_experts:
+    def _experts(self) -> PatternSettings:
+        if self.ffn == "dense":
+            fields = type(self).model_fields
+            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "post_experts_norm")
+            unused = [name for name in names if getattr(self, name) != fields[name].default]
+            if unused:
+                raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
+            return self
+        if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        try:
+            ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
 
 
