@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from hagane.model.count import cache_bytes_per_token
+from hagane.model.count import cache_bytes
 from hagane.model.sequence import Sequence
 
 KINDS = [("dense", None), ("dense", 3), ("experts", None)]
@@ -108,7 +108,7 @@ def test_a_snapshot_of_other_rows_is_refused(filled):
 
 
 def test_memory_is_rows_times_length(tiny, config):
-    model, per_token = tiny("experts"), cache_bytes_per_token(config("experts"), bytes_per_value=4)
+    model, per_token = tiny("experts"), cache_bytes(config("experts"), 1, bytes_per_value=4)
     assert model.new_cache(3, 12).nbytes == 3 * 12 * per_token
     cache = model.new_cache(3, 24)
     assert cache.nbytes == 3 * 24 * per_token

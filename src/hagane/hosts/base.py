@@ -45,9 +45,37 @@ def differing(values: list[T]) -> int | None:
     return next((index for index, value in enumerate(values) if value != values[0]), None)
 
 
+def attention(config: ModelConfig, index: int = 0) -> AttentionConfig:
+    """The mixer of a layer of a model that a host with grouped-query attention holds."""
+    mixer = config.layers[index].mixer
+    assert isinstance(mixer, AttentionConfig), "can_hold is asked first"
+    return mixer
+
+
+def foreign_mixer(config: ModelConfig, host: str) -> str | None:
+    """Why a host with grouped-query attention alone cannot hold the mixers: some are of another kind. None when none is."""
+    odd = next((index for index, layer in enumerate(config.layers) if not isinstance(layer.mixer, AttentionConfig)), None)
+    return None if odd is None else f"{host} has grouped-query attention only; layer {odd} has a mixer of kind {config.layers[odd].mixer.kind}"
+
+
+def plain_reason(config: ModelConfig, host: str) -> str | None:
+    """Why a model does not fit a host of plain blocks: two norms, whole heads turned, values as they were mixed. None when it does."""
+    if any(layer.post_mixer_norm or layer.post_ffn_norm for layer in config.layers):
+        return f"{host} has no norm after the mixer or the feed-forward"
+    mixers = [attention(config, index) for index in range(config.num_layers)]
+    if any(mixer.gate != "none" for mixer in mixers):
+        return f"{host} has no output gate on attention"
+    if any(mixer.rotary_dim != mixer.head_dim for mixer in mixers):
+        return f"{host} turns whole heads by their positions, in every layer"
+    return None
+
+
 def mixer_reason(config: ModelConfig, host: str, *, qk_norm: bool, windows: bool) -> str | None:
-    """Why the mixers do not fit a host whose layers are all alike but for windows; None when they do."""
-    mixers = [layer.mixer for layer in config.layers]
+    """Why blocks and mixers do not fit a host of plain blocks that are all alike but for windows; None when they do."""
+    reason = foreign_mixer(config, host) or plain_reason(config, host)
+    if reason is not None:
+        return reason
+    mixers = [attention(config, index) for index in range(config.num_layers)]
     odd = differing([mixer.model_copy(update={"window": None}) for mixer in mixers])
     if odd is not None:
         return f"{host} needs the same attention in every layer; layer {odd} differs from layer 0"
@@ -63,7 +91,8 @@ def mixer_reason(config: ModelConfig, host: str, *, qk_norm: bool, windows: bool
 
 def common_fields(config: ModelConfig, architecture: str, model_type: str, special: Mapping[str, Any]) -> Json:
     """What every llama-like config.json says. Absent special ids are written as null: the readers' defaults are other models' ids."""
-    mixer = config.layers[0].mixer
+    mixer = attention(config)
+    theta = rope_of(config).theta
     return {
         "architectures": [architecture],
         "model_type": model_type,
@@ -79,14 +108,19 @@ def common_fields(config: ModelConfig, architecture: str, model_type: str, speci
         "rms_norm_eps": config.norm_epsilon,
         "initializer_range": config.init_std,
         "max_position_embeddings": config.context,
-        "rope_theta": mixer.rope.theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": mixer.rope.theta},
+        "rope_theta": theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "tie_word_embeddings": config.tied,
         "use_cache": True,
         "bos_token_id": special.get("bos_token_id"),
         "eos_token_id": special.get("eos_token_id"),
         "pad_token_id": special.get("pad_token_id"),
     }
+
+
+def rope_of(config: ModelConfig) -> RopeConfig:
+    """The rotary positions of the first layer that has them; the default where none does."""
+    return next((layer.mixer.rope for layer in config.layers if layer.mixer.rope is not None), RopeConfig())
 
 
 def require(host: Mapping[str, Any], field: str) -> Any:

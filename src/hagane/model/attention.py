@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hagane.kernels.attention import attend_packed
-from hagane.model.cache import LayerCache
 from hagane.model.config import AttentionConfig
+from hagane.model.layer_cache import KeyValueCache, LayerCache
 from hagane.model.linear import Linear
 from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotate
@@ -48,7 +48,10 @@ def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask_BTS: T
 
 
 class Attention(nn.Module):
-    """The mixer of kind `attention`. Queries, keys and values come from one matrix, in this order along its rows."""
+    """The mixer of kind `attention`. Queries, keys and values come from one matrix, in this order along its rows.
+
+    A layer without rotary positions is told apart by its view, an output gate by its own matrix (`gate.weight`).
+    """
 
     def __init__(self, width: int, config: AttentionConfig, norm_epsilon: float, device: torch.device | str | None = None) -> None:
         super().__init__()
@@ -56,6 +59,7 @@ class Attention(nn.Module):
         self.qkv = Linear(width, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim, device)
         self.query_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
+        self.gate = Linear(width, config.num_heads * config.head_dim, device) if config.gate == "sigmoid" else None
         self.output = Linear(config.num_heads * config.head_dim, width, device)
         self.context_exchange: ContextExchange = local_context  # context parallelism gathers keys and values here
 
@@ -65,8 +69,9 @@ class Attention(nn.Module):
         query, key, value = heads_BTNH.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        query = rotate(query, view.cosine_BTR, view.sine_BTR)
-        key = rotate(key, view.cosine_BTR, view.sine_BTR)
+        if view.cosine_BTR is not None and view.sine_BTR is not None:
+            query = rotate(query, view.cosine_BTR, view.sine_BTR)
+            key = rotate(key, view.cosine_BTR, view.sine_BTR)
         key, value, view = self.context_exchange(key, value, view)
         if view.first_BT is not None:
             mixed_BTNH, _ = attend_packed(query, key, value, view.first_BT)
@@ -74,6 +79,10 @@ class Attention(nn.Module):
             assert view.mask_BTS is not None
             key, value = key.transpose(1, 2), value.transpose(1, 2)
             if cache is not None:
+                assert isinstance(cache, KeyValueCache)
                 key, value = cache.append(key, value)
             mixed_BTNH = attend(query.transpose(1, 2), key, value, view.mask_BTS).transpose(1, 2)
-        return self.output(mixed_BTNH.reshape(rows, length, -1)), None
+        mixed_BTD = mixed_BTNH.reshape(rows, length, -1)
+        if self.gate is not None:
+            mixed_BTD = (mixed_BTD.float() * self.gate(hidden_BTD).float().sigmoid()).to(mixed_BTD.dtype)
+        return self.output(mixed_BTD), None

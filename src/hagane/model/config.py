@@ -19,7 +19,11 @@ class RopeConfig(Frozen):
 
 
 class AttentionConfig(Frozen):
-    """Grouped-query attention (Ainslie et al. 2023), causal within a document."""
+    """Grouped-query attention (Ainslie et al. 2023), causal within a document.
+
+    `gate`: the mixed values are multiplied, element by element, with the sigmoid of a projection of the layer's input before
+    the output matrix (Qiu et al. 2025, "Gated Attention for Large Language Models").
+    """
 
     kind: Literal["attention"] = "attention"
     num_heads: int = Field(gt=0)
@@ -27,7 +31,19 @@ class AttentionConfig(Frozen):
     head_dim: int = Field(gt=0)
     qk_norm: bool = Field(default=False, description="RMSNorm over each head's queries and keys before the rotation, as in Qwen3")
     window: int | None = Field(default=None, gt=0, description="tokens a query sees, itself included; None is the whole document")
-    rope: RopeConfig = RopeConfig()
+    rope: RopeConfig | None = Field(default=RopeConfig(), description="None: the layer knows no positions but their order")
+    partial_rotary: int | None = Field(default=None, gt=0, description="leading dimensions of a head that turn; None is all of them")
+    gate: Literal["none", "sigmoid"] = Field(default="none", description="what the mixed values are multiplied with")
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that turn with the position; 0 for none."""
+        return 0 if self.rope is None else self.partial_rotary or self.head_dim
+
+    @property
+    def key(self) -> str:
+        """What decides its speed, as part of the name under which a machine's profile keeps a measured step."""
+        return f"h{self.num_heads}-{self.num_kv_heads}x{self.head_dim}{f'w{self.window}' if self.window else ''}{'g' if self.gate != 'none' else ''}"
 
     @model_validator(mode="after")
     def _check(self) -> AttentionConfig:
@@ -35,6 +51,8 @@ class AttentionConfig(Frozen):
             raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even: rotary positions pair its halves")
+        if self.partial_rotary is not None and (self.rope is None or self.partial_rotary % 2 or self.partial_rotary > self.head_dim):
+            raise ValueError(f"partial_rotary {self.partial_rotary} must be even and at most head_dim {self.head_dim}, and needs rope")
         return self
 
 
@@ -67,14 +85,22 @@ class ExpertsConfig(Frozen):
         return self
 
 
-MixerConfig = AttentionConfig  # further kinds join as a union discriminated by `kind`
+MixerConfig = AttentionConfig
+"""What a layer mixes with: a union of frozen classes, told apart by `kind`.
+
+A further kind joins as `Annotated[AttentionConfig | OtherConfig, Field(discriminator="kind")]`. Every kind has, as fields or
+properties, what the decoder makes its view from: `rotary_dim` (dimensions that turn, 0 for none), `rope` (None where that is 0) and
+`window` (None for the whole document); and `key`, what decides its speed, in a few letters. It is counted in `count`, built in `mixer`.
+"""
 
 
 class LayerConfig(Frozen):
-    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden))."""
+    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden)); what each adds may be normed once more before."""
 
     mixer: MixerConfig
     ffn: DenseConfig | ExpertsConfig = Field(discriminator="kind")
+    post_mixer_norm: bool = Field(default=False, description="RMSNorm of what the mixer adds to the stream")
+    post_ffn_norm: bool = Field(default=False, description="RMSNorm of what the feed-forward adds to the stream, as in A.X K1")
 
 
 class ModelConfig(Frozen):

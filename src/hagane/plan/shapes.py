@@ -69,7 +69,17 @@ def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_siz
 
 def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:
     """Names a training step in the machine profile: what decides its speed, nothing else."""
-    layer = config.layers[0]
+    layers = "".join(f"{'+' * (index > 0)}{_layer_key(layer)}{f'*{count}' * (count < config.num_layers)}" for index, (layer, count) in enumerate(_runs(config)))
+    return f"w{config.width}l{config.num_layers}{layers}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"
+
+
+def _runs(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
+    """Kinds of layer and how many there are of each, in the order they first come: the order of layers does not change a step's time."""
+    kinds = dict.fromkeys(config.layers)
+    return [(kind, config.layers.count(kind)) for kind in kinds]
+
+
+def _layer_key(layer: LayerConfig) -> str:
     ffn = f"f{layer.ffn.hidden}" if isinstance(layer.ffn, DenseConfig) else f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}"
-    heads = f"h{layer.mixer.num_heads}-{layer.mixer.num_kv_heads}x{layer.mixer.head_dim}"
-    return f"w{config.width}l{config.num_layers}{heads}{ffn}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"
+    norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
+    return f"{layer.mixer.key}{ffn}{norms}"
