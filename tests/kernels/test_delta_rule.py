@@ -1,5 +1,7 @@
 """The gated delta rule: chunks against single steps in both directions, documents against each other, and the published form."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -78,7 +80,7 @@ def test_pieces_that_hand_on_the_state_equal_the_whole(cuts, seed):
     whole, end = chunked(*inputs, None, state, chunk=16)
     edges = sorted({0, *cuts, 40})
     pieces = []
-    for first, last in zip(edges, edges[1:]):
+    for first, last in pairwise(edges):
         mixed, state = chunked(*(x[:, first:last] for x in inputs), None, state, chunk=16)
         pieces.append(mixed)
     assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-5)

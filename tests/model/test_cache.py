@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from hagane.model.count import cache_bytes
 from hagane.model.sequence import Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("delta", None)]
 
 
 def feed(model, cache, pieces):
@@ -49,10 +49,10 @@ def test_ragged_pieces_equal_one_pass(tiny, kind, window, data):
     assert cache.length_B == [len(text) for text in texts]
 
 
-@pytest.fixture
-def filled(tiny):
+@pytest.fixture(params=["experts", "delta"])
+def filled(tiny, request):
     """A model, a cache of three ragged rows, and their texts."""
-    model = tiny("experts", window=3)
+    model = tiny(request.param, window=3)
     cache = model.new_cache(3, 12)
     texts = [torch.randint(0, 61, (count,)) for count in (5, 2, 7)]
     feed(model, cache, texts)
@@ -104,6 +104,14 @@ def test_a_snapshot_of_other_rows_is_refused(filled):
     snapshot = cache.snapshot()
     cache.select([1, 0, 2])
     with pytest.raises(ValueError, match="snapshot"):
+        cache.rewind(snapshot)
+
+
+def test_a_rewound_cache_can_be_rewound_again(filled):
+    model, cache, texts = filled
+    snapshot = cache.snapshot()
+    for _ in range(2):
+        continue_and_check(model, cache, texts)
         cache.rewind(snapshot)
 
 

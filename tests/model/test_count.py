@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
 from hagane.model.count import batch_flops, cache_bytes, flops_per_token, mean_seen, num_active_parameters, num_parameters, parts
 from hagane.model.decoder import Decoder
 
@@ -40,7 +40,10 @@ mixers = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.b
 )
 changes = st.sampled_from([{}, {"gate": "sigmoid"}, {"partial_rotary": 2}, {"rope": None}])
 mixers = st.builds(lambda mixer, change: mixer.model_copy(update=change), mixers, changes)
-layers = st.builds(LayerConfig, mixer=mixers, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
+deltas = st.tuples(*[st.integers(1, 3)] * 5).map(
+    lambda t: DeltaConfig(num_key_heads=t[0], num_value_heads=t[0] * t[1], key_dim=t[2], value_dim=t[3], taps=1 + t[4])
+)
+layers = st.builds(LayerConfig, mixer=mixers | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
 configs = st.builds(
     ModelConfig,
     vocabulary_size=st.integers(1, 50),

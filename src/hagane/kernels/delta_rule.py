@@ -16,9 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 64
-"""Tokens per chunk: the same as in the published kernels; less makes the scan longer, more the triangular system."""
-
 
 def recurrent(
     query_BTKH: Tensor, key_BTKH: Tensor, value_BTVW: Tensor, log_decay_BTV: Tensor, beta_BTV: Tensor, begins_BT: Tensor | None, state_BVHW: Tensor | None
@@ -47,7 +44,7 @@ def chunked(
     beta_BTV: Tensor,
     begins_BT: Tensor | None = None,
     state_BVHW: Tensor | None = None,
-    chunk: int = CHUNK,
+    chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """The gated delta rule over whole rows: (B, T, V, W) float32, and the state after the last token (B, V, H, W).
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, MixerConfig, ModelConfig
+from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, MixerConfig, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,25 @@ def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
     )  # fmt: skip
 
 
-_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention}
+def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
+    """FLOPs are those of the form in chunks, within a chunk counted causally: a token meets (C + 1) / 2 of its C tokens.
+
+    Per token: the convolution; products of keys with keys and with queries, per key head; per value head what the triangular system
+    takes, values and keys, and reading what the chunk wrote; state read for the correction, for the output, and written.
+    Decoding step by step takes 8 H W per value head instead of all but the first.
+    """
+    queries, values, met = mixer.num_key_heads * mixer.key_dim, mixer.num_value_heads * mixer.value_dim, (DELTA_CHUNK + 1) // 2
+    value_head = met * (mixer.key_dim + 2 * mixer.value_dim) + 3 * mixer.key_dim * mixer.value_dim
+    return MixerCounts(
+        matrices=width * (mixer.channels + 2 * values + 2 * mixer.num_value_heads),
+        vectors=mixer.channels * mixer.taps + 2 * mixer.num_value_heads + mixer.value_dim,
+        pair_flops=0, num_heads=mixer.num_key_heads, query=values, key_value=mixer.channels,
+        token_flops=2 * (mixer.channels * mixer.taps + 2 * met * queries + mixer.num_value_heads * value_head),
+        state_bytes=4 * (mixer.channels * (mixer.taps - 1) + values * mixer.key_dim),
+    )  # fmt: skip
+
+
+_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "delta": _delta}
 
 
 def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:

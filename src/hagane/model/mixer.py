@@ -15,6 +15,7 @@ from torch import nn
 from hagane.kernels.attention import serves
 from hagane.model.attention import Attention
 from hagane.model.config import AttentionConfig, MixerConfig, ModelConfig
+from hagane.model.delta import Delta, DeltaCache
 from hagane.model.layer_cache import KeyValueCache, LayerCache
 
 Device = torch.device | str | None
@@ -37,6 +38,7 @@ def _attention_cache(rows: int, length: int, config: AttentionConfig, dtype: tor
 
 _KINDS: dict[str, Kind] = {
     "attention": Kind(Attention, _attention_cache, lambda config, device, dtype: serves(device, dtype, config.head_dim)),
+    "delta": Kind(Delta, lambda rows, length, config, dtype, device: DeltaCache(rows, config, device), lambda config, device, dtype: True),
 }
 
 
