@@ -8,13 +8,15 @@ import pytest
 from hagane.errors import DataError, RecipeError
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.hosts.llama.weights import weights_from_host
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
 from hagane.model.count import num_active_parameters, num_parameters
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
 QK = MIXER.model_copy(update={"qk_norm": True})
 DENSE = DenseConfig(hidden=64)
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
+DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
+GATED = QK.model_copy(update={"gate": "sigmoid", "partial_rotary": 2})
 
 
 def model(*layers):
@@ -30,6 +32,8 @@ def model(*layers):
         ([(QK, EXPERTS)] * 2, "qwen3_moe"),
         ([(QK, DENSE), (QK, EXPERTS)], "qwen3_moe"),
         ([(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"aux_coefficient": 0.0}))], "qwen3_moe"),
+        ([(DELTA, DENSE)] * 3 + [(GATED, DENSE)], "qwen3_next"),
+        ([(GATED, DENSE)], "qwen3_next"),
     ],
 )
 def test_the_first_host_that_fits_is_chosen(layers, name):
@@ -54,6 +58,15 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("qwen3_moe", [(MIXER, EXPERTS)], "QK-norm"),
         ("qwen3_moe", [(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"top_k": 1}))], "same experts"),
         ("qwen3_moe", [(QK, EXPERTS), (QK, DENSE), (QK, DenseConfig(hidden=65))], "same width"),
+        ("qwen3", [(QK, DENSE), (DELTA, DENSE)], "layer 1 has a mixer of kind delta"),
+        ("qwen3_next", [(DELTA, DENSE)], "has none"),
+        ("qwen3_next", [(QK, DENSE)], "output gate"),
+        ("qwen3_next", [(GATED.model_copy(update={"qk_norm": False}), DENSE)], "QK-norm"),
+        ("qwen3_next", [(GATED.model_copy(update={"window": 8}), DENSE)], "window"),
+        ("qwen3_next", [(GATED.model_copy(update={"rope": None, "partial_rotary": None}), DENSE)], "turns none"),
+        ("qwen3_next", [(GATED, DENSE), (DELTA, DENSE), (DELTA.model_copy(update={"taps": 3}), DENSE)], "same shape"),
+        ("qwen3_next", [(GATED, DENSE), (GATED.model_copy(update={"num_kv_heads": 1}), DENSE)], "same shape"),
+        ("qwen3_next", [(GATED, DENSE), (DELTA, DenseConfig(hidden=65))], "same width"),
     ],
 )
 def test_a_host_says_why_it_cannot_hold_a_model(host, layers, reason):
@@ -85,6 +98,34 @@ def test_a_published_config_in_the_older_form_is_read():
     assert num_active_parameters(config) == 3_353_032_704
     again = HOSTS["qwen3_moe"].config_to_host(config, {"eos_token_id": 151643})
     assert host_of(again).config_from_host(again) == config
+
+
+def test_the_order_of_layers_is_given_both_ways_where_it_is_regular():
+    regular, other = (model(*[(DELTA if letter == "d" else GATED, DENSE) for letter in order]) for order in ("dddadddad", "daad"))
+    written = [HOSTS["qwen3_next"].config_to_host(config, {}) for config in (regular, other)]
+    assert written[0]["full_attention_interval"] == 4 and "full_attention_interval" not in written[1]
+    for config, host_json in zip((regular, other), written, strict=True):
+        assert host_of(host_json).config_from_host(host_json) == config
+    older = {name: value for name, value in written[0].items() if name not in ("layer_types", "rope_parameters")}  # as it was before transformers 5
+    assert host_of(older).config_from_host(older) == regular
+
+
+@pytest.mark.parametrize("head_dim", range(2, 130, 2))
+def test_the_share_of_a_head_that_turns_comes_back_exactly(head_dim):
+    for rotary_dim in range(2, head_dim + 1, 2):
+        mixer = GATED.model_copy(update={"head_dim": head_dim, "partial_rotary": rotary_dim})
+        host_json = HOSTS["qwen3_next"].config_to_host(model((mixer, DENSE)), {})
+        assert host_of(host_json).config_from_host(host_json).layers[0].mixer.rotary_dim == rotary_dim
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"layer_types": ["linear_attention"]}, "layer_types"), ({"layer_types": ["mamba"] * 4}, "layer_types"), ({"linear_num_key_heads": None}, "linear_num_key")],
+)
+def test_a_qwen3_next_we_cannot_compute_is_refused_by_field(change, named):
+    host_json = HOSTS["qwen3_next"].config_to_host(model(*[(DELTA, DENSE)] * 3, (GATED, DENSE)), {}) | change
+    with pytest.raises(RecipeError, match=named):
+        host_of(host_json).config_from_host(host_json)
 
 
 @pytest.mark.parametrize(

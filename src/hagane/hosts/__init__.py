@@ -13,9 +13,10 @@ from hagane.hosts.base import Host
 from hagane.hosts.llama.config import HOST as LLAMA
 from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
+from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
 from hagane.model.config import ModelConfig
 
-HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE)}
+HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, QWEN3_NEXT)}
 
 
 def host_for(config: ModelConfig) -> str:

@@ -64,9 +64,11 @@ def release_huggingface(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        rounded = {name: tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
+        # rounded as the host stores them: a norm around zero and one around one round differently
+        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in host.weights.weights_to_host(state, config)}
+        rounded = dict(host.weights.weights_from_host(tensors, config))
         write_config(temporary, host.config_to_host(config, _special(tokenizer)), tokenizer, dtype)
-        write_weights(temporary, dict(host.weights.weights_to_host(rounded, config)))
+        write_weights(temporary, tensors)
         for name in TOKENIZER_FILES:
             shutil.copy2(tokenizer_folder / name, temporary / name)
         if card:
