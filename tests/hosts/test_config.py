@@ -120,7 +120,7 @@ def test_the_share_of_a_head_that_turns_comes_back_exactly(head_dim):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"layer_types": ["linear_attention"]}, "layer_types"), ({"layer_types": ["mamba"] * 4}, "layer_types"), ({"linear_num_key_heads": None}, "linear_num_key")],
+    older = {name: value for name, value in written[0].items() if name not in ("layer_types", "rope_parameters")}  # before transformers 5
 )
 def test_a_qwen3_next_we_cannot_compute_is_refused_by_field(change, named):
     host_json = HOSTS["qwen3_next"].config_to_host(model(*[(DELTA, DENSE)] * 3, (GATED, DENSE)), {}) | change

@@ -5,11 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hagane.errors import RecipeError
+from hagane.hosts import host_for
+from hagane.model.config import DeltaConfig
 from hagane.model.count import num_parameters
 from hagane.plan.choose import Known
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
 from hagane.plan.law import Law, expected_bits_per_byte
-from hagane.plan.shapes import candidates, published, shape
+from hagane.plan.shapes import candidates, published, shape, shape_key
 from hagane.plan.sketch import sketch
 from hagane.plan.stage import make_plan
 from hagane.recipe.load import load_recipe, validate
@@ -133,6 +135,29 @@ def test_published_shapes_are_exact():
         recipe, _ = load_recipe(name)
         assert num_parameters(published(recipe.model, recipe.train.context)) == count
     assert published(load_recipe("nordic")[0].model, 256) is None
+
+
+def test_three_layers_of_delta_before_each_of_attention():
+    """Qwen3-Next's ratios: at its width its heads, at a small one the same kinds of layer."""
+    changes = {"ffn": "dense", "deltas": 3, "head_dim": 256, "delta_head_dim": 128, "attention_gate": "sigmoid", "rotary_share": 0.25}
+    pattern = load_recipe("nordic")[0].model.pattern.model_copy(update=changes)
+    large = shape(pattern, SizeSettings(num_heads=16, num_kv_heads=2), width=2048, num_layers=48, vocabulary_size=4096, context=256)
+    assert [layer.mixer.kind for layer in large.layers] == (["delta"] * 3 + ["attention"]) * 12
+    assert large.layers[0].mixer == DeltaConfig(num_key_heads=16, num_value_heads=32, key_dim=128, value_dim=128)
+    assert (large.layers[3].mixer.num_heads, large.layers[3].mixer.rotary_dim, large.layers[3].mixer.gate) == (16, 64, "sigmoid")
+    assert host_for(large) == "qwen3_next"
+    for config in candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256):
+        assert {layer.mixer.kind for layer in config.layers} == {"delta", "attention"} and host_for(config) == "qwen3_next"
+    keys = {shape_key(config, 8, 256, "bfloat16") for config in candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256)}
+    assert len(keys) == len(candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256))
+
+
+def test_patterns_that_contradict_themselves_are_refused():
+    with pytest.raises(RecipeError, match="delta_head_dim = 32 is of Gated DeltaNet, but deltas = 0"):
+        recipe_with(model={"pattern": {"delta_head_dim": 32}})
+    pattern = load_recipe("nordic")[0].model.pattern.model_copy(update={"deltas": 3})
+    with pytest.raises(RecipeError, match=r"num_layers = 3 leaves no layer of attention.* Take 4 layers or more"):
+        shape(pattern, SizeSettings(num_layers=3), width=256, num_layers=8, vocabulary_size=1024, context=128)
 
 
 def test_heads_that_do_not_divide_are_refused():

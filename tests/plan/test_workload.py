@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
 from hagane.model.count import flops_per_token, num_active_parameters, num_parameters
 from hagane.plan.workload import from_shape, workload
 
@@ -20,7 +20,13 @@ def routed(experts=8, top_k=2, hidden=96):
     return ModelConfig(vocabulary_size=512, width=64, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * 3, context=128)
 
 
-@pytest.mark.parametrize("config", [dense(), dense(qk_norm=True), routed()])
+def hybrid():
+    delta = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=16, value_dim=8)
+    layers = [LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=160)) for mixer in (delta, delta, delta, dense().layers[0].mixer)]
+    return dense().model_copy(update={"layers": tuple(layers)})
+
+
+@pytest.mark.parametrize("config", [dense(), dense(qk_norm=True), routed(), hybrid()])
 def test_counts_are_those_of_the_model(config):
     work = workload(config, 128)
     assert work.num_parameters == num_parameters(config)

@@ -98,6 +98,11 @@ class TokenizerSettings(Frozen):
 class PatternSettings(Frozen):
     """Mechanisms and their ratios: invariant under scaling."""
 
+    deltas: int = Field(0, ge=0, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
+    delta_head_dim: int = Field(64, ge=8, description="Gated DeltaNet: width of a head of queries, keys and values")
+    value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
+    attention_gate: Literal["none", "sigmoid"] = Field("none", description="what attention's values are multiplied with before the output matrix")
+    rotary_share: float = Field(1.0, gt=0, le=1, description="share of an attention head's dimensions that turn with the position")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
@@ -113,6 +118,13 @@ class PatternSettings(Frozen):
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
     init_std: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _delta(self) -> PatternSettings:
+        unused = [name for name in ("delta_head_dim", "value_heads_per_key_head") if getattr(self, name) != type(self).model_fields[name].default]
+        if self.deltas == 0 and unused:
+            raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of Gated DeltaNet, but deltas = 0 asks for no layer of it")
+        return self
 
     @model_validator(mode="after")
     def _top_k(self) -> PatternSettings:
