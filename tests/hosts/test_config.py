@@ -54,6 +54,13 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("qwen3", [(QK.model_copy(update={"window": w}), DENSE) for w in (8, 9)], "one width"),
         ("qwen3_moe", [(QK, DENSE)], "has none"),
         ("qwen3_moe", [(QK, EXPERTS.model_copy(update={"balance": "bias"}))], "selection bias"),
+        ("qwen3_moe", [(QK, EXPERTS.model_copy(update={"score": "sigmoid"}))], "sigmoid"),
+        ("qwen3_moe", [(QK, EXPERTS.model_copy(update={"num_groups": 2}))], "groups"),
+        ("qwen3_moe", [(QK, EXPERTS.model_copy(update={"scaling": 2.5}))], "scaling"),
+        ("qwen3_moe", [(QK, EXPERTS.model_copy(update={"shared_hidden": 8}))], "shared"),
+        ("qwen3", [(QK.model_copy(update={"gate": "sigmoid"}), DENSE)], "gate"),
+        ("qwen3", [(QK.model_copy(update={"rope": None}), DENSE)], "whole heads"),
+        ("llama", [(MIXER.model_copy(update={"partial_rotary": 4}), DENSE)], "whole heads"),
         ("qwen3_moe", [(QK.model_copy(update={"window": 8}), EXPERTS)], "window"),
         ("qwen3_moe", [(MIXER, EXPERTS)], "QK-norm"),
         ("qwen3_moe", [(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"top_k": 1}))], "same experts"),
@@ -71,6 +78,15 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
 )
 def test_a_host_says_why_it_cannot_hold_a_model(host, layers, reason):
     assert reason in HOSTS[host].can_hold(model(*layers))
+
+
+@pytest.mark.parametrize(("host", "mixer", "ffn"), [("llama", MIXER, DENSE), ("qwen3", QK, DENSE), ("qwen3_moe", QK, EXPERTS)])
+@pytest.mark.parametrize("norm", ["post_mixer_norm", "post_ffn_norm"])
+def test_norms_after_mixer_and_feed_forward_are_refused_by_plain_hosts(host, mixer, ffn, norm):
+    plain = model((mixer, ffn))
+    changed = plain.model_copy(update={"layers": (plain.layers[0].model_copy(update={norm: True}),)})
+    assert HOSTS[host].can_hold(plain) is None
+    assert "no norm after" in HOSTS[host].can_hold(changed)
 
 
 def test_a_model_nobody_can_hold_gets_every_reason():
@@ -120,7 +136,11 @@ def test_the_share_of_a_head_that_turns_comes_back_exactly(head_dim):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    older = {name: value for name, value in written[0].items() if name not in ("layer_types", "rope_parameters")}  # before transformers 5
+    [
+        ({"layer_types": ["linear_attention"]}, "layer_types"),
+        ({"layer_types": ["mamba"] * 4}, "layer_types"),
+        ({"linear_num_key_heads": None}, "linear_num_key"),
+    ],
 )
 def test_a_qwen3_next_we_cannot_compute_is_refused_by_field(change, named):
     host_json = HOSTS["qwen3_next"].config_to_host(model(*[(DELTA, DENSE)] * 3, (GATED, DENSE)), {}) | change

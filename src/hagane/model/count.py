@@ -76,9 +76,17 @@ def _norms(config: ModelConfig) -> int:
     return config.width * (in_blocks + 1) + sum(mixer.vectors for mixer in _mixers(config))
 
 
+def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
+    """Weights of a feed-forward that every token passes."""
+    return 3 * width * ffn.hidden if isinstance(ffn, DenseConfig) else 3 * width * ffn.shared_hidden + width * ffn.shared_gate
+
+
 def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
-    """Parameters by part: embedding, mixers, dense, experts, routers, norms, head (0 when tied). `active`: what one token uses."""
-    dense = sum(3 * config.width * layer.ffn.hidden for layer in config.layers if isinstance(layer.ffn, DenseConfig))
+    """Parameters by part: embedding, mixers, dense (shared experts too), experts, routers, norms, head (0 when tied).
+
+    `active`: what one token uses.
+    """
+    dense = sum(_dense(config.width, layer.ffn) for layer in config.layers)
     routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
     return {
         "embedding": config.vocabulary_size * config.width,

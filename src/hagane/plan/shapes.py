@@ -105,6 +105,9 @@ def _runs(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
 
 
 def _layer_key(layer: LayerConfig) -> str:
-    ffn = f"f{layer.ffn.hidden}" if isinstance(layer.ffn, DenseConfig) else f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}"
+    if isinstance(layer.ffn, DenseConfig):
+        ffn = f"f{layer.ffn.hidden}"
+    else:
+        ffn = f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}{f's{layer.ffn.shared_hidden}' if layer.ffn.shared_hidden else ''}"
     norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
     return f"{layer.mixer.key}{ffn}{norms}"

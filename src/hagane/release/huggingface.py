@@ -64,8 +64,11 @@ def release_huggingface(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
+        # selection biases stay as they are: hosts keep them in float32, and rounded ones would choose other experts
+        cast = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
+        dtypes = {name: tensor.dtype for name, tensor in host.weights.weights_to_host(cast, config)}
         # rounded as the host stores them: a norm around zero and one around one round differently
-        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in host.weights.weights_to_host(state, config)}
+        tensors = {name: tensor.to(dtypes[name]) for name, tensor in host.weights.weights_to_host(state, config)}
         rounded = dict(host.weights.weights_from_host(tensors, config))
         write_config(temporary, host.config_to_host(config, _special(tokenizer)), tokenizer, dtype)
         write_weights(temporary, tensors)
