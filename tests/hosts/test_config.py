@@ -15,6 +15,7 @@ MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
 QK = MIXER.model_copy(update={"qk_norm": True})
 DENSE = DenseConfig(hidden=64)
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
+SHARED = EXPERTS.model_copy(update={"shared_hidden": 8, "shared_gate": True})
 DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
 GATED = QK.model_copy(update={"gate": "sigmoid", "partial_rotary": 2})
 
@@ -34,6 +35,7 @@ def model(*layers):
         ([(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"aux_coefficient": 0.0}))], "qwen3_moe"),
         ([(DELTA, DENSE)] * 3 + [(GATED, DENSE)], "qwen3_next"),
         ([(GATED, DENSE)], "qwen3_next"),
+        ([(DELTA, SHARED), (GATED, DENSE)], "qwen3_next"),
     ],
 )
 def test_the_first_host_that_fits_is_chosen(layers, name):
@@ -74,6 +76,11 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("qwen3_next", [(GATED, DENSE), (DELTA, DENSE), (DELTA.model_copy(update={"taps": 3}), DENSE)], "same shape"),
         ("qwen3_next", [(GATED, DENSE), (GATED.model_copy(update={"num_kv_heads": 1}), DENSE)], "same shape"),
         ("qwen3_next", [(GATED, DENSE), (DELTA, DenseConfig(hidden=65))], "same width"),
+        ("qwen3_next", [(GATED, EXPERTS)], "gated shared expert"),
+        ("qwen3_next", [(GATED, SHARED.model_copy(update={"shared_gate": False}))], "gated shared expert"),
+        ("qwen3_next", [(GATED, SHARED.model_copy(update={"balance": "bias"}))], "selection bias"),
+        ("qwen3_next", [(GATED, SHARED.model_copy(update={"score": "sigmoid"}))], "softmax alone"),
+        ("qwen3_next", [(GATED, SHARED), (DELTA, SHARED.model_copy(update={"shared_hidden": 9}))], "same experts"),
     ],
 )
 def test_a_host_says_why_it_cannot_hold_a_model(host, layers, reason):
@@ -113,6 +120,30 @@ def test_a_published_config_in_the_older_form_is_read():
     assert num_parameters(config) == 30_532_122_624  # its model card: 30.5B, 3.3B activated
     assert num_active_parameters(config) == 3_353_032_704
     again = HOSTS["qwen3_moe"].config_to_host(config, {"eos_token_id": 151643})
+    assert host_of(again).config_from_host(again) == config
+
+
+QWEN3_NEXT_80B_A3B = {
+    "architectures": ["Qwen3NextForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1,
+    "eos_token_id": 151645, "full_attention_interval": 4, "head_dim": 256, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+    "intermediate_size": 5120, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128, "max_position_embeddings": 262144, "mlp_only_layers": [], "model_type": "qwen3_next", "moe_intermediate_size": 512,
+    "norm_topk_prob": True, "num_attention_heads": 16, "num_experts": 512, "num_experts_per_tok": 10, "num_hidden_layers": 48, "num_key_value_heads": 2,
+    "output_router_logits": False, "partial_rotary_factor": 0.25, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 10000000,
+    "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 512, "tie_word_embeddings": False, "use_cache": True, "vocab_size": 151936,
+}  # fmt: skip
+
+
+def test_the_published_qwen3_next_is_read_and_counted():
+    config = host_of(QWEN3_NEXT_80B_A3B).config_from_host(QWEN3_NEXT_80B_A3B)
+    assert [layer.mixer.kind for layer in config.layers[:5]] == ["delta", "delta", "delta", "attention", "delta"]
+    assert (config.layers[3].mixer.rotary_dim, config.layers[3].mixer.gate) == (64, "sigmoid")
+    assert num_parameters(config) == 79_674_391_296  # of transformers' model built on the meta device; its name says 80B, 3B activated
+    assert num_active_parameters(config) == 3_874_929_408  # embedding and head, 0.6B, included
+    again = HOSTS["qwen3_next"].config_to_host(config, {"eos_token_id": 151645})
+    assert {name: again[name] for name in QWEN3_NEXT_80B_A3B if name not in ("intermediate_size", "rope_scaling", "bos_token_id")}.items() <= (
+        QWEN3_NEXT_80B_A3B.items()
+    )
     assert host_of(again).config_from_host(again) == config
 
 

@@ -29,9 +29,13 @@ DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=12)
 GATED = attention(True).model_copy(update={"gate": "sigmoid", "partial_rotary": 4})
 
 
-def hybrid(*mixers, **settings):
+SHARED = EXPERTS.model_copy(update={"shared_hidden": 12, "shared_gate": True})
+
+
+def hybrid(*mixers, ffns=None, **settings):
     """What Gated DeltaNet reads is divided by its own size, which blows up rounding where a query meets a key at right angles: not with this epsilon."""
-    return tiny([LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=40)) for mixer in mixers], norm_epsilon=1e-2, **settings)
+    ffns = ffns or [DenseConfig(hidden=40)] * len(mixers)
+    return tiny([LayerConfig(mixer=mixer, ffn=ffn) for mixer, ffn in zip(mixers, ffns, strict=True)], norm_epsilon=1e-2, **settings)
 
 
 CONFIGS = {
@@ -42,7 +46,9 @@ CONFIGS = {
     "qwen3_moe": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 3),
     "qwen3_moe mixed": tiny([LayerConfig(mixer=attention(True), ffn=ffn) for ffn in (DenseConfig(hidden=40), EXPERTS, EXPERTS)]),
     "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
-    "qwen3_next": hybrid(DELTA, DELTA, DELTA, GATED),
+    "qwen3_next": hybrid(DELTA, DELTA, DELTA, GATED, ffns=[SHARED] * 4),
+    "qwen3_next dense": hybrid(DELTA, DELTA, DELTA, GATED),
+    "qwen3_next mixed": hybrid(DELTA, GATED, ffns=[DenseConfig(hidden=40), SHARED.model_copy(update={"normalise": False})]),
     "qwen3_next attention first": hybrid(GATED, DELTA.model_copy(update={"num_value_heads": 2, "taps": 3}), tied=True),
     "qwen3_next whole heads": hybrid(DELTA, GATED.model_copy(update={"partial_rotary": None})),
 }

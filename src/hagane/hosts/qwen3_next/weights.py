@@ -11,9 +11,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hagane.hosts.blocks import Weights, dense_from_host, dense_to_host, mixer_from_host, mixer_to_host, outer_from_host, outer_to_host, take
+from hagane.hosts.blocks import (
+    Weights,
+    dense_from_host,
+    dense_to_host,
+    experts_from_host,
+    experts_to_host,
+    mixer_from_host,
+    mixer_to_host,
+    outer_from_host,
+    outer_to_host,
+    take,
+)
 from hagane.hosts.qwen3_next.delta import delta_from_host, delta_to_host
-from hagane.model.config import AttentionConfig, DeltaConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, ExpertsConfig, ModelConfig
 
 
 def _around_zero(name: str) -> bool:
@@ -42,6 +53,23 @@ def _attention_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, mix
     yield from mixer_from_host({**tensors, _query(theirs): query}, config, index)
 
 
+def _shared_to_host(state: Mapping[str, Tensor], index: int) -> Weights:
+    """The shared expert and its gate."""
+    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+    gate, up = state[ours + "shared.gate_up.weight"].chunk(2)
+    yield theirs + "shared_expert.gate_proj.weight", gate
+    yield theirs + "shared_expert.up_proj.weight", up
+    yield theirs + "shared_expert.down_proj.weight", state[ours + "shared.down.weight"]
+    yield theirs + "shared_expert_gate.weight", state[ours + "shared_gate.weight"]
+
+
+def _shared_from_host(tensors: Mapping[str, Tensor], index: int) -> Weights:
+    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+    yield ours + "shared.gate_up.weight", torch.cat([take(tensors, f"{theirs}shared_expert.{part}_proj.weight") for part in ("gate", "up")])
+    yield ours + "shared.down.weight", take(tensors, theirs + "shared_expert.down_proj.weight")
+    yield ours + "shared_gate.weight", take(tensors, theirs + "shared_expert_gate.weight")
+
+
 def _named_by_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     yield from outer_to_host(state, config)
     for index, layer in enumerate(config.layers):
@@ -49,7 +77,11 @@ def _named_by_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
             yield from delta_to_host(state, layer.mixer, index)
         else:
             yield from _gate_to_host(mixer_to_host(state, config, index), state, layer.mixer, index)
-        yield from dense_to_host(state, config, index)
+        if isinstance(layer.ffn, ExpertsConfig):
+            yield from experts_to_host(state, config, index)
+            yield from _shared_to_host(state, index)
+        else:
+            yield from dense_to_host(state, config, index)
 
 
 def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
@@ -68,4 +100,8 @@ def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Wei
             yield from delta_from_host(tensors, layer.mixer, index)
         else:
             yield from _attention_from_host(tensors, config, layer.mixer, index)
-        yield from dense_from_host(tensors, config, index)
+        if isinstance(layer.ffn, ExpertsConfig):
+            yield from experts_from_host(tensors, layer.ffn.num_experts, index)
+            yield from _shared_from_host(tensors, index)
+        else:
+            yield from dense_from_host(tensors, config, index)
