@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -21,46 +21,39 @@ def rounded(value: float, multiple: int) -> int:
 
 
 def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
-    """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict."""
-    width, num_layers = size.width or width, size.num_layers or num_layers
+    """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict.
+
+    Where `size` leaves the depth open there are layers of every kind: as many as the pattern has before it repeats, at least.
+    """
+    width, num_layers = size.width or width, size.num_layers or max(num_layers, pattern.deltas + 1)
     # eight heads at least: small models learn to copy and to align sooner with many narrow heads (docs/notebook.md, "heads of small models")
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
     multiple = 32 if width < 1024 else 128
-    mixer = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
+    attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
+    mixers = _in_order(pattern, attention, width, num_layers)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=_layers(pattern, size, mixer, width, num_layers, multiple),
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=_layers(pattern, size, mixers, width, multiple),
         tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
     )  # fmt: skip
 
 
-def _layers(pattern: PatternSettings, size: SizeSettings, mixer: MixerConfig, width: int, num_layers: int, multiple: int) -> tuple[LayerConfig, ...]:
+def _layers(pattern: PatternSettings, size: SizeSettings, mixers: list[MixerConfig], width: int, multiple: int) -> tuple[LayerConfig, ...]:
     """Dense layers, or routed ones behind the first dense ones. A given width of the feed-forward is that of one expert where there are any."""
     dense = rounded(width * pattern.ffn_ratio, multiple)
     if pattern.ffn == "dense":
-        return (LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=size.ffn_hidden or dense)),) * num_layers
-    if pattern.dense_layers >= num_layers:
-        raise RecipeError(f"model.pattern.dense_layers = {pattern.dense_layers} leaves no layer with experts of the {num_layers} there are.")
+        return tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=size.ffn_hidden or dense)) for mixer in mixers)
+    if pattern.dense_layers >= len(mixers):
+        raise RecipeError(f"model.pattern.dense_layers = {pattern.dense_layers} leaves no layer with experts of the {len(mixers)} there are.")
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
     experts = ExpertsConfig(
         num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
         aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
     )  # fmt: skip
-    first = LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=dense))
-    routed = LayerConfig(mixer=mixer, ffn=experts, post_ffn_norm=pattern.post_experts_norm)
-    return (first,) * pattern.dense_layers + (routed,) * (num_layers - pattern.dense_layers)
-
-
-def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
-    num_kv_heads = size.num_kv_heads or max(1, num_heads // pattern.heads_per_kv_head)
-    while size.num_kv_heads is None and num_heads % num_kv_heads:
-        num_kv_heads -= 1
-    if num_heads % num_kv_heads:
-        raise RecipeError(f"model.size.num_kv_heads = {num_kv_heads} does not divide the {num_heads} heads of width {width}. Set num_heads as well.")
-    return AttentionConfig(
-        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta)
-    )
+    first = [LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=dense)) for mixer in mixers[: pattern.dense_layers]]
+    routed = [LayerConfig(mixer=mixer, ffn=experts, post_ffn_norm=pattern.post_experts_norm) for mixer in mixers[pattern.dense_layers :]]
+    return (*first, *routed)
 
 
 def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
@@ -73,6 +66,34 @@ def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads:
         kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rounded(head_dim * pattern.rope_ratio, 2), value_dim=head_dim,
         rope=RopeConfig(theta=pattern.rope_theta),
     )  # fmt: skip
+
+
+def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
+    num_kv_heads = size.num_kv_heads or max(1, num_heads // pattern.heads_per_kv_head)
+    while size.num_kv_heads is None and num_heads % num_kv_heads:
+        num_kv_heads -= 1
+    if num_heads % num_kv_heads:
+        raise RecipeError(f"model.size.num_kv_heads = {num_kv_heads} does not divide the {num_heads} heads of width {width}. Set num_heads as well.")
+    rotary_dim = rounded(head_dim * pattern.rotary_share, 2)
+    return AttentionConfig(
+        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta),
+        partial_rotary=None if rotary_dim >= head_dim else rotary_dim, gate=pattern.attention_gate,
+    )  # fmt: skip
+
+
+def _in_order(pattern: PatternSettings, attention: MixerConfig, width: int, num_layers: int) -> list[MixerConfig]:
+    """The mixer of every layer: `deltas` of Gated DeltaNet, then one of attention, and again."""
+    if pattern.deltas == 0:
+        return [attention] * num_layers
+    if num_layers <= pattern.deltas:
+        raise RecipeError(
+            f"model.size.num_layers = {num_layers} leaves no layer of attention: model.pattern.deltas = {pattern.deltas} come before the first. "
+            f"Take {pattern.deltas + 1} layers or more."
+        )
+    head_dim = pattern.delta_head_dim if width >= 8 * pattern.delta_head_dim else max(16, width // 8)  # many narrow heads, as for attention
+    num_key_heads = max(1, width // head_dim)
+    delta = DeltaConfig(num_key_heads=num_key_heads, num_value_heads=num_key_heads * pattern.value_heads_per_key_head, key_dim=head_dim, value_dim=head_dim)
+    return [attention if (index + 1) % (pattern.deltas + 1) == 0 else delta for index in range(num_layers)]
 
 
 def published(model: ModelSettings, context: int) -> ModelConfig | None:

@@ -121,6 +121,11 @@ class PatternSettings(Frozen):
     query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
     kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
     rope_ratio: float = Field(0.5, gt=0, description="latent attention: rotated dimensions of a head, beside head_dim that are not, over head_dim")
+    deltas: int = Field(0, ge=0, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
+    delta_head_dim: int = Field(64, ge=8, description="Gated DeltaNet: width of a head of queries, keys and values")
+    value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
+    attention_gate: Literal["none", "sigmoid"] = Field("none", description="what attention's values are multiplied with before the output matrix")
+    rotary_share: float = Field(1.0, gt=0, le=1, description="share of an attention head's dimensions that turn with the position")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
@@ -150,6 +155,13 @@ class PatternSettings(Frozen):
         unused = [name for name in ("query_ratio", "kv_ratio", "rope_ratio") if getattr(self, name) != fields[name].default]
         if self.mixer != "latent" and unused:
             raise ValueError(f"{unused[0]} = {getattr(self, unused[0]):g} is of latent attention, but mixer = '{self.mixer}'")
+        return self
+
+    @model_validator(mode="after")
+    def _delta(self) -> PatternSettings:
+        unused = [name for name in ("delta_head_dim", "value_heads_per_key_head") if getattr(self, name) != type(self).model_fields[name].default]
+        if self.deltas == 0 and unused:
+            raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of Gated DeltaNet, but deltas = 0 asks for no layer of it")
         return self
 
     @model_validator(mode="after")

@@ -65,9 +65,13 @@ def release_huggingface(
     temporary.mkdir(parents=True)
     try:
         # selection biases stay as they are: hosts keep them in float32, and rounded ones would choose other experts
-        rounded = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
+        cast = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
+        dtypes = {name: tensor.dtype for name, tensor in host.weights.weights_to_host(cast, config)}
+        # rounded as the host stores them: a norm around zero and one around one round differently
+        tensors = {name: tensor.to(dtypes[name]) for name, tensor in host.weights.weights_to_host(state, config)}
+        rounded = dict(host.weights.weights_from_host(tensors, config))
         write_config(temporary, host.config_to_host(config, _special(tokenizer)), tokenizer, dtype)
-        write_weights(temporary, dict(host.weights.weights_to_host(rounded, config)))
+        write_weights(temporary, tensors)
         for name in TOKENIZER_FILES:
             shutil.copy2(tokenizer_folder / name, temporary / name)
         if card:
