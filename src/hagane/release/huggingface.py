@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hagane.engine.load import build_decoder
 from hagane.errors import RunError
+from hagane.folder import replace_folder
 from hagane.hosts import HOSTS, host_for
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
@@ -73,7 +74,7 @@ def release_huggingface(
             (temporary / "README.md").write_text(card, encoding="utf-8")
         verdict = verify(temporary, build_decoder(config, rounded), build_decoder(config, state), tokenizer)
         size = sum(path.stat().st_size for path in temporary.iterdir())
-        _replace(temporary, folder)
+        replace_folder(temporary, folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
@@ -116,16 +117,6 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], max_bytes: int = 
 
 def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put a folder in the place of another, which is deleted only after that."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    temporary.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _facts(verdict: Verdict, config: ModelConfig, host: str, folder: Path, dtype: ReleaseDtype, size: int) -> ReleaseFacts:

@@ -1,0 +1,140 @@
+"""Does llama.cpp read a GGUF file as we read the float32 masters? Tokens, chat template, whole distributions and greedy text.
+
+Distributions are compared over the full vocabulary at places spread over real text of every language; greedy text is compared where
+the two most likely tokens are far enough apart for both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hagane.engine.load import build_decoder
+from hagane.errors import RunError
+from hagane.model.config import ModelConfig
+from hagane.model.decoder import Decoder
+from hagane.model.sequence import Sequence as Placement
+from hagane.release.llamacpp import LlamaCpp
+from hagane.release.verify import TEXTS, conversations
+from hagane.tokenizer.chat import render
+from hagane.tokenizer.special import END_OF_TEXT
+
+F16_TOLERANCE, LIKELY = 0.02, 8.0
+"""Largest difference of natural log-probabilities that half precision explains: 0.02 for tokens likelier than e^-8, and for others, whose
+log-probability is larger than 8, the same share of it (half precision rounds relatively)."""
+Q8_TOLERANCE = 0.05
+"""Bits per token that eight-bit blocks may cost: the mean KL divergence from the masters' distributions (docs/notebook.md, "GGUF")."""
+Q8_TIE = 0.5
+"""Greedy text from eight-bit blocks is compared where the two tokens are further apart than this in log-probability."""
+GREEDY_TOKENS = 32
+COMPARED_VALUES, PLACES = 300_000, (24, 192)
+"""Log-probabilities to compare, and with them the fewest and most places: a large vocabulary is compared at fewer."""
+TEXT_TOKENS = 48  # of a text in which distributions are compared
+
+
+@dataclass(frozen=True)
+class GgufVerdict:
+    """How close the answers were: natural log-probabilities, bits."""
+
+    max_logprob_gap: float
+    relative_gap: float  # the largest difference over max(1, |log p| / LIKELY): what is held against F16_TOLERANCE
+    kl_bits_per_token: float
+    positions: int
+    greedy_tokens: int
+
+
+class Reference:
+    """What the float32 masters say; one or more files are compared with it."""
+
+    def __init__(self, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.prompts = [*TEXTS, *(render(messages, thinking) for messages in conversations() for thinking in (True, False))]
+        self.texts = [*dict.fromkeys([*texts, *self.prompts])]
+        self._decoder: Decoder = build_decoder(config, state)
+
+    def compare(self, path: Path, quantisation: str, threads: int) -> GgufVerdict:
+        """Raises RunError where llama.cpp cannot load the file or differs by more than the quantisation explains."""
+        whole_character = self.tokenizer.token_to_id("A")
+        longest = max(len(self._ids(prompt)) for prompt in self.prompts) + GREEDY_TOKENS + 8
+        with LlamaCpp(path, max(longest, self.config.context), threads, whole_character) as llama:
+            self._compare_tokens(llama)
+            _compare_templates(llama)
+            gap, relative, bits, positions = self._compare_distributions(llama)
+            if quantisation == "f16" and not relative <= F16_TOLERANCE:  # also when it is not a number
+                raise RunError(_stopped(path, f"log-probabilities differ by {relative:.3g} from ours; {F16_TOLERANCE:g} would be rounding to half precision"))
+            if quantisation == "q8_0" and not bits <= Q8_TOLERANCE:
+                raise RunError(_stopped(path, f"distributions are {bits:.3g} bits per token from ours; {Q8_TOLERANCE:g} would be rounding to eight bits"))
+            tokens = self._compare_greedy(llama, 2 * F16_TOLERANCE if quantisation == "f16" else Q8_TIE)
+        return GgufVerdict(gap, relative, bits, positions, tokens)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _compare_tokens(self, llama: LlamaCpp) -> None:
+        for text in self.texts:
+            if llama.tokenize(text) != self._ids(text):
+                raise RunError(_stopped(llama.model, f"{text[:80]!r} is read as other tokens than hagane reads"))
+
+    def _compare_distributions(self, llama: LlamaCpp) -> tuple[float, float, float, int]:
+        """Largest gap, the same over max(1, |log p| / LIKELY), mean KL divergence in bits, and the number of places."""
+        gaps, relative, bits = [], [], []
+        for row, ends in self._places():
+            for end, ours_V in zip(ends, self._logprobs(row, ends), strict=True):
+                theirs_V = llama.logprobs(row[:end], self.config.vocabulary_size)
+                gap_V = np.abs(ours_V - theirs_V)
+                gaps.append(gap_V.max())
+                relative.append((gap_V / np.maximum(1.0, np.abs(ours_V) / LIKELY)).max())
+                bits.append((np.exp(ours_V) * (ours_V - theirs_V)).sum() / math.log(2))
+        return float(np.max(gaps)), float(np.max(relative)), float(np.mean(bits)), len(bits)
+
+    def _places(self) -> list[tuple[list[int], list[int]]]:
+        """Rows of ids, and after how many of them the next token is asked for: spread over all texts, so over all languages."""
+        first = [number] if (number := self.tokenizer.token_to_id(END_OF_TEXT)) is not None else []
+        rows = [[*first, *self._ids(text)][: min(TEXT_TOKENS, self.config.context)] for text in self.texts]
+        places = min(PLACES[1], max(PLACES[0], COMPARED_VALUES // self.config.vocabulary_size))
+        rows = rows[:: max(1, len(rows) // places)]
+        count = max(1, places // len(rows))
+        return [(row, sorted({max(1, round(len(row) * (number + 1) / count)) for number in range(count)})) for row in rows if row]
+
+    @torch.inference_mode()
+    def _logprobs(self, ids: Sequence[int], ends: Sequence[int]) -> NDArray[np.float64]:
+        """Our log-probabilities (P, V) of the token after each of the first `ends` ids."""
+        hidden_TD = self._decoder(torch.tensor([list(ids)]), Placement.plain(1, len(ids))).hidden_BTD[0, [end - 1 for end in ends]]
+        logprob_PV: NDArray[np.float64] = self._decoder.head.logits(hidden_TD).double().log_softmax(-1).numpy()
+        return logprob_PV
+
+    def _compare_greedy(self, llama: LlamaCpp, tie: float) -> int:
+        """Tokens compared: up to where two likely ones are so close that rounding may decide; the rest of that prompt is left out."""
+        compared = 0
+        for prompt in self.prompts:
+            ids = self._ids(prompt)
+            theirs = llama.greedy(ids, GREEDY_TOKENS)
+            ours_PV = self._logprobs([*ids, *theirs], range(len(ids), len(ids) + len(theirs)))
+            for token, ours_V in zip(theirs, ours_PV, strict=True):
+                if ours_V.max() - ours_V[token] > tie:
+                    raise RunError(_stopped(llama.model, f"it goes on from {prompt[:80]!r} with other words than hagane does (token {compared + 1})"))
+                if int(ours_V.argmax()) != token:
+                    break
+                compared += 1
+        return compared
+
+
+def _compare_templates(llama: LlamaCpp) -> None:
+    for messages in conversations():
+        for thinking in (True, False):
+            theirs, ours = llama.render(messages, thinking), render(messages, thinking)
+            if theirs != ours:
+                raise RunError(_stopped(llama.model, f"the chat template gives {theirs!r} in llama.cpp and {ours!r} in hagane"))
+
+
+def _stopped(path: Path, finding: str) -> str:
+    return f"the release was stopped: {path.name} in llama.cpp: {finding}."
