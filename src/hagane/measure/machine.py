@@ -25,7 +25,7 @@ from hagane.recipe.types import Machine, StepRate
 CPU_SHAPES = ((4096, 256, 1024), (4096, 512, 2048), (2048, 1024, 4096), (4096, 1024, 1024))
 CUDA_SHAPES = ((8192, 2048, 8192), (8192, 4096, 4096), (8192, 8192, 8192))
 SECONDS_PER_SHAPE = 0.25
-STEP_VERSION = 4  # raised when a change makes steps faster or slower: what was timed before it says nothing then
+STEP_VERSION = 5  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 # Watts of a core under AVX load and of the rest of a small machine, where no counter can be read: a stated model, not a measurement.
 _WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
 

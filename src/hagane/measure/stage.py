@@ -7,13 +7,14 @@ from pathlib import Path
 from hagane.folder import Run
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.model.config import ModelConfig
+from hagane.model.count import num_parameters
 from hagane.plan.facts import PlanFacts
 from hagane.plan.stage import known_from, make_plan
 from hagane.recipe.types import StepRate
 
 TIMED_SHARE, TIMED_SECONDS = 0.015, (6.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 
-WARM_SECONDS = 6.0  # until the second step where nothing was compiled in this process yet, but kept from another run: imports and look-ups
+COPY_BYTES = 12  # per parameter: masters and moments, copied while a checkpoint is written
 
 
 def run_stage(run: Run, folder: Path) -> PlanFacts:
@@ -24,12 +25,17 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         key = step_key(run.recipe, config, rows)
         kept = profile(execution.device, execution.threads)
         # without steering nothing corrects a machine that is slower or faster today: look again
-        if key in kept.steps and run.recipe.execution.steer:
-            run.say(f"plan       a step of width {config.width}, {config.num_layers} layers took {kept.steps[key].step_seconds * 1e3:.0f} ms before")
-            return kept.steps[key].model_copy(update={"compile_seconds": WARM_SECONDS if execution.compile else 0.0})
+        before = kept.steps.get(key) if execution.steer else None
+        shape = f"a step of width {config.width}, {config.num_layers} layers"
+        if before is not None:
+            run.say(f"plan       {shape} took {before.step_seconds * 1e3:.0f} ms before; compiling it")
+            seconds = 0.0
+        else:
+            run.say(f"plan       timing {shape} (compiling it the first time)")
+            seconds = min(max(TIMED_SHARE * (run.remaining() or 0.0), TIMED_SECONDS[0]), TIMED_SECONDS[1])
         from hagane.train.probe import time_steps
 
-        run.say(f"plan       timing a real step of width {config.width}, {config.num_layers} layers (compiling it the first time)")
+        # one that is known too: what training compiles is then compiled, and its seconds, few or many, are behind us
         rate = time_steps(
             config,
             rows,
@@ -40,11 +46,15 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
             dtype=train.dtype,
             optimizer=train.optimizer,
             steps=200,
-            seconds=min(max(TIMED_SHARE * (run.remaining() or 0.0), TIMED_SECONDS[0]), TIMED_SECONDS[1]),
-        )
+            seconds=seconds,
+        ).model_copy(update={"compile_seconds": 0.0})
+        if before is not None:
+            return before.model_copy(update={"compile_seconds": 0.0})
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
+        if run.machine.device == "cpu":
+            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + COPY_BYTES * num_parameters(config)})
         add_step(kept, key, rate, execution.threads)
-        return rate.model_copy(update={"compile_seconds": 0.0})  # that is behind us: what training compiles is the same
+        return rate
 
     spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
     known = known_from(run.facts("corpus"), run.facts("tokenizer"))

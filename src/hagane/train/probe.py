@@ -1,4 +1,8 @@
-"""How long a real training step takes: the loop's own step code on random tokens, timed after warming up."""
+"""How long a real training step takes: the loop's own step code on random tokens, timed after warming up.
+
+The tokens follow Zipf's law as those of text do: equal ones choose the same experts, so that what a step of routed experts computes, and
+the memory that its changing shapes leave in pieces, is what training will see.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,19 @@ from hagane.recipe.types import OptimizerKind, Phase, StepRate
 from hagane.train.meter import peak_memory_bytes
 from hagane.train.stepper import Stepper, torch_set_up
 
+NUM_STEPS_OF_DATA = 16  # different ones: with two, routed experts see two sets of shapes, and 25 % less memory was taken than in training
+
 
 def random_step(vocabulary_size: int, rows: int, context: int, accumulation: int = 1, seed: int = 0) -> StepData:
-    """A step's batches of random tokens, two documents to a row: running text has fewer, conversations have more."""
+    """A step's batches of random tokens, the share of token r ~ 1 / (r + 1), two documents to a row: running text has fewer, conversations have more."""
     generator = np.random.default_rng(seed)
+    share_V = np.cumsum(1.0 / np.arange(1, vocabulary_size + 1))
     half = max(1, (context + 1) // 2)
     batches = []
     for micro in range(accumulation):
         made = []
         for _ in range(rows):
-            tokens_T = generator.integers(0, vocabulary_size, context + 1)
+            tokens_T = np.searchsorted(share_V, generator.random(context + 1) * share_V[-1])
             made.append(
                 Row(
                     tokens_T=tokens_T[:-1],
@@ -63,7 +70,7 @@ def time_steps(
     phase = Phase(name="probe", collection="", context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture={}, learning_rate=1e-4)
     with torch_set_up(threads=threads, compiled=compile):
         stepper = Stepper(config, device=device, dtype=dtype, compiled=compile, seed=seed, optimizer=optimizer)
-        data = [random_step(config.vocabulary_size, rows, context, accumulation, seed + index) for index in range(2)]
+        data = [random_step(config.vocabulary_size, rows, context, accumulation, seed + index) for index in range(NUM_STEPS_OF_DATA)]
 
         def one(index: int) -> float:
             begun = time.perf_counter()

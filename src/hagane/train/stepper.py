@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hagane.data.source import StepData
 from hagane.errors import TrainingError
-from hagane.kernels.memory import keep_freed_memory
+from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
@@ -94,6 +94,7 @@ def torch_set_up(*, threads: int, compiled: bool) -> Iterator[None]:
 
     The C library's habit of giving memory back is switched off for good: it cannot be asked what it was.
     """
+    give_back_freed_memory()
     keep_freed_memory()
     num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
