@@ -6,6 +6,7 @@ and what differs beyond names is each host's `adapt`. Checked against llama.cpp 
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from hagane.model.config import ExpertsConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hagane.hosts.base import Host
 
 Metadata = dict[str, Any]
 _EXPERT = re.compile(r"(?P<before>.*\.experts)\.\d+\.(?P<matrix>\w+)\.weight")
@@ -103,9 +106,20 @@ def interleaved(weight: Tensor, num_heads: int) -> Tensor:
     llama.cpp's `llama` keeps the order of the original checkpoints; Hugging Face's pairs the halves of a head (its converter's `permute`).
     """
     half = weight.shape[0] // num_heads // 2
-    return weight.unflatten(0, (num_heads, 2, half)).transpose(1, 2).reshape(weight.shape)
+    return weight.reshape(num_heads, 2, half, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
 def metadata_of(gguf: Gguf, config: ModelConfig) -> Mapping[str, Any]:
     """The keys with their full names."""
     return {f"{gguf.architecture}.{key}": value for key, value in gguf.metadata(config).items()}
+
+
+def missing_tools() -> str | None:
+    """What must be installed before a GGUF can be written and proven; None where all is there. Imports nothing heavy."""
+    missing = [name for name in ("gguf", "xllamacpp") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: `pip install 'hagane[edge]'`" if missing else None
+
+
+def unfit(host: Host, config: ModelConfig) -> str | None:
+    """Why llama.cpp cannot hold a model that its host can; None where it can."""
+    return f"llama.cpp does not know {host.name}" if host.gguf is None else host.gguf.reason(config)

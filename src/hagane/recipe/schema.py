@@ -208,6 +208,7 @@ class EvaluateSettings(Frozen):
 
 class ReleaseSettings(Frozen):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gguf: Literal["auto"] | bool = Field("auto", description="also write GGUF files; auto: where the packages are installed and llama.cpp knows the host")
     license: str = Field("Apache-2.0", description="licence you give the weights")
     author: str = ""
     country: str = ""

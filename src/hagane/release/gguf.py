@@ -7,7 +7,6 @@ and how many did is said. Norms and routers stay float32 in both, as llama.cpp u
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from hagane.errors import RunError
 from hagane.folder import replace_folder
 from hagane.hosts import HOSTS
 from hagane.hosts.base import Host
-from hagane.hosts.gguf import Gguf, metadata_of
+from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import PATTERN
@@ -33,6 +32,8 @@ from hagane.tokenizer.special import END_OF_TEXT, IM_END
 if TYPE_CHECKING:
     import gguf
 
+    from hagane.release.verify_gguf import Reference
+
 Quantisation = Literal["f16", "q8_0"]
 QUANTISATIONS: tuple[Quantisation, ...] = ("f16", "q8_0")
 BLOCK = 32  # values of a row that share a scale in q8_0
@@ -41,15 +42,18 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of token (llama.h, l
 
 
 class GgufFile(Frozen):
-    """One file and how close llama.cpp's answers from it are to those of the float32 masters."""
+    """One file and how close llama.cpp's answers from it are to those of the float32 masters: natural log-probabilities, bits.
+
+    `unsteady` places are those of the compared ones where rounding changes our own answer as much (experts that tie).
+    """
 
     file: str
     quantisation: Quantisation
     bytes: int
     max_logprob_gap: float
-    relative_gap: float
     kl_bits_per_token: float
     positions: int
+    unsteady: int = 0
     greedy_tokens: int
     kept_f16: int = 0
 
@@ -64,17 +68,6 @@ class GgufFacts(Frozen):
     skipped: str = ""
 
 
-def missing_tools() -> str | None:
-    """What must be installed before a GGUF can be written and proven; None where all is there. Imports nothing heavy."""
-    missing = [name for name in ("gguf", "xllamacpp") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: `pip install 'hagane[edge]'`" if missing else None
-
-
-def unfit(host: Host, config: ModelConfig) -> str | None:
-    """Why llama.cpp cannot hold a model that its host can; None where it can."""
-    return f"llama.cpp does not know {host.name}" if host.gguf is None else host.gguf.reason(config)
-
-
 @dataclass(frozen=True)
 class Identity:
     """What a file says about itself. `name` also begins its file name."""
@@ -84,7 +77,9 @@ class Identity:
     author: str = ""
 
 
-def write_gguf(path: Path, quantisation: Quantisation, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity) -> int:
+def write_gguf(
+    path: Path, quantisation: Quantisation, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity
+) -> int:
     """Write one file; the number of tensors of a q8_0 file that stayed f16. Raises RunError where a value does not fit half precision."""
     import gguf
 
@@ -189,7 +184,7 @@ def _encoded(name: str, tensor: Tensor, kind: str) -> Any:
 
     largest = float(tensor.abs().max())
     if not largest <= (LARGEST if kind != "f32" else float("inf")):  # also where it is not a number
-        raise RunError(f"tensor {name} holds {largest:.3g}, and half precision ends at {LARGEST:,.0f}: this model cannot be written as GGUF. Set release.gguf = false.")
+        raise RunError(f"tensor {name} holds {largest:.3g}, and half precision ends at {LARGEST:,.0f}: no GGUF can be written. Set release.gguf = false.")
     wide = tensor.detach().float().contiguous()
     if kind == "q8_0":
         return gguf.quants.quantize(wide.numpy(), gguf.GGMLQuantizationType.Q8_0)
@@ -197,7 +192,14 @@ def _encoded(name: str, tensor: Tensor, kind: str) -> Any:
 
 
 def release_gguf(
-    state: Mapping[str, Tensor], config: ModelConfig, host_name: str, tokenizer: Tokenizer, folder: Path, identity: Identity, texts: Sequence[str], threads: int = 1
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    host_name: str,
+    tokenizer: Tokenizer,
+    folder: Path,
+    identity: Identity,
+    texts: Sequence[str],
+    threads: int = 1,
 ) -> GgufFacts:
     """Write `NAME-f16.gguf` and `NAME-q8_0.gguf`, have llama.cpp read them, compare; then `folder` appears whole.
 
@@ -227,7 +229,7 @@ def release_gguf(
 
 
 def _files(
-    folder: Path, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity, reference: Any, threads: int
+    folder: Path, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity, reference: Reference, threads: int
 ) -> Iterator[GgufFile]:
     for quantisation in QUANTISATIONS:
         path = folder / f"{identity.name}-{quantisation}.gguf"
@@ -235,5 +237,5 @@ def _files(
         verdict = reference.compare(path, quantisation, threads)
         yield GgufFile(
             file=path.name, quantisation=quantisation, bytes=path.stat().st_size, max_logprob_gap=verdict.max_logprob_gap,
-            relative_gap=verdict.relative_gap, kl_bits_per_token=verdict.kl_bits_per_token, positions=verdict.positions, greedy_tokens=verdict.greedy_tokens, kept_f16=kept,
+            kl_bits_per_token=verdict.kl_bits_per_token, positions=verdict.positions, unsteady=verdict.unsteady, greedy_tokens=verdict.greedy_tokens, kept_f16=kept,
         )  # fmt: skip

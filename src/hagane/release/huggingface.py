@@ -24,6 +24,7 @@ from hagane.hosts import HOSTS, host_for
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.recipe.types import Frozen
+from hagane.release.gguf import GgufFacts
 from hagane.release.verify import Verdict, verify
 from hagane.tokenizer.bpe import load_tokenizer, special_ids
 from hagane.tokenizer.special import END_OF_TEXT, IM_END
@@ -49,6 +50,7 @@ class ReleaseFacts(Frozen):
     greedy_tokens: int
     prompts_checked: int
     transformers: str
+    gguf: GgufFacts = GgufFacts()
 
 
 def release_huggingface(

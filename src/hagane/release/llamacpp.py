@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIMEOUT = 900.0  # seconds for one answer: a first prompt of a large model on a small machine
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NOT_WORDS = re.compile(r"\x1b\[[0-9;]*m|^[\d.]+ [A-Z] ")  # colours, and the time and level before a line
 
 
 class LlamaCpp:
@@ -46,7 +46,7 @@ class LlamaCpp:
             self.__exit__()
             raise RunError(f"the release was stopped: llama.cpp cannot load {self.model.name} ({self._said}).")
         place = urlsplit(address)
-        self._connection = http.client.HTTPConnection(place.hostname or "127.0.0.1", place.port, timeout=TIMEOUT)
+        self._host, self._port = place.hostname or "127.0.0.1", place.port
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,12 +92,16 @@ class LlamaCpp:
         return [int(token) for token in answer["tokens"]]
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        # one connection a request: it closes those on which nothing is asked for seconds, as long as our own model may take
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
         try:
-            self._connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            response = self._connection.getresponse()
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RunError(f"the release was stopped: llama.cpp failed on {self.model.name} ({type(error).__name__}: {error}).") from error
+        finally:
+            connection.close()
         if response.status != 200 or not isinstance(answer, dict):
             raise RunError(f"the release was stopped: llama.cpp refused a request on {self.model.name}: {json.dumps(answer)[:300]}.")
         return answer
@@ -108,7 +112,7 @@ _GREEDY = {"temperature": 0.0, "cache_prompt": True, "return_tokens": True}
 
 def _last_error(log: IO[bytes]) -> str:
     log.seek(0)
-    lines = [_COLOUR.sub("", line).strip() for line in log.read().decode("utf-8", "replace").splitlines()]
+    lines = [_NOT_WORDS.sub("", line).strip() for line in log.read().decode("utf-8", "replace").splitlines()]
     errors = [line for line in lines if "error" in line.lower() or "assert" in line.lower()]
     return (errors or lines or ["it said nothing"])[0].rstrip(".")
 
