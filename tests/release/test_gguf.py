@@ -47,7 +47,7 @@ def test_llama_cpp_gives_the_distributions_and_the_text_of_the_masters(tmp_path,
     half, eight = facts.files
     assert [file.file for file in facts.files] == ["toy-f16.gguf", "toy-q8_0.gguf"] == sorted(path.name for path in (tmp_path / "gguf").iterdir())
     assert half.unsteady <= (2 if host == "qwen3_moe" else 0), "two experts may tie, and that is counted"
-    assert 0 < half.max_logprob_gap and (half.max_logprob_gap <= 0.02 or half.unsteady) and half.kl_bits_per_token < 1e-5 and half.greedy_tokens > 100
+    assert half.max_logprob_gap > 0 and (half.max_logprob_gap <= 0.02 or half.unsteady) and half.kl_bits_per_token < 1e-5 and half.greedy_tokens > 100
     assert half.kl_bits_per_token < eight.kl_bits_per_token <= verify_gguf.Q8_TOLERANCE
     assert half.positions >= 100 and facts.texts_tokenised >= len(SENTENCES)
     assert eight.bytes < half.bytes == (tmp_path / "gguf" / half.file).stat().st_size
@@ -173,6 +173,6 @@ def test_a_host_that_llama_cpp_does_not_know_is_refused():
 def test_a_file_that_is_no_gguf_is_one_sentence_and_leaves_no_process(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(200))
     judge = LlamaCpp(tmp_path / "bad.gguf", 64, 1, 65)
-    with pytest.raises(RunError, match="llama.cpp cannot load bad.gguf"), judge:
+    with pytest.raises(RunError, match=r"llama\.cpp cannot load bad\.gguf"), judge:
         pass
     assert judge._process.poll() is not None

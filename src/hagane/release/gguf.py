@@ -237,5 +237,6 @@ def _files(
         verdict = reference.compare(path, quantisation, threads)
         yield GgufFile(
             file=path.name, quantisation=quantisation, bytes=path.stat().st_size, max_logprob_gap=verdict.max_logprob_gap,
-            kl_bits_per_token=verdict.kl_bits_per_token, positions=verdict.positions, unsteady=verdict.unsteady, greedy_tokens=verdict.greedy_tokens, kept_f16=kept,
+            kl_bits_per_token=verdict.kl_bits_per_token, positions=verdict.positions, unsteady=verdict.unsteady,
+            greedy_tokens=verdict.greedy_tokens, kept_f16=kept,
         )  # fmt: skip
