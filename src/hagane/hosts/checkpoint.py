@@ -1,0 +1,141 @@
+"""A published checkpoint from disk: `config.json`, `*.safetensors`, `tokenizer.json`, read whole or refused by the field or tensor at fault.
+
+Nothing is written here, and no tensor is passed over in silence: what the host's adapter did not ask for is an error as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hagane.errors import DataError, RecipeError, RunError
+from hagane.hosts import host_of
+from hagane.hosts.base import Host
+from hagane.model.config import ModelConfig
+from hagane.model.decoder import Decoder
+
+CONFIG, INDEX, TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint of a host: `state` holds float32 tensors by our canonical names."""
+
+    host: Host
+    config: ModelConfig
+    state: dict[str, Tensor]
+
+
+class _Asked(Mapping[str, Tensor]):
+    """Tensors by name that remembers which were asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors, self.names = tensors, set[str]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        self.names.add(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+
+def read_config(folder: Path) -> tuple[Host, ModelConfig, dict[str, Any]]:
+    """Host, model and `config.json` as it stands. Raises RunError where the file cannot be read, RecipeError by field where it cannot be computed."""
+    path = folder / CONFIG
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
+    try:
+        host = host_of(description)
+        return host, host.config_from_host(description), description
+    except ValidationError as error:  # fields that contradict each other
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{path} does not describe a model: {reason}.") from None
+
+
+def read_published(folder: Path) -> Published:
+    """Read everything. Raises RunError or DataError that names the file or tensor: damaged, missing, left over, of another shape, not a number."""
+    host, config, _ = read_config(folder)
+    tensors = _Asked(_tensors(folder))
+    try:
+        state = {name: tensor.float() for name, tensor in host.weights.weights_from_host(tensors, config)}
+    except RuntimeError as error:  # parts that cannot be joined
+        raise DataError(f"{folder}: the tensors do not have the shapes that {CONFIG} says ({str(error).splitlines()[0]}).") from None
+    # a tied head is written by some engines although it is the embedding
+    left = sorted(set(tensors) - tensors.names - ({"lm_head.weight"} if config.tied else set()))
+    if left:
+        raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {len(left)} such in all. One of the two is wrong.")
+    with torch.device("meta"):
+        wanted = {name: parameter.shape for name, parameter in Decoder(config).named_parameters()}
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name]:
+            raise DataError(f"{folder}: {name} has shape {tuple(tensor.shape)}, and {CONFIG} says {tuple(wanted[name])}.")
+        if not bool(tensor.isfinite().all()):
+            raise DataError(f"{folder}: {name} holds values that are not finite numbers; the file is damaged or training had failed.")
+    return Published(host, config, state)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer beside the weights. Raises RunError where it is missing, damaged or that of another model."""
+    path = folder / TOKENIZER
+    if not path.exists():
+        raise RunError(f"{path} is missing: the text must be cut as it was when these weights were trained.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise RunError(f"{path} is damaged ({error}).") from None
+    _, config, description = read_config(folder)
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if largest >= config.vocabulary_size:
+        raise RunError(f"{path} has an id {largest:,}, and {CONFIG} says vocab_size = {config.vocabulary_size:,}: it is the tokenizer of another model.")
+    ends = description.get("eos_token_id")
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    for number in ends if isinstance(ends, list) else [ends]:
+        if number is not None and number not in special:
+            raise RunError(f"{path} has no special token {number}, which {CONFIG} gives as eos_token_id: it is the tokenizer of another model.")
+    return tokenizer
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    paths = sorted(folder.glob("*.safetensors"))
+    index = folder / INDEX
+    if index.exists():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise RunError(f"{index} cannot be read ({error}): fetch it again.") from None
+        missing = sorted(named - {path.name for path in paths})
+        if missing:
+            raise RunError(f"{folder / missing[0]} is missing, and {INDEX} names it: fetch it again.")
+        paths = [path for path in paths if path.name in named]
+    if not paths:
+        raise RunError(f"{folder} has no *.safetensors file: this is not a complete Hugging Face folder.")
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                    if name in tensors:
+                        raise DataError(f"{path}: tensor {name} is in another file of the folder as well; only one can be meant.")
+                    tensors[name] = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{path} is damaged or ends too early ({error}): fetch it again.") from None
+    return tensors
