@@ -111,6 +111,12 @@ def test_a_file_that_llama_cpp_reads_differently_is_not_released(tmp_path, monke
     assert "toy-f16.gguf" in str(error.value) and "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
 
+def test_greedy_text_that_differs_where_tokens_are_apart_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(LlamaCpp, "greedy", lambda self, ids, max_new_tokens: [7] * max_new_tokens)
+    with pytest.raises(RunError, match="other words"):
+        release(tmp_path / "gguf", *masters())
+
+
 def test_a_broken_q8_0_file_is_found_by_its_own_measure(tmp_path, monkeypatch):
     original = writing._encoded
     monkeypatch.setattr(writing, "_encoded", lambda name, tensor, kind: original(name, tensor.flip(0) if kind == "q8_0" and "attn_v" in name else tensor, kind))

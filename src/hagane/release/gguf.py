@@ -25,7 +25,7 @@ from hagane.hosts.base import Host
 from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import Frozen
-from hagane.tokenizer.bpe import PATTERN
+from hagane.tokenizer.bpe import pre_tokenizer_is_ours
 from hagane.tokenizer.chat import CHAT_TEMPLATE
 from hagane.tokenizer.special import END_OF_TEXT, IM_END
 
@@ -131,8 +131,9 @@ def _add_metadata(writer: gguf.GGUFWriter, metadata: Mapping[str, Any], quantisa
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocabulary_size: int) -> None:
     """The vocabulary in llama.cpp's form. Rows of the embedding beyond the tokenizer's ids are unused tokens."""
+    if not pre_tokenizer_is_ours(tokenizer):
+        raise RunError("tokenizer.json: its pre_tokenizer is not `qwen2`, the only one that hagane knows by a name of llama.cpp's. Set release.gguf = false.")
     description = json.loads(tokenizer.to_str())
-    _check_pre_tokenizer(description)
     tokens = [f"[PAD{number}]" for number in range(vocabulary_size)]
     kinds = [UNUSED] * vocabulary_size
     for token, number in description["model"]["vocab"].items():
@@ -151,13 +152,6 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocabulary_siz
             add(number)
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
-
-
-def _check_pre_tokenizer(description: Mapping[str, Any]) -> None:
-    steps = (description.get("pre_tokenizer") or {}).get("pretokenizers", [])
-    patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"]
-    if description["model"]["type"] != "BPE" or patterns != [PATTERN]:
-        raise RunError("tokenizer.json: its pre_tokenizer is not `qwen2`, the only one that hagane knows by a name of llama.cpp's. Set release.gguf = false.")
 
 
 def _kind(name: str, parts: Sequence[Tensor], adapter: Gguf, quantisation: Quantisation) -> Literal["f32", "f16", "q8_0"]:

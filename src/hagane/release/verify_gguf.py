@@ -38,8 +38,6 @@ UNSTEADY_SHARE = 0.25
 """Of the places, at most: beyond that it is not chance that decides."""
 Q8_TOLERANCE = 0.05
 """Bits per token that eight-bit blocks may cost: the mean KL divergence from the masters' distributions (docs/notebook.md, "GGUF")."""
-Q8_TIE = 0.5
-"""Greedy text from eight-bit blocks is compared where the two tokens are further apart than this in log-probability."""
 GREEDY_TOKENS = 32
 COMPARED_VALUES, PLACES = 200_000, (24, 160)
 """Log-probabilities to compare, and with them the fewest and most places: a large vocabulary is compared at fewer."""
@@ -85,7 +83,7 @@ class Reference:
                     raise RunError(_stopped(path, f"log-probabilities differ by {gaps_P[index]:.3g} from ours; {allowed:g} would be rounding"))
             if not bits <= cost:
                 raise RunError(_stopped(path, f"distributions are {bits:.3g} bits per token from ours; {cost:g} would be rounding to {quantisation}"))
-            tokens = self._compare_greedy(llama, 2 * F16_TOLERANCE if quantisation == "f16" else Q8_TIE)
+            tokens = self._compare_greedy(llama, 2 * allowed)
         return GgufVerdict(max(gaps_P), bits, len(gaps_P), len(over), tokens)
 
     def _ids(self, text: str) -> list[int]:
@@ -139,14 +137,18 @@ class Reference:
         return logprob_PV
 
     def _compare_greedy(self, llama: LlamaCpp, tie: float) -> int:
-        """Tokens compared: up to where two likely ones are so close that rounding may decide; the rest of that prompt is left out."""
+        """Tokens compared: up to where two likely ones are so close that rounding may decide; the rest of that prompt is left out.
+
+        Eight-bit blocks have no bound on a single place, only one on the mean: there the tokens that are the same are just counted.
+        """
         compared = 0
         for prompt in self.prompts:
             ids = self._ids(prompt)
             theirs = llama.greedy(ids, GREEDY_TOKENS)
             ours_PV = self._logprobs(self._decoder, [*ids, *theirs], range(len(ids), len(ids) + len(theirs)))
-            for token, ours_V in zip(theirs, ours_PV, strict=True):
-                if ours_V.max() - ours_V[token] > tie:
+            for index, (token, ours_V) in enumerate(zip(theirs, ours_PV, strict=True)):
+                apart = float(ours_V.max() - ours_V[token])
+                if apart > tie and apart > 2 * self._moved([([*ids, *theirs], len(ids) + index)])[0]:
                     raise RunError(_stopped(llama.model, f"it goes on from {prompt[:80]!r} with other words than hagane does (token {compared + 1})"))
                 if int(ours_V.argmax()) != token:
                     break
