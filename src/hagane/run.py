@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from hagane.errors import HaganeError, RunError
 from hagane.folder import FORMAT, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
+from hagane.plan.start import starting_digest
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
@@ -157,14 +158,25 @@ def check_recipe(run: Run) -> None:
     from hagane.hosts import HOSTS, host_for
     from hagane.hosts.gguf import unfit
     from hagane.plan.shapes import shape
+    from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
     if not run.recipe.corpus.sources:
         raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
+    refuse_conflicts(run.recipe, run.environment.pinned)
     _ = run.sketch  # refuses a budget that is too small
-    config = shape(run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=run.recipe.train.context)
+    context = run.recipe.train.context
+    config = starting_model(run.recipe) or shape(
+        run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
+    )
     host = HOSTS[host_for(config)]
     if run.recipe.release.gguf is True and (reason := unfit(host, config)) is not None:
         raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
+    start = starting_folder(run.recipe)
+    if start is not None and run.record("pretrain") is None:
+        from hagane.hosts.checkpoint import read_published, read_tokenizer
+
+        read_tokenizer(start)
+        read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 
 def check_release(recipe: Recipe) -> None:
@@ -193,11 +205,13 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
 
         return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)}
     if stage == "tokenizer":
-        return {"tokenizer_bytes": run.sketch.tokenizer_bytes}
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
     if stage == "plan":
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True)}
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **starting_digest(run.recipe)}
+    if stage == "pretrain":
+        return starting_digest(run.recipe)
     if stage == "evaluate":
-        return {"items_per_cell": run.sketch.items_per_cell}
+        return {"items_per_cell": run.sketch.items_per_cell, **starting_digest(run.recipe)}
     if stage == "release":
         # GGUF files that were left out for want of a package are made once it is there; made ones stay where it is missing
         record = run.record(stage)

@@ -9,21 +9,21 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hagane.errors import DataError, RecipeError, RunError
-from hagane.hosts import host_of
+from hagane.errors import DataError, RunError
 from hagane.hosts.base import Host
+from hagane.hosts.published import CONFIG, read_config
 from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
+from hagane.tokenizer.bpe import pre_tokenizer_is_ours
+from hagane.tokenizer.special import SPECIAL_TOKENS
 
-CONFIG, INDEX, TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer.json"
+INDEX, TOKENIZER = "model.safetensors.index.json", "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,6 @@ class _Asked(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
-
-
-def read_config(folder: Path) -> tuple[Host, ModelConfig, dict[str, Any]]:
-    """Host, model and `config.json` as it stands. Raises RunError where the file cannot be read, RecipeError by field where it cannot be computed."""
-    path = folder / CONFIG
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
-    try:
-        host = host_of(description)
-        return host, host.config_from_host(description), description
-    except ValidationError as error:  # fields that contradict each other
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{path} does not describe a model: {reason}.") from None
 
 
 def read_published(folder: Path) -> Published:
@@ -111,6 +96,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     for number in ends if isinstance(ends, list) else [ends]:
         if number is not None and number not in special:
             raise RunError(f"{path} has no special token {number}, which {CONFIG} gives as eos_token_id: it is the tokenizer of another model.")
+    lacking = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    if lacking:
+        raise RunError(f"{path} has no token {lacking[0]}, which documents or conversations need here: a run cannot start from this model yet.")
+    if not pre_tokenizer_is_ours(tokenizer):
+        raise RunError(f"{path}: its normalizer or pre_tokenizer is not that of `qwen2` without a normalizer: a run cannot start from this model yet.")
     return tokenizer
 
 

@@ -14,6 +14,7 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
 from hagane.plan.law import Law
 from hagane.plan.shapes import candidates
+from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Frozen, Machine
 
@@ -61,8 +62,10 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
 
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
-    """The rung of the ladder with the lowest expected loss after training for `seconds`."""
-    context = recipe.train.context
+    """The rung of the ladder with the lowest expected loss after training for `seconds`; the checkpoint's shape where the run starts from one."""
+    start, context = starting_model(recipe), recipe.train.context
+    if start is not None:
+        return start
 
     def loss(config: ModelConfig) -> float:
         return law.nats_per_token(body_parameters(config), seconds * tokens_per_second(config, context, machine))

@@ -157,6 +157,12 @@ class TrainSettings(Frozen):
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
 
 
+class StartSettings(Frozen):
+    """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
+
+    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+
+
 class MidtrainSettings(Frozen):
     """A second stretch of pretraining with another mixture. Off while its share is 0."""
 
@@ -239,6 +245,7 @@ class Recipe(Frozen):
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
+    start: StartSettings = StartSettings()
     train: TrainSettings = TrainSettings()
     midtrain: MidtrainSettings = MidtrainSettings()
     tune: TuneSettings = TuneSettings()
