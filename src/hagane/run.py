@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from hagane.errors import HaganeError, RunError
-from hagane.folder import FORMAT, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
 from hagane.plan.start import starting_digest
 from hagane.recipe.load import validate
@@ -112,7 +112,8 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, folder) from None
-    if (folder / "environment.json").exists():
+    earlier = (folder / "environment.json").exists()
+    if earlier:
         machine = open_environment(folder).machine
     elif any(item.name not in ("lock",) for item in folder.iterdir()):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
@@ -122,9 +123,24 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
     )  # fmt: skip
     run = Run(folder, recipe, environment, started=started, say=say)
     with lock(folder):  # a second `hagane run` must change nothing of a running one
+        _freeze_law(folder, recipe, earlier)
         write_atomic(folder / "recipe.toml", text)
         write_atomic(folder / "environment.json", environment.model_dump_json(indent=1))
     return run
+
+
+def _freeze_law(folder: Path, recipe: Recipe, earlier: bool) -> None:
+    """Copy the law of the recipe's text into a new folder, or into one that is given other text; a plan is made with it and stays as it is."""
+    from hagane.plan.kept import corpus_paths, find_law, read_law
+
+    path = folder / LAW
+    if earlier and (not path.exists() or read_law(path).paths == corpus_paths(recipe)):
+        return
+    law = find_law(recipe)
+    if law.corpus is not None:
+        write_atomic(path, law.model_dump_json())
+    else:
+        path.unlink(missing_ok=True)
 
 
 def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
@@ -278,11 +294,12 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             return f"{max(map(int, facts['bytes_per_token'])):,} tokens trained on {facts['sample_bytes'] / 1e6:.1f} MB"
         case "plan":
             model = facts["model"]
+            promise = f", at least {facts['tokens'] / 1e6:.2f}M" if facts["tokens"] < facts["expected_tokens"] else ""
             return (
                 f"{facts['num_parameters'] / 1e6:.2f}M parameters ({facts['num_active_parameters'] / 1e6:.2f}M active), "
                 f"width {model['width']}, {len(model['layers'])} layers, "
-                f"vocabulary {facts['vocabulary_size']:,}, {facts['tokens'] / 1e6:.2f}M tokens; expect {facts['predicted']['bits_per_byte']:.2f} "
-                f"({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
+                f"vocabulary {facts['vocabulary_size']:,}, {facts['expected_tokens'] / 1e6:.2f}M tokens{promise}; "
+                f"expect {facts['predicted']['bits_per_byte']:.2f} ({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
             )
         case "encode":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())

@@ -8,10 +8,11 @@ import pytest
 from hagane.errors import DataError, RecipeError
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.hosts.llama.weights import weights_from_host
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.count import num_active_parameters, num_parameters
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
+LATENT = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8)
 QK = MIXER.model_copy(update={"qk_norm": True})
 DENSE = DenseConfig(hidden=64)
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
@@ -29,6 +30,7 @@ def model(*layers):
         ([(QK.model_copy(update={"window": 8}), DENSE), (QK, DENSE)], "qwen3"),
         ([(QK, EXPERTS)] * 2, "qwen3_moe"),
         ([(QK, DENSE), (QK, EXPERTS)], "qwen3_moe"),
+        ([(LATENT, DENSE)] * 2, "deepseek_v3"),
         ([(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"aux_coefficient": 0.0}))], "qwen3_moe"),
     ],
 )
@@ -45,6 +47,12 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("llama", [(MIXER, DENSE), (MIXER, DenseConfig(hidden=65))], "layer 1"),
         ("llama", [(MIXER, DENSE), (MIXER.model_copy(update={"rope": RopeConfig(theta=5.0)}), DENSE)], "layer 1"),
         ("llama", [(AttentionConfig(num_heads=5, num_kv_heads=5, head_dim=8), DENSE)], "multiple of the heads"),
+        ("llama", [(LATENT, DENSE)], "grouped-query attention only; layer 0 has a mixer of kind latent"),
+        ("qwen3_moe", [(QK, EXPERTS), (LATENT, EXPERTS)], "layer 1 has a mixer of kind latent"),
+        ("deepseek_v3", [(LATENT, DENSE), (MIXER, DENSE)], "latent attention only; layer 1 has a mixer of kind attention"),
+        ("deepseek_v3", [(LATENT, DENSE), (LATENT.model_copy(update={"kv_rank": 17}), DENSE)], "layer 1"),
+        ("deepseek_v3", [(LATENT, DENSE), (LATENT, DenseConfig(hidden=65))], "same width"),
+        ("deepseek_v3", [(LATENT, EXPERTS)], "softmax"),
         ("qwen3", [(MIXER, DENSE)], "always has QK-norm"),
         ("qwen3", [(QK, EXPERTS)], "experts"),
         ("qwen3", [(QK.model_copy(update={"window": w}), DENSE) for w in (8, 9)], "one width"),
@@ -87,13 +95,46 @@ def test_a_published_config_in_the_older_form_is_read():
     assert host_of(again).config_from_host(again) == config
 
 
+DEEPSEEK_V3 = {
+    "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": False, "bos_token_id": 0, "eos_token_id": 1, "first_k_dense_replace": 61,
+    "hidden_act": "silu", "hidden_size": 7168, "initializer_range": 0.02, "intermediate_size": 18432, "kv_lora_rank": 512,
+    "max_position_embeddings": 163840, "model_type": "deepseek_v3", "num_attention_heads": 128, "num_hidden_layers": 61,
+    "num_key_value_heads": 128, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096, "type": "yarn",
+    },
+    "rope_theta": 10000, "tie_word_embeddings": False, "v_head_dim": 128, "vocab_size": 129280,
+}  # fmt: skip
+
+
+def test_latent_attention_with_yarn_is_read_and_written_back():
+    """The attention of DeepSeek-V3 as published, in layers that are all dense."""
+    config = host_of(DEEPSEEK_V3).config_from_host(DEEPSEEK_V3)
+    rope = RopeConfig(theta=10000, yarn=YarnConfig(factor=40, original_context=4096, mscale=1.0, mscale_all_dim=1.0))
+    assert config.layers[60].mixer == LatentConfig(num_heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, rope=rope)
+    again = HOSTS["deepseek_v3"].config_to_host(config, {})
+    assert host_of(again).config_from_host(again) == config
+    assert again["rope_scaling"] == {**DEEPSEEK_V3["rope_scaling"], "rope_type": "yarn"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"rope_interleave": False}, "rope_interleave"), ({"kv_lora_rank": None}, "kv_lora_rank"), ({"num_key_value_heads": 8}, "num_key_value_heads")],
+)
+def test_latent_attention_we_cannot_compute_is_refused_by_field(change, named):
+    with pytest.raises(RecipeError, match=named):
+        HOSTS["deepseek_v3"].config_from_host({**DEEPSEEK_V3, **change})
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"model_type": "mamba"}, "mamba"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "llama3"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": 1.5}}, "attention_factor"),
+        ({"rope_scaling": {"type": "yarn"}}, "factor"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"moe_intermediate_size": None}, "moe_intermediate_size"),
     ],

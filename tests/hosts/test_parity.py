@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from hagane.hosts import HOSTS, host_for, host_of
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import PADDING, Sequence
 
@@ -25,14 +25,31 @@ def attention(qk_norm, window=None):
     return AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=10, qk_norm=qk_norm, window=window, rope=RopeConfig(theta=5e5))
 
 
+def latent(query_rank=10, yarn=None, value_dim=7):
+    return LatentConfig(
+        num_heads=4, query_rank=query_rank, kv_rank=12, nope_dim=6, rope_dim=8, value_dim=value_dim, rope=RopeConfig(theta=500.0, yarn=yarn)
+    )
+
+
+YARN = YarnConfig(factor=4.0, original_context=16, beta_fast=2.0, beta_slow=0.5, mscale=0.8, mscale_all_dim=1.2)
+
 CONFIGS = {
     "llama": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 3),
+    "llama yarn": tiny([
+        LayerConfig(
+            mixer=attention(False).model_copy(update={"rope": RopeConfig(theta=500.0, yarn=YarnConfig(factor=4.0, original_context=16))}),
+            ffn=DenseConfig(hidden=40),
+        )
+    ] * 2),
     "llama tied": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2, tied=True, norm_epsilon=1e-5),
     "qwen3": tiny([LayerConfig(mixer=attention(True), ffn=DenseConfig(hidden=40))] * 3),
     "qwen3 windows": tiny([LayerConfig(mixer=attention(True, window), ffn=DenseConfig(hidden=40)) for window in (5, None, 5)], tied=True),
     "qwen3_moe": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 3),
     "qwen3_moe mixed": tiny([LayerConfig(mixer=attention(True), ffn=ffn) for ffn in (DenseConfig(hidden=40), EXPERTS, EXPERTS)]),
     "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
+    "deepseek_v3 dense": tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 3),
+    "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
+    "deepseek_v3 yarn": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=DenseConfig(hidden=40))] * 2, norm_epsilon=1e-5),
 }
 
 
@@ -146,7 +163,7 @@ def test_what_is_exported_comes_back(name, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe"])
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3 dense"])
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -169,6 +186,29 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     wanted = dict(HOSTS[host_for(ours.config)].weights.weights_from_host({n: p.grad for n, p in theirs.named_parameters()}, ours.config))
     for parameter_name, parameter in ours.named_parameters():
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3 dense", "deepseek_v3 yarn"])
+def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
+    """Token by token from our cache, in the form that decodes, against generation by transformers."""
+    ours = Decoder(CONFIGS[name])
+    ours.init_weights(seed=3)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.copy_(parameter.bfloat16())
+    host = HOSTS[host_for(ours.config)]
+    (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(ours.config, {})))
+    state = {key: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor for key, tensor in ours.state_dict().items()}
+    save_file(dict(host.weights.weights_to_host(state, ours.config)), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    prompt = torch.randint(0, 61, (1, 7), generator=torch.Generator().manual_seed(5))
+    theirs = load_theirs(tmp_path).generate(prompt, max_new_tokens=16, do_sample=False)[0, 7:].tolist()
+    cache, token_BT, greedy = ours.new_cache(1, 24), prompt, []
+    with torch.no_grad():
+        while len(greedy) < 16:
+            hidden_BTD = ours(token_BT, cache.sequence([token_BT.shape[1]]), cache).hidden_BTD
+            token_BT = ours.head.logits(hidden_BTD[:, -1:]).argmax(-1)
+            greedy.append(int(token_BT))
+    assert greedy == theirs
 
 
 def test_balancing_loss_equals_theirs_where_the_definitions_agree(tmp_path):

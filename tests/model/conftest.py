@@ -3,17 +3,21 @@
 import pytest
 import torch
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.decoder import Decoder
 
 DENSE = DenseConfig(hidden=40)
 EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20)
 
 
-def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, **experts):
-    """kind: dense or experts; window: of every second layer, from the first."""
-    ffn = DENSE if kind == "dense" else EXPERTS.model_copy(update=experts)
+def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, query_ranks=(None, 10), **experts):
+    """kind: dense, experts, or latent (attention, before dense); window: of every second layer, from the first; query_ranks likewise."""
+    ffn = EXPERTS.model_copy(update=experts) if kind == "experts" else DENSE
     mixers = [AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=head_dim, qk_norm=qk_norm, window=w) for w in (window, None)]
+    if kind == "latent":
+        mixers = [
+            LatentConfig(num_heads=4, query_rank=rank, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim) for rank in query_ranks
+        ]
     layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn) for index in range(num_layers))
     return ModelConfig(vocabulary_size=61, width=24, layers=layers, tied=tied, context=64, init_std=0.2)
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from hagane.model.count import cache_bytes_per_token
+from hagane.model.count import cache_bytes
 from hagane.model.sequence import Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None)]
 
 
 def feed(model, cache, pieces):
@@ -49,10 +49,10 @@ def test_ragged_pieces_equal_one_pass(tiny, kind, window, data):
     assert cache.length_B == [len(text) for text in texts]
 
 
-@pytest.fixture
-def filled(tiny):
+@pytest.fixture(params=["experts", "latent"])
+def filled(tiny, request):
     """A model, a cache of three ragged rows, and their texts."""
-    model = tiny("experts", window=3)
+    model = tiny(request.param, window=3)
     cache = model.new_cache(3, 12)
     texts = [torch.randint(0, 61, (count,)) for count in (5, 2, 7)]
     feed(model, cache, texts)
@@ -107,8 +107,9 @@ def test_a_snapshot_of_other_rows_is_refused(filled):
         cache.rewind(snapshot)
 
 
-def test_memory_is_rows_times_length(tiny, config):
-    model, per_token = tiny("experts"), cache_bytes_per_token(config("experts"), bytes_per_value=4)
+@pytest.mark.parametrize("kind", ["experts", "latent"])
+def test_memory_is_rows_times_length(tiny, config, kind):
+    model, per_token = tiny(kind), cache_bytes(config(kind), 1, bytes_per_value=4)
     assert model.new_cache(3, 12).nbytes == 3 * 12 * per_token
     cache = model.new_cache(3, 24)
     assert cache.nbytes == 3 * 24 * per_token
@@ -133,8 +134,9 @@ def test_padding_on_the_left_is_refused(filled):
         model(torch.zeros(3, 2, dtype=torch.int64), Sequence(sequence.position_BT, sequence.document_BT.flip(1)), cache)
 
 
-def test_half_precision_cache_stays_close(tiny):
-    model = tiny()
+@pytest.mark.parametrize("kind", ["dense", "latent"])
+def test_half_precision_cache_stays_close(tiny, kind):
+    model = tiny(kind)
     text = torch.randint(0, 61, (9,))
     cache = model.new_cache(1, 9, torch.bfloat16)
     assert_close(feed(model, cache, [text])[0], uncached(model, text), atol=0.1, rtol=0.1)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
-from hagane.model.count import batch_flops, cache_bytes_per_token, flops_per_token, mean_seen, num_active_parameters, num_parameters, parts
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.count import batch_flops, cache_bytes, flops_per_token, mean_seen, mixer_counts, num_active_parameters, num_parameters, parts
 from hagane.model.decoder import Decoder
 
 
@@ -38,11 +38,23 @@ experts = st.integers(1, 8).flatmap(lambda count: st.builds(ExpertsConfig, num_e
 mixers = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.booleans(), st.none() | st.integers(1, 9)).map(
     lambda t: AttentionConfig(num_heads=t[0] * t[1], num_kv_heads=t[0], head_dim=2 * t[2], qk_norm=t[3], window=t[4])
 )
+changes = st.sampled_from([{}, {"gate": "sigmoid"}, {"partial_rotary": 2}, {"rope": None}])
+mixers = st.builds(lambda mixer, change: mixer.model_copy(update=change), mixers, changes)
+latents = st.builds(
+    LatentConfig,
+    num_heads=st.integers(1, 3),
+    query_rank=st.none() | st.integers(1, 9),
+    kv_rank=st.integers(1, 9),
+    nope_dim=st.integers(1, 5),
+    rope_dim=st.sampled_from([2, 4]),
+    value_dim=st.integers(1, 5),
+)
+layers = st.builds(LayerConfig, mixer=mixers | latents, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
 configs = st.builds(
     ModelConfig,
     vocabulary_size=st.integers(1, 50),
     width=st.integers(1, 20),
-    layers=st.lists(st.builds(LayerConfig, mixer=mixers, ffn=dense | experts), min_size=1, max_size=3).map(tuple),
+    layers=st.lists(layers, min_size=1, max_size=3).map(tuple),
     tied=st.booleans(),
     context=st.just(16),
 )
@@ -55,7 +67,7 @@ def test_counts_equal_the_built_model(config):
     assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters(config)
     assert sum(parts(config).values()) == num_parameters(config)
     cache = Decoder(config).new_cache(rows=3, length=5, dtype=torch.bfloat16)
-    assert cache.nbytes == 3 * 5 * cache_bytes_per_token(config)
+    assert cache.nbytes == 3 * cache_bytes(config, 5)
     assert ModelConfig.model_validate_json(config.model_dump_json()) == config
 
 
@@ -81,6 +93,32 @@ def test_a_batch_of_whole_rows_needs_what_its_tokens_do(config, rows, context):
 def test_impossible_attention_is_refused(num_heads, num_kv_heads, head_dim):
     with pytest.raises(ValidationError):
         AttentionConfig(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)
+
+
+@pytest.mark.parametrize("change", [{"partial_rotary": 3}, {"partial_rotary": 6}, {"partial_rotary": 2, "rope": None}])
+def test_impossible_rotation_is_refused(change):
+    with pytest.raises(ValidationError, match="partial_rotary"):
+        AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=4, **change)
+
+
+def test_a_gate_is_one_more_projection_of_the_queries_width():
+    plain = shape(4, 2, 8, 24, DenseConfig(hidden=16), 2, True)
+    layer = plain.layers[0].model_copy(update={"mixer": plain.layers[0].mixer.model_copy(update={"gate": "sigmoid"})})
+    gated = plain.model_copy(update={"layers": (layer,) * 2})
+    assert num_parameters(gated) - num_parameters(plain) == 2 * 24 * 32
+    assert flops_per_token(gated, 5) - flops_per_token(plain, 5) == 2 * 2 * 24 * 32
+
+
+def test_latent_attention_is_counted_by_hand():
+    """A.X K1's: 64 heads of 128 + 64, queries from 1,536 and keys and values from 512."""
+    axk1 = LatentConfig(num_heads=64, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128)
+    counts = mixer_counts(7168, axk1)
+    assert counts.matrices == 7168 * 1536 + 1536 * 64 * 192 + 7168 * (512 + 64) + 512 * 64 * 256 + 64 * 128 * 7168
+    assert counts.vectors == 1536 + 512
+    assert counts.pair_flops == 2 * 64 * (192 + 128)
+    assert counts.cached == 576  # 57 times less than keys and values of 64 heads of 128 + 128
+    uncompressed = mixer_counts(7168, axk1.model_copy(update={"query_rank": None}))
+    assert uncompressed.matrices - counts.matrices == 7168 * 64 * 192 - 7168 * 1536 - 1536 * 64 * 192
 
 
 def test_more_choices_than_experts_are_refused():

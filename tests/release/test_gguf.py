@@ -11,7 +11,7 @@ from hagane.corpus.embedded import parallel_sentences
 from hagane.errors import RunError
 from hagane.hosts import HOSTS, host_for
 from hagane.hosts.gguf import interleaved, unfit
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.decoder import Decoder
 from hagane.release import gguf as writing
 from hagane.release import verify_gguf
@@ -152,6 +152,7 @@ def test_a_pre_tokenizer_without_a_name_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+YARN = RopeConfig(yarn=YarnConfig(factor=8, original_context=64))
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, qk_norm=True)
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
 
@@ -160,6 +161,7 @@ EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
     ("host", "mixer", "ffns", "field"),
     (
         ("qwen3", MIXER.model_copy(update={"window": 8}), [DenseConfig(hidden=32)] * 2, "window = 8"),
+        ("qwen3", MIXER.model_copy(update={"rope": YARN}), [DenseConfig(hidden=32)], "mixer.rope.yarn"),
         ("qwen3_moe", MIXER, [DenseConfig(hidden=32), EXPERTS], "ffn.kind = 'dense'"),
         ("qwen3_moe", MIXER, [EXPERTS.model_copy(update={"normalise": False})], "ffn.normalise = false"),
     ),
@@ -173,7 +175,7 @@ def test_what_llama_cpp_cannot_hold_is_refused_by_field(tmp_path, host, mixer, f
 
 
 def test_a_host_that_llama_cpp_does_not_know_is_refused():
-    assert unfit(SimpleNamespace(name="axk1", gguf=None), masters()[1]) == "llama.cpp does not know axk1"
+    assert unfit(SimpleNamespace(name="axk1", gguf=None), masters()[1]).startswith("llama.cpp does not know axk1")
 
 
 def test_a_file_that_is_no_gguf_is_one_sentence_and_leaves_no_process(tmp_path):

@@ -22,7 +22,7 @@ from hagane.tokenizer.save import save_for_transformers
 from hagane.tune.conversations import problem_conversations
 
 MEASURED = 400  # conversations whose mean length says how many are needed
-MARGIN = 1.1  # steering may add steps; beyond this the packed rows are read again
+MARGIN = 1.1  # over the steps that are expected; beyond this the packed rows are read again
 
 
 class EncodeFacts(Frozen):
@@ -65,5 +65,5 @@ def _conversations(run: Run, plan: PlanFacts, step: TuneStep, encoder: ChatEncod
         made = problem_conversations(run.recipe.tune, f"{run.seed}/{shard}", thinking, shard, step.learn_prompt)
         first = list(itertools.islice(made, MEASURED))
         mean = sum(len(ids) for ids, _ in encoder.training(first)) / len(first)
-        wanted = round(MARGIN * share * phase.num_steps * phase.tokens_per_step / mean)
+        wanted = round(MARGIN * share * phase.num_steps * phase.tokens_per_step * plan.expected_tokens / plan.tokens / mean)
         yield from itertools.islice(itertools.chain(first, made), max(MEASURED, wanted))

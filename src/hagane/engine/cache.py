@@ -31,14 +31,13 @@ class GrowingCache(Cache):
         longer.put(list(range(self.num_rows)), self)
         self.length, self.layers = longer.length, longer.layers
 
-    def place(self, sequence: Sequence) -> tuple[list[int], int]:
+    def span(self, longest: int) -> int:
+        return self.length
+
+    def place(self, sequence: Sequence) -> list[int]:
         num_new_B = (sequence.document_BT != PADDING).sum(1).tolist()
         self.reserve(max(held + new for held, new in zip(self.length_B, num_new_B)))
-        length_B, _ = super().place(sequence)
-        for layer in self.layers:
-            assert layer.placement is not None
-            layer.placement = layer.placement._replace(span=self.length)
-        return length_B, self.length
+        return super().place(sequence)
 
 
 def _whole_blocks(length: int) -> int:

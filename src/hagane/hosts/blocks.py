@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hagane.errors import DataError
+from hagane.hosts.base import attention
 from hagane.model.config import AttentionConfig, ModelConfig
 
 Weights = Iterator[tuple[str, Tensor]]
@@ -50,7 +51,7 @@ def _renamed(mixer: AttentionConfig) -> dict[str, str]:
 
 def mixer_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
     """Attention and both norms of a layer."""
-    mixer, ours, theirs = config.layers[index].mixer, f"layers.{index}.", f"model.layers.{index}."
+    mixer, ours, theirs = attention(config, index), f"layers.{index}.", f"model.layers.{index}."
     sizes = [mixer.num_heads * mixer.head_dim] + [mixer.num_kv_heads * mixer.head_dim] * 2
     for letter, part in zip("qkv", torch.split(state[ours + "mixer.qkv.weight"], sizes), strict=True):
         yield f"{theirs}self_attn.{letter}_proj.weight", part
@@ -61,7 +62,7 @@ def mixer_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) 
 def mixer_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
     ours, theirs = f"layers.{index}.", f"model.layers.{index}."
     yield ours + "mixer.qkv.weight", torch.cat([take(tensors, f"{theirs}self_attn.{letter}_proj.weight") for letter in "qkv"])
-    for target, source in _renamed(config.layers[index].mixer).items():
+    for target, source in _renamed(attention(config, index)).items():
         yield ours + target, take(tensors, theirs + source)
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hagane.errors import RunError
+from hagane.hosts.base import Host, attention
 from hagane.model.config import ExpertsConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from hagane.hosts.base import Host
 
 Metadata = dict[str, Any]
 _EXPERT = re.compile(r"(?P<before>.*\.experts)\.\d+\.(?P<matrix>\w+)\.weight")
@@ -78,7 +77,8 @@ def _name_table(architecture: str, num_layers: int) -> Any:
 
 def llama_like(config: ModelConfig, feed_forward: int) -> Metadata:
     """The keys that every llama-like architecture reads; all layers have the attention of layer 0. `feed_forward`: hidden width of a dense layer."""
-    mixer = config.layers[0].mixer
+    mixer = attention(config)
+    assert mixer.rope is not None, "the hosts of such architectures turn every head"
     return {
         "vocab_size": config.vocabulary_size,
         "context_length": config.context,
@@ -122,4 +122,7 @@ def missing_tools() -> str | None:
 
 def unfit(host: Host, config: ModelConfig) -> str | None:
     """Why llama.cpp cannot hold a model that its host can; None where it can."""
-    return f"llama.cpp does not know {host.name}" if host.gguf is None else host.gguf.reason(config)
+    if host.gguf is None:
+        return f"llama.cpp does not know {host.name}, or hagane not yet what it calls it"
+    odd = next((index for index, layer in enumerate(config.layers) if (rope := getattr(layer.mixer, "rope", None)) is not None and rope.yarn is not None), None)
+    return host.gguf.reason(config) if odd is None else f"positions scaled by YaRN are not written to GGUF yet; layer {odd} has mixer.rope.yarn"

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hagane.kernels.attention import attend_packed
-from hagane.model.cache import LayerCache
 from hagane.model.config import AttentionConfig
+from hagane.model.layer_cache import KeyValueCache, LayerCache
 from hagane.model.linear import Linear
 from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotate
@@ -29,26 +29,30 @@ def local_context(key_BTKH: Tensor, value_BTKH: Tensor, view: View) -> tuple[Ten
     return key_BTKH, value_BTKH, view
 
 
-def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask_BTS: Tensor) -> Tensor:
-    """softmax(q·k / sqrt(H)) · v with a float32 softmax; heads N share K keys. Returns (B, N, T, H)."""
+def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSV: Tensor, mask_BTS: Tensor, scale: float | None = None) -> Tensor:
+    """softmax(scale q·k) · v with a float32 softmax; heads N share K keys; scale None is 1 / sqrt(H). Returns (B, N, T, V)."""
     rows, num_heads, length, head_dim = query_BNTH.shape
     num_kv_heads, span = key_BKSH.shape[1], key_BKSH.shape[2]
     group = num_heads // num_kv_heads
     if query_BNTH.device.type == "cuda":
         # expanded, not enable_gqa: the memory-efficient kernel, the one that takes a mask, has no grouped form
-        key, value = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (key_BKSH, value_BKSH))
-        return F.scaled_dot_product_attention(query_BNTH, key, value, attn_mask=mask_BTS[:, None])
+        key, value = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (key_BKSH, value_BKSV))
+        return F.scaled_dot_product_attention(query_BNTH, key, value, attn_mask=mask_BTS[:, None], scale=scale)
     query_BKMH = query_BNTH.reshape(rows, num_kv_heads, group * length, head_dim)
-    score_BKGTS = (query_BKMH @ key_BKSH.transpose(2, 3)).view(rows, num_kv_heads, group, length, span).float() * head_dim**-0.5
+    score_BKGTS = (query_BKMH @ key_BKSH.transpose(2, 3)).view(rows, num_kv_heads, group, length, span).float()
+    score_BKGTS = score_BKGTS * (head_dim**-0.5 if scale is None else scale)
     # the lowest finite number, not -inf: a padding query that sees nothing must not become NaN
     score_BKGTS = torch.where(mask_BTS[:, None, None], score_BKGTS, torch.finfo(torch.float32).min)
-    weight_BKGTS = score_BKGTS.softmax(-1).to(value_BKSH.dtype)
-    mixed_BKMH = weight_BKGTS.view(rows, num_kv_heads, group * length, span) @ value_BKSH
-    return mixed_BKMH.view(rows, num_heads, length, head_dim)
+    weight_BKGTS = score_BKGTS.softmax(-1).to(value_BKSV.dtype)
+    mixed_BKMV = weight_BKGTS.view(rows, num_kv_heads, group * length, span) @ value_BKSV
+    return mixed_BKMV.view(rows, num_heads, length, -1)
 
 
 class Attention(nn.Module):
-    """The mixer of kind `attention`. Queries, keys and values come from one matrix, in this order along its rows."""
+    """The mixer of kind `attention`. Queries, keys and values come from one matrix, in this order along its rows.
+
+    A layer without rotary positions is told apart by its view, an output gate by its own matrix (`gate.weight`).
+    """
 
     def __init__(self, width: int, config: AttentionConfig, norm_epsilon: float, device: torch.device | str | None = None) -> None:
         super().__init__()
@@ -56,6 +60,7 @@ class Attention(nn.Module):
         self.qkv = Linear(width, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim, device)
         self.query_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
+        self.gate = Linear(width, config.num_heads * config.head_dim, device) if config.gate == "sigmoid" else None
         self.output = Linear(config.num_heads * config.head_dim, width, device)
         self.context_exchange: ContextExchange = local_context  # context parallelism gathers keys and values here
 
@@ -65,8 +70,9 @@ class Attention(nn.Module):
         query, key, value = heads_BTNH.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        query = rotate(query, view.cosine_BTR, view.sine_BTR)
-        key = rotate(key, view.cosine_BTR, view.sine_BTR)
+        if view.cosine_BTR is not None and view.sine_BTR is not None:
+            query = rotate(query, view.cosine_BTR, view.sine_BTR)
+            key = rotate(key, view.cosine_BTR, view.sine_BTR)
         key, value, view = self.context_exchange(key, value, view)
         if view.first_BT is not None:
             mixed_BTNH, _ = attend_packed(query, key, value, view.first_BT)
@@ -74,6 +80,10 @@ class Attention(nn.Module):
             assert view.mask_BTS is not None
             key, value = key.transpose(1, 2), value.transpose(1, 2)
             if cache is not None:
+                assert isinstance(cache, KeyValueCache)
                 key, value = cache.append(key, value)
             mixed_BTNH = attend(query.transpose(1, 2), key, value, view.mask_BTS).transpose(1, 2)
-        return self.output(mixed_BTNH.reshape(rows, length, -1)), None
+        mixed_BTD = mixed_BTNH.reshape(rows, length, -1)
+        if self.gate is not None:
+            mixed_BTD = (mixed_BTD.float() * self.gate(hidden_BTD).float().sigmoid()).to(mixed_BTD.dtype)
+        return self.output(mixed_BTD), None

@@ -5,21 +5,63 @@ No torch here: the plan, the recipe and the config side of the hosts read these 
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from hagane.recipe.types import Frozen
 
 
+class YarnConfig(Frozen):
+    """Positions beyond those a model was trained on (Peng et al. 2023, YaRN): slow rotations are interpolated, fast ones kept.
+
+    `mscale` and `mscale_all_dim` are DeepSeek's: with both, cosines and sines are scaled by their ratio instead of 0.1 ln(factor) + 1,
+    and latent attention scales its scores by the square of the latter's. 0 is "not given".
+    """
+
+    factor: float = Field(gt=1, description="new context over the original one")
+    original_context: int = Field(gt=0, description="tokens the model was trained on before")
+    beta_fast: float = Field(default=32.0, gt=0, description="rotations over the original context from which a dimension is kept as it is")
+    beta_slow: float = Field(default=1.0, gt=0, description="rotations up to which it is interpolated whole")
+    mscale: float = Field(default=0.0, ge=0)
+    mscale_all_dim: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> YarnConfig:
+        if self.beta_fast <= self.beta_slow:
+            raise ValueError(f"beta_fast {self.beta_fast:g} must be more than beta_slow {self.beta_slow:g}")
+        return self
+
+    def _temperature(self, mscale: float) -> float:
+        return 0.1 * mscale * math.log(self.factor) + 1.0
+
+    @property
+    def rotation_factor(self) -> float:
+        """What cosines and sines are multiplied by."""
+        if self.mscale and self.mscale_all_dim:
+            return self._temperature(self.mscale) / self._temperature(self.mscale_all_dim)
+        return self._temperature(1.0)
+
+    @property
+    def score_factor(self) -> float:
+        """What latent attention multiplies its scores by."""
+        return self._temperature(self.mscale_all_dim) ** 2
+
+
 class RopeConfig(Frozen):
     """Rotary positions (Su et al. 2021), rotating the two halves of a head against each other as Hugging Face does."""
 
     theta: float = Field(default=10000.0, gt=0)
+    yarn: YarnConfig | None = None
 
 
 class AttentionConfig(Frozen):
-    """Grouped-query attention (Ainslie et al. 2023), causal within a document."""
+    """Grouped-query attention (Ainslie et al. 2023), causal within a document.
+
+    `gate`: the mixed values are multiplied, element by element, with the sigmoid of a projection of the layer's input before
+    the output matrix (Qiu et al. 2025, "Gated Attention for Large Language Models").
+    """
 
     kind: Literal["attention"] = "attention"
     num_heads: int = Field(gt=0)
@@ -27,7 +69,19 @@ class AttentionConfig(Frozen):
     head_dim: int = Field(gt=0)
     qk_norm: bool = Field(default=False, description="RMSNorm over each head's queries and keys before the rotation, as in Qwen3")
     window: int | None = Field(default=None, gt=0, description="tokens a query sees, itself included; None is the whole document")
-    rope: RopeConfig = RopeConfig()
+    rope: RopeConfig | None = Field(default=RopeConfig(), description="None: the layer knows no positions but their order")
+    partial_rotary: int | None = Field(default=None, gt=0, description="leading dimensions of a head that turn; None is all of them")
+    gate: Literal["none", "sigmoid"] = Field(default="none", description="what the mixed values are multiplied with")
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that turn with the position; 0 for none."""
+        return 0 if self.rope is None else self.partial_rotary or self.head_dim
+
+    @property
+    def key(self) -> str:
+        """What decides its speed, as part of the name under which a machine's profile keeps a measured step."""
+        return f"h{self.num_heads}-{self.num_kv_heads}x{self.head_dim}{f'w{self.window}' if self.window else ''}{'g' if self.gate != 'none' else ''}"
 
     @model_validator(mode="after")
     def _check(self) -> AttentionConfig:
@@ -35,6 +89,51 @@ class AttentionConfig(Frozen):
             raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even: rotary positions pair its halves")
+        if self.partial_rotary is not None and (self.rope is None or self.partial_rotary % 2 or self.partial_rotary > self.head_dim):
+            raise ValueError(f"partial_rotary {self.partial_rotary} must be even and at most head_dim {self.head_dim}, and needs rope")
+        return self
+
+
+class LatentConfig(Frozen):
+    """Multi-head latent attention (DeepSeek-V2, 2024, section 2.1), causal within a document.
+
+    Keys and values of all heads are made from one latent vector per token, beside which one rotated key is shared by all heads:
+    the cache holds kv_rank + rope_dim values per token.
+    """
+
+    kind: Literal["latent"] = "latent"
+    num_heads: int = Field(gt=0)
+    query_rank: int | None = Field(default=None, gt=0, description="queries are made from a latent vector of this width; None: from the hidden state")
+    kv_rank: int = Field(gt=0, description="width of the latent vector that keys and values are made from")
+    nope_dim: int = Field(gt=0, description="part of a head's query and key that is not rotated")
+    rope_dim: int = Field(gt=0, description="part that is")
+    value_dim: int = Field(gt=0, description="width of a head's value")
+    rope: RopeConfig = RopeConfig()
+
+    @property
+    def qk_dim(self) -> int:
+        """Width of a head's query and key."""
+        return self.nope_dim + self.rope_dim
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that turn with the position."""
+        return self.rope_dim
+
+    @property
+    def window(self) -> None:
+        """The whole document."""
+        return None
+
+    @property
+    def key(self) -> str:
+        """What decides its speed, as part of the name under which a machine's profile keeps a measured step."""
+        return f"m{self.num_heads}q{self.query_rank or 0}c{self.kv_rank}x{self.nope_dim}-{self.rope_dim}-{self.value_dim}"
+
+    @model_validator(mode="after")
+    def _check(self) -> LatentConfig:
+        if self.rope_dim % 2:
+            raise ValueError(f"rope_dim {self.rope_dim} must be even: rotary positions pair its halves")
         return self
 
 
@@ -67,14 +166,22 @@ class ExpertsConfig(Frozen):
         return self
 
 
-MixerConfig = AttentionConfig  # further kinds join as a union discriminated by `kind`
+MixerConfig = Annotated[AttentionConfig | LatentConfig, Field(discriminator="kind")]
+"""What a layer mixes with: a union of frozen classes, told apart by `kind`.
+
+Every kind has, as fields or properties, what the decoder makes its view from: `rotary_dim` (dimensions that turn, 0 for none), `rope`
+(None where that is 0) and `window` (None for the whole document); and `key`, what decides its speed, in a few letters. It is counted in
+`count`, built in `mixer`.
+"""
 
 
 class LayerConfig(Frozen):
-    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden))."""
+    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden)); what each adds may be normed once more before."""
 
     mixer: MixerConfig
     ffn: DenseConfig | ExpertsConfig = Field(discriminator="kind")
+    post_mixer_norm: bool = Field(default=False, description="RMSNorm of what the mixer adds to the stream")
+    post_ffn_norm: bool = Field(default=False, description="RMSNorm of what the feed-forward adds to the stream, as in A.X K1")
 
 
 class ModelConfig(Frozen):

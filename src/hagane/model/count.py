@@ -3,22 +3,71 @@
 Conventions: embedding and head count as parameters, active ones too; a multiply-add is two FLOPs; attention is counted
 causally (what the model needs, not what a kernel that computes masked scores spends); norms, rotations, softmax and
 the embedding look-up, all O(width) per token, are left out of the FLOPs. A training step is three forward passes.
+A kind of mixer is counted by one function, listed in `_MIXERS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
 
 
-def _mixer_matrices(width: int, mixer: AttentionConfig) -> int:
-    return width * mixer.head_dim * (2 * mixer.num_heads + 2 * mixer.num_kv_heads)
+@dataclass(frozen=True)
+class MixerCounts:
+    """One mixer in numbers: parameters, forward FLOPs, what its cache keeps of a row, and the widths that memory is planned with."""
+
+    matrices: int  # weights every token is multiplied with
+    vectors: int  # all other parameters: norms, biases, decays
+    pair_flops: int  # per query and key that it sees, all heads: scores and mixing
+    num_heads: int  # upper limit of tensor parallelism; each sees every key once
+    query: int  # values per token: queries
+    mixed: int  # values per token that come out of the mixing
+    key_value: int  # values per token: keys and values together, as the mixing reads them
+    token_flops: int = 0  # per token, besides matrices and pairs: what a recurrent state costs
+    latent: int = 0  # values per token that queries, keys and values are made from (MLA)
+    cached: int = 0  # values one more token takes in the cache
+    state_bytes: int = 0  # of a row's cache, whatever its length
+
+
+def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
+    query, key_value = mixer.num_heads * mixer.head_dim, 2 * mixer.num_kv_heads * mixer.head_dim
+    return MixerCounts(
+        matrices=width * (2 * query + key_value + (query if mixer.gate == "sigmoid" else 0)),
+        vectors=2 * mixer.head_dim if mixer.qk_norm else 0,
+        pair_flops=4 * query,  # two multiply-adds per head dimension
+        num_heads=mixer.num_heads, query=query, mixed=query, key_value=key_value, cached=key_value,
+    )  # fmt: skip
+
+
+def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
+    """As it trains, with keys and values of every head made; decoding in the absorbed form does more per pair and less per token."""
+    query, mixed, latent = mixer.num_heads * mixer.qk_dim, mixer.num_heads * mixer.value_dim, (mixer.query_rank or 0) + mixer.kv_rank
+    made = mixer.num_heads * (mixer.nope_dim + mixer.value_dim)
+    return MixerCounts(
+        matrices=width * (latent + mixer.rope_dim) + (mixer.query_rank or width) * query + mixer.kv_rank * made + mixed * width,
+        vectors=latent, pair_flops=2 * (query + mixed), num_heads=mixer.num_heads, query=query, mixed=mixed, key_value=query + mixed,
+        latent=latent + mixer.rope_dim, cached=mixer.kv_rank + mixer.rope_dim,
+    )  # fmt: skip
+
+
+_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "latent": _latent}
+
+
+def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:
+    """A mixer of any kind in a model of this width."""
+    return _MIXERS[mixer.kind](width, mixer)
+
+
+def _mixers(config: ModelConfig) -> list[MixerCounts]:
+    return [mixer_counts(config.width, layer.mixer) for layer in config.layers]
 
 
 def _norms(config: ModelConfig) -> int:
-    per_head = sum(2 * layer.mixer.head_dim for layer in config.layers if layer.mixer.qk_norm)
-    return config.width * (2 * config.num_layers + 1) + per_head
+    in_blocks = sum(2 + layer.post_mixer_norm + layer.post_ffn_norm for layer in config.layers)
+    return config.width * (in_blocks + 1) + sum(mixer.vectors for mixer in _mixers(config))
 
 
 def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
@@ -27,7 +76,7 @@ def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
     routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
     return {
         "embedding": config.vocabulary_size * config.width,
-        "mixers": sum(_mixer_matrices(config.width, layer.mixer) for layer in config.layers),
+        "mixers": sum(mixer.matrices for mixer in _mixers(config)),
         "dense": dense,
         "experts": sum(3 * config.width * ffn.hidden * (ffn.top_k if active else ffn.num_experts) for ffn in routed),
         "routers": sum(config.width * ffn.num_experts for ffn in routed),
@@ -64,11 +113,17 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
     """
     used = parts(config, active=True)
     matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"]
-    # scores and mixing: two multiply-adds per head dimension and seen token
-    attention = sum(2 * seen(layer.mixer.window) * layer.mixer.num_heads * layer.mixer.head_dim for layer in config.layers)
-    return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets + attention)
+    mixing = sum(
+        mixer.pair_flops * seen(layer.mixer.window) + mixer.token_flops * num_tokens for mixer, layer in zip(_mixers(config), config.layers, strict=True)
+    )
+    return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets) + mixing
 
 
-def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
-    """Bytes one more token takes in the cache of all layers. Windowed layers are counted whole: their cache keeps every token."""
-    return sum(2 * layer.mixer.num_kv_heads * layer.mixer.head_dim * bytes_per_value for layer in config.layers)
+def cache_bytes(config: ModelConfig, length: int, bytes_per_value: int = 2) -> int:
+    """Bytes the cache of all layers takes for a row of up to `length` tokens."""
+    return sum(mixer.cached * length * bytes_per_value + mixer.state_bytes for mixer in _mixers(config))
+
+
+def cache_bytes_per_token(config: ModelConfig, context: int, bytes_per_value: int = 2) -> float:
+    """Bytes the cache of all layers takes per token of a row of `context` tokens."""
+    return cache_bytes(config, context, bytes_per_value) / context

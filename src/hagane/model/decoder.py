@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hagane.kernels.attention import serves
-from hagane.model.attention import Attention
-from hagane.model.cache import Cache, LayerCache
-from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.cache import Cache
+from hagane.model.config import ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
 from hagane.model.head import Head
 from hagane.model.initial import draw
+from hagane.model.layer_cache import LayerCache
 from hagane.model.linear import Embedding
+from hagane.model.mixer import build_mixer, takes_first
 from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotation
 from hagane.model.router import Router, RouterStats, Stats
-from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible, slot_mask
+from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible
 
 
 @dataclass
@@ -33,30 +33,43 @@ class Outputs:
 
 
 class Block(nn.Module):
-    """hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden)). The unit that is compiled, checkpointed and sharded."""
+    """hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden)). The unit that is compiled, checkpointed and sharded.
+
+    Where the layer asks for it, what the mixer or the feed-forward adds is normed first.
+    """
 
     def __init__(self, config: ModelConfig, layer: LayerConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(config.width, config.norm_epsilon, device)
-        self.mixer = Attention(config.width, layer.mixer, config.norm_epsilon, device)
+        self.mixer = build_mixer(config.width, layer.mixer, config.norm_epsilon, device)
+        self.post_mixer_norm = RMSNorm(config.width, config.norm_epsilon, device) if layer.post_mixer_norm else None
         self.ffn_norm = RMSNorm(config.width, config.norm_epsilon, device)
+        self.post_ffn_norm = RMSNorm(config.width, config.norm_epsilon, device) if layer.post_ffn_norm else None
         self.ffn = Experts(config.width, layer.ffn, device) if isinstance(layer.ffn, ExpertsConfig) else Dense(config.width, layer.ffn, device)
 
     def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, RouterStats | None]:
         mixed_BTD, _ = self.mixer(self.mixer_norm(hidden_BTD), view, cache)
+        if self.post_mixer_norm is not None:
+            mixed_BTD = self.post_mixer_norm(mixed_BTD)
         hidden_BTD = hidden_BTD + mixed_BTD
+        normed_BTD, stats = self.ffn_norm(hidden_BTD), None
         if isinstance(self.ffn, Experts):
-            output_BTD, stats = self.ffn(self.ffn_norm(hidden_BTD), view.real_BT)
-            return hidden_BTD + output_BTD, stats
-        return hidden_BTD + self.ffn(self.ffn_norm(hidden_BTD)), None
+            output_BTD, stats = self.ffn(normed_BTD, view.real_BT)
+        else:
+            output_BTD = self.ffn(normed_BTD)
+        if self.post_ffn_norm is not None:
+            output_BTD = self.post_ffn_norm(output_BTD)
+        return hidden_BTD + output_BTD, stats
 
 
 class Decoder(nn.Module):
     """A model built from its configuration, on one device. Nothing is initialised until `init_weights`, or `reset_state` and a load.
 
     Parameter names are canonical: `embedding.weight`, `layers.{i}.mixer_norm.weight`, `layers.{i}.mixer.{qkv,output}.weight`,
-    `layers.{i}.mixer.{query,key}_norm.weight`, `layers.{i}.ffn_norm.weight`, `layers.{i}.ffn.{gate_up,down}.weight` (dense) or
+    `layers.{i}.mixer.{query,key}_norm.weight`, `layers.{i}.mixer.gate.weight`, `layers.{i}.ffn_norm.weight`,
+    `layers.{i}.post_{mixer,ffn}_norm.weight`, `layers.{i}.ffn.{gate_up,down}.weight` (dense) or
     `layers.{i}.ffn.{gate_up,down}` and `layers.{i}.ffn.router.weight` (experts), `norm.weight`, `head.weight` (untied).
+    A mixer of another kind names its own parameters below `layers.{i}.mixer`.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
@@ -80,23 +93,27 @@ class Decoder(nn.Module):
         return Outputs(self.norm(hidden_BTD), Stats(stats))
 
     @torch.no_grad()
-    def _views(self, sequence: Sequence, cache: Cache | None) -> tuple[dict[AttentionConfig, View], list[int]]:
+    def _views(self, sequence: Sequence, cache: Cache | None) -> tuple[dict[MixerConfig, View], list[int]]:
         """One view per kind of mixer, and the new lengths of the cache's rows."""
         real_BT = (sequence.document_BT != PADDING).float()
-        kinds = dict.fromkeys(layer.mixer for layer in self.config.layers)
-        start_B, new_length_B, span = (cache.starts(), *cache.place(sequence)) if cache is not None else (None, [], 0)
+        new_length_B = cache.place(sequence) if cache is not None else []
+        weight = self.embedding.weight
 
         @functools.cache
-        def mask(window: int | None) -> Tensor:
-            return document_mask(sequence, window) if start_B is None else slot_mask(start_B, real_BT.shape[1], span, window)
+        def turned(rotary_dim: int, rope: RopeConfig) -> tuple[Tensor, Tensor]:
+            return rotation(sequence.position_BT, rotary_dim, rope)
 
-        views = {}
-        for mixer in kinds:
-            cosine, sine = rotation(sequence.position_BT, mixer.head_dim, mixer.rope)
-            if cache is None and serves(real_BT.device, self.embedding.weight.dtype, mixer.head_dim):
+        views: dict[MixerConfig, View] = {}
+        for index, mixer in enumerate(layer.mixer for layer in self.config.layers):
+            if mixer in views:
+                continue
+            cosine, sine = turned(mixer.rotary_dim, mixer.rope) if mixer.rope is not None else (None, None)
+            if cache is not None:
+                views[mixer] = View(cosine, sine, real_BT, None, cache.layers[index].mask(real_BT, mixer.window))
+            elif takes_first(mixer, weight.device, weight.dtype):
                 views[mixer] = View(cosine, sine, real_BT, first_visible(sequence, mixer.window), None)
             else:
-                views[mixer] = View(cosine, sine, real_BT, None, mask(mixer.window))
+                views[mixer] = View(cosine, sine, real_BT, None, document_mask(sequence, mixer.window))
         return views, new_length_B
 
     def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:

@@ -47,12 +47,17 @@ class Sequence:
 
 
 class View(NamedTuple):
-    """A sequence as one kind of mixer sees it. S is T without a cache, and the longest filled slot with one."""
+    """A sequence as one kind of mixer sees it. S is T without a cache, and what the layer's cache returns with one.
 
-    cosine_BTR: Tensor
-    sine_BTR: Tensor
+    A recurrent mixer, which asks for `first_BT` and has no window, begins anew where `first_BT[b, t] == t` (every document's first
+    token, padding too), leaves its state alone where `real_BT` is 0, and in generation reads from its own cache's placement
+    which rows begin; nothing else says where documents are.
+    """
+
+    cosine_BTR: Tensor | None  # None where the mixer has no rotary positions
+    sine_BTR: Tensor | None
     real_BT: Tensor  # float32: 1 where there is a token, 0 for padding
-    # who sees whom, in one of two forms
+    # who sees whom, in one of two forms; neither for a mixer whose cache has no slots
     first_BT: Tensor | None  # int32: query t sees the keys from this one to itself
     mask_BTS: Tensor | None  # bool: query t may see key s
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import flops_per_token, num_parameters
+from hagane.model.count import flops_per_token, mixer_counts, num_parameters
 from hagane.recipe.types import Machine
 
 # Share of the matrix rate that a compiled training step of a dense model reaches on a CPU: 0.44 at width 256 and 0.63 at 512
@@ -43,7 +43,9 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     activations = 0.0
     for layer in config.layers:
         hidden = layer.ffn.hidden * (layer.ffn.top_k if isinstance(layer.ffn, ExpertsConfig) else 1)
-        activations += tokens * compute_bytes * (10 * config.width + 4 * hidden + 2 * layer.mixer.num_heads * context)
+        mixer = mixer_counts(config.width, layer.mixer)
+        scores = mixer.num_heads * context if mixer.pair_flops else 0
+        activations += tokens * compute_bytes * (10 * config.width + 4 * hidden + 2 * scores)
     logits = min(tokens, 1024) * config.vocabulary_size * (4 + compute_bytes)
     return round(parameters * (16 + 2 * compute_bytes) + activations + logits)
 

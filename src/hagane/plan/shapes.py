@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -26,11 +26,6 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     # eight heads at least: small models learn to copy and to align sooner with many narrow heads (docs/notebook.md, "heads of small models")
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
-    num_kv_heads = size.num_kv_heads or max(1, num_heads // pattern.heads_per_kv_head)
-    while size.num_kv_heads is None and num_heads % num_kv_heads:
-        num_kv_heads -= 1
-    if num_heads % num_kv_heads:
-        raise RecipeError(f"model.size.num_kv_heads = {num_kv_heads} does not divide the {num_heads} heads of width {width}. Set num_heads as well.")
     multiple = 32 if width < 1024 else 128
     ffn: DenseConfig | ExpertsConfig
     if pattern.ffn == "dense":
@@ -40,12 +35,33 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
             num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple),
             balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
         )  # fmt: skip
-    mixer = AttentionConfig(
-        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta)
-    )
+    mixer = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
     return ModelConfig(
         vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * num_layers,
         tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
+    )  # fmt: skip
+
+
+def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
+    num_kv_heads = size.num_kv_heads or max(1, num_heads // pattern.heads_per_kv_head)
+    while size.num_kv_heads is None and num_heads % num_kv_heads:
+        num_kv_heads -= 1
+    if num_heads % num_kv_heads:
+        raise RecipeError(f"model.size.num_kv_heads = {num_kv_heads} does not divide the {num_heads} heads of width {width}. Set num_heads as well.")
+    return AttentionConfig(
+        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta)
+    )
+
+
+def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
+    """Ranks go with the width, as wide as the feed-forward's steps; the parts of a head with the head."""
+    if size.num_kv_heads is not None:
+        raise RecipeError(f"model.size.num_kv_heads = {size.num_kv_heads} is of grouped-query attention, but model.pattern.mixer = 'latent'. Leave it out.")
+    multiple = 32 if width < 1024 else 128
+    return LatentConfig(
+        num_heads=num_heads, query_rank=rounded(width * pattern.query_ratio, multiple) if pattern.query_ratio else None,
+        kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rounded(head_dim * pattern.rope_ratio, 2), value_dim=head_dim,
+        rope=RopeConfig(theta=pattern.rope_theta),
     )  # fmt: skip
 
 
@@ -69,7 +85,17 @@ def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_siz
 
 def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:
     """Names a training step in the machine profile: what decides its speed, nothing else."""
-    layer = config.layers[0]
+    layers = "".join(f"{'+' * (index > 0)}{_layer_key(layer)}{f'*{count}' * (count < config.num_layers)}" for index, (layer, count) in enumerate(_runs(config)))
+    return f"w{config.width}l{config.num_layers}{layers}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"
+
+
+def _runs(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
+    """Kinds of layer and how many there are of each, in the order they first come: the order of layers does not change a step's time."""
+    kinds = dict.fromkeys(config.layers)
+    return [(kind, config.layers.count(kind)) for kind in kinds]
+
+
+def _layer_key(layer: LayerConfig) -> str:
     ffn = f"f{layer.ffn.hidden}" if isinstance(layer.ffn, DenseConfig) else f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}"
-    heads = f"h{layer.mixer.num_heads}-{layer.mixer.num_kv_heads}x{layer.mixer.head_dim}"
-    return f"w{config.width}l{config.num_layers}{heads}{ffn}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"
+    norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
+    return f"{layer.mixer.key}{ffn}{norms}"

@@ -12,7 +12,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
-from hagane.plan.law import Law
+from hagane.plan.law import PUBLISHED, REFERENCE_BYTES_PER_TOKEN, Law, Point
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -66,26 +66,33 @@ def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
     start, context = starting_model(recipe), recipe.train.context
     if start is not None:
         return start
+    # a law of its own is in bytes; the published one is for English tokens, and the shapes that were tried were chosen with it as it is
+    each = bytes_per_token(vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
 
     def loss(config: ModelConfig) -> float:
-        return law.nats_per_token(body_parameters(config), seconds * tokens_per_second(config, context, machine))
+        return law.constants.loss(point_of(config, seconds * tokens_per_second(config, context, machine) * each))
 
     return min(candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context), key=loss)
 
 
-def body_parameters(config: ModelConfig) -> float:
-    """N of the loss law: parameters without embedding and head. Routed experts count as the geometric mean of active and total
-    (the effective size of a sparse model lies between them; Clark et al. 2022, eq. 6, at the low expert counts of a small run)."""
+def point_of(config: ModelConfig, num_bytes: float) -> Point:
+    """Where a model after `num_bytes` (effective) of text stands in the loss law: parameters without embedding and head."""
     outside = config.vocabulary_size * config.width * (1 if config.tied else 2)
-    return math.sqrt((num_parameters(config) - outside) * (num_active_parameters(config) - outside))
+    return Point(num_active_parameters(config) - outside, num_parameters(config) - outside, num_bytes, config.vocabulary_size)
 
 
-def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine) -> Sketch:
+def body_parameters(config: ModelConfig) -> float:
+    """N of rules that know one number of parameters: without embedding and head, routed experts as the geometric mean of active and total
+    (the effective size of a sparse model lies between them; Clark et al. 2022, eq. 6, at the low expert counts of a small run)."""
+    point = point_of(config, 0.0)
+    return math.sqrt(point.active * point.total)
+
+
+def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = PUBLISHED) -> Sketch:
     """Divide the budget. Raises RecipeError, with the smallest useful budget, where nothing could be learned."""
     budget = Budget.parse(recipe.budget) if recipe.budget else None
     seconds = budget_seconds(budget, machine, recipe.execution.price_per_hour) if budget else None
     vocabulary_size = pinned.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
-    law = Law()
     if seconds is not None:
         training = training_seconds(seconds)
         if training < MINIMUM_TRAINING_SECONDS:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import cache_bytes_per_token, mean_seen, parts
+from hagane.model.config import AttentionConfig, ExpertsConfig, ModelConfig
+from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, parts
 from hagane.recipe.types import Frozen
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -73,6 +73,8 @@ class _Block:
     expert_hidden: int = 0
     num_experts: int = 0
     latent: int = 0  # of MLA: what queries, keys and values are made from
+    mixed: int | None = None  # what comes out of attention; None: as much as the queries
+    exchanged: int | None = None  # what context parallelism sends; None: keys and values
     stored_scores: int = 0  # scores per token that pass through memory: none with fused attention
 
     def kept(self, checkpointing: Checkpointing) -> float:
@@ -89,8 +91,9 @@ class _Block:
         matrices = 3 if self.gated else 2
         whole = checkpointing == "none"
         norms = (4 if whole else 2) * self.width
+        mixed = self.query if self.mixed is None else self.mixed
         projected = self.latent if self.latent and not whole else self.query + self.key_value
-        attention = self.query + projected + 2 * self.query / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
+        attention = mixed + projected + 2 * mixed / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
         inner = matrices if whole else matrices - 1
         experts = self.top_k * (self.width + inner * self.expert_hidden) + 2 * self.num_experts
         scores = 2.5 * self.stored_scores * whole  # softmax, its mask and what dropout leaves: 5 bytes (Korthikanti et al., equation 1)
@@ -103,7 +106,7 @@ class _Block:
         activation (reads its inputs, writes the product); routed experts add the copy to and from expert order and the weighted sum.
         """
         rotation = 2 * (self.query + self.key_value / 2) + (2 * (self.query + self.key_value / 2) if self.qk_norm else 0)
-        attention = 2 * self.query + self.key_value
+        attention = self.query + (self.query if self.mixed is None else self.mixed) + self.key_value
         activation = (3 if self.gated else 2) * self.hidden
         values = 10 * self.width + rotation + attention + activation
         if self.top_k:
@@ -116,28 +119,30 @@ class _Block:
 def workload(config: ModelConfig, context: int) -> Workload:
     """Of our own configuration at `context` tokens a row."""
     blocks = []
-    for layer in config.layers:
+    mixers = [mixer_counts(config.width, layer.mixer) for layer in config.layers]
+    for layer, mixer in zip(config.layers, mixers, strict=True):
         routed = layer.ffn if isinstance(layer.ffn, ExpertsConfig) else None
         blocks.append(
             _Block(
-                width=config.width, query=layer.mixer.num_heads * layer.mixer.head_dim, key_value=2 * layer.mixer.num_kv_heads * layer.mixer.head_dim,
-                hidden=0 if routed else layer.ffn.hidden, gated=True, qk_norm=layer.mixer.qk_norm, top_k=routed.top_k if routed else 0,
-                expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
+                width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, mixed=mixer.mixed, exchanged=mixer.cached,
+                hidden=0 if routed else layer.ffn.hidden, gated=True, qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
+                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
             )
         )  # fmt: skip
     all_parts, used = parts(config), parts(config, active=True)
     routed_layers = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-    scores = [mean_seen(context, layer.mixer.window) * layer.mixer.num_heads for layer in config.layers]
-    attention = sum(4 * seen * layer.mixer.head_dim for seen, layer in zip(scores, config.layers))
+    seen = [mean_seen(context, layer.mixer.window) if mixer.pair_flops else 0.0 for layer, mixer in zip(config.layers, mixers, strict=True)]
     return Workload(
         num_layers=config.num_layers, width=config.width, context=context, vocabulary_size=config.vocabulary_size,
-        num_heads=min(layer.mixer.num_heads for layer in config.layers),
+        num_heads=min(mixer.num_heads for mixer in mixers),
         dense_parameters=all_parts["mixers"] + all_parts["dense"] + all_parts["routers"] + all_parts["norms"],
         expert_parameters=all_parts["experts"], embedding_parameters=all_parts["embedding"], head_parameters=all_parts["head"],
         active_expert_parameters=used["experts"], matrix_flops=2 * (used["mixers"] + used["dense"] + used["routers"]), expert_flops=2 * used["experts"],
-        head_flops=2 * config.vocabulary_size * config.width, attention_flops=attention,
-        scores=sum(scores), num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,
-        routed_layers=len(routed_layers), cache_bytes=cache_bytes_per_token(config), **_means(blocks),
+        head_flops=2 * config.vocabulary_size * config.width,
+        attention_flops=sum(mixer.pair_flops * keys + mixer.token_flops for mixer, keys in zip(mixers, seen, strict=True)),
+        scores=sum(mixer.num_heads * keys for mixer, keys in zip(mixers, seen, strict=True)),
+        num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,
+        routed_layers=len(routed_layers), cache_bytes=cache_bytes_per_token(config, context), **_means(blocks),
     )  # fmt: skip
 
 
@@ -145,7 +150,7 @@ def _means(blocks: list[_Block]) -> dict[str, Any]:
     count = len(blocks)
     modes: tuple[Checkpointing, ...] = ("none", "selective", "full")
     return {
-        "kv_elements": sum(block.key_value for block in blocks) / count,
+        "kv_elements": sum(block.key_value if block.exchanged is None else block.exchanged for block in blocks) / count,
         "kept_bytes": {mode: sum(block.kept(mode) for block in blocks) / count for mode in modes},
         "moved_bytes": sum(block.moved() for block in blocks) / count,
     }

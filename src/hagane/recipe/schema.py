@@ -98,6 +98,10 @@ class TokenizerSettings(Frozen):
 class PatternSettings(Frozen):
     """Mechanisms and their ratios: invariant under scaling."""
 
+    mixer: Literal["attention", "latent"] = Field("attention", description="grouped-query attention, or multi-head latent attention")
+    query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
+    kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
+    rope_ratio: float = Field(0.5, gt=0, description="latent attention: rotated dimensions of a head, beside head_dim that are not, over head_dim")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
@@ -113,6 +117,14 @@ class PatternSettings(Frozen):
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
     init_std: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _latent(self) -> PatternSettings:
+        fields = type(self).model_fields
+        unused = [name for name in ("query_ratio", "kv_ratio", "rope_ratio") if getattr(self, name) != fields[name].default]
+        if self.mixer != "latent" and unused:
+            raise ValueError(f"{unused[0]} = {getattr(self, unused[0]):g} is of latent attention, but mixer = '{self.mixer}'")
+        return self
 
     @model_validator(mode="after")
     def _top_k(self) -> PatternSettings:

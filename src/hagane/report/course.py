@@ -158,9 +158,11 @@ def outcome(record: Record) -> dict[str, Any] | None:
     peak = max((_told(stage, "peak_memory_bytes", "memory_bytes") or 0.0 for stage in record.training), default=0.0) or None
     low, high, mean = number(predicted.get("low")), number(predicted.get("high")), mean_bits(record)
     bits = mean[0] if mean else None
+    expected = plan.get("expected_tokens", plan.get("tokens"))
     lines = [
         ("Time", text.seconds(predicted.get("seconds")), text.seconds(record.seconds), _ratio(record.seconds, predicted.get("seconds"))),
-        ("Training tokens", text.scaled(plan.get("tokens")), text.scaled(trained), _ratio(trained, plan.get("tokens"))),
+        ("Training tokens", text.scaled(expected), text.scaled(trained), _ratio(trained, expected)),
+        ("Promised tokens", text.scaled(plan.get("tokens")), text.scaled(trained), _ratio(trained, plan.get("tokens"))),
         ("Bits per byte", text.fixed(predicted.get("bits_per_byte"), 2), text.fixed(bits, 2), _ratio(bits, predicted.get("bits_per_byte"))),
         ("Energy", text.energy(predicted.get("joules")), text.energy(spent_joules), _ratio(spent_joules, predicted.get("joules"))),
         ("Peak memory", text.size(predicted.get("peak_memory_bytes")), text.size(peak), _ratio(peak, predicted.get("peak_memory_bytes"))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, mixer_reason, model_fields, require
+from hagane.hosts.base import Host, Json, attention, attention_from_host, common_fields, differing, mixer_reason, model_fields, require
 from hagane.model.config import DenseConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "llama", "LlamaForCausalLM"
@@ -17,10 +17,10 @@ def can_hold(config: ModelConfig) -> str | None:
     odd = differing([layer.ffn for layer in config.layers])
     if odd is not None:
         return f"{NAME} needs the same feed-forward in every layer; layer {odd} differs from layer 0"
-    num_heads = config.layers[0].mixer.num_heads
-    if config.width % num_heads:
-        return f"{NAME} needs a width that is a multiple of the heads; {config.width} is not one of {num_heads}"
-    return mixer_reason(config, NAME, qk_norm=False, windows=False)
+    reason = mixer_reason(config, NAME, qk_norm=False, windows=False)
+    if reason is None and config.width % attention(config).num_heads:
+        return f"{NAME} needs a width that is a multiple of the heads; {config.width} is not one of {attention(config).num_heads}"
+    return reason
 
 
 def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hagane.hosts.base import attention
 from hagane.hosts.gguf import Gguf, Metadata, interleaved, llama_like
 from hagane.model.config import ModelConfig
 
@@ -17,7 +18,7 @@ def metadata(config: ModelConfig) -> Metadata:
 
 
 def adapt(name: str, tensor: Tensor, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    mixer = config.layers[0].mixer
+    mixer = attention(config)
     heads = {"q_proj.weight": mixer.num_heads, "k_proj.weight": mixer.num_kv_heads}
     num_heads = next((count for ending, count in heads.items() if name.endswith(ending)), None)
     yield name, tensor if num_heads is None else interleaved(tensor, num_heads)
