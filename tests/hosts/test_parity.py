@@ -17,6 +17,10 @@ transformers = pytest.importorskip("transformers")
 EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20, aux_coefficient=0.05)
 
 
+SIGMOID = EXPERTS.model_copy(update={"score": "sigmoid", "shared_hidden": 20, "balance": "bias"})
+GROUPED = SIGMOID.model_copy(update={"num_groups": 3, "top_groups": 2, "scaling": 2.5, "shared_hidden": 40})
+
+
 def tiny(layers, **settings):
     return ModelConfig(vocabulary_size=61, width=24, layers=tuple(layers), context=64, init_std=0.2, **settings)
 
@@ -49,6 +53,11 @@ CONFIGS = {
     "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
     "deepseek_v3 dense": tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 3),
     "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
+    "deepseek_v3": tiny([LayerConfig(mixer=latent(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
+    "deepseek_v3 all routed": tiny([LayerConfig(mixer=latent(), ffn=SIGMOID.model_copy(update={"normalise": False}))] * 2),
+    "axk1": tiny([
+        LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)
+    ]),
     "deepseek_v3 yarn": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=DenseConfig(hidden=40))] * 2, norm_epsilon=1e-5),
 }
 
@@ -76,6 +85,11 @@ def load_theirs(folder):
     return model
 
 
+def selection_biases(theirs):
+    """Buffers of transformers' model, no parameters: there is no gradient of them."""
+    return {name: buffer for name, buffer in theirs.named_buffers() if name.endswith("e_score_correction_bias")}
+
+
 def random_theirs(config, folder):
     """A random model made by transformers, with norm weights that are not one, as it saves itself."""
     settings = HOSTS[host_for(config)].config_to_host(config, {})
@@ -83,6 +97,8 @@ def random_theirs(config, folder):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
+        for bias in selection_biases(theirs).values():
+            bias.copy_(torch.randn_like(bias) * 0.1)
     theirs.save_pretrained(folder)
     return theirs
 
@@ -120,9 +136,9 @@ def assert_same(theirs, ours):
     # mean losses, so that 1e-5 means the same for every size of batch
     (loss / token_BT.numel()).backward()
     (their_loss / token_BT.numel()).backward()
-    their_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    their_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()} | selection_biases(theirs)
     host = HOSTS[host_for(ours.config)]
-    wanted = dict(host.weights.weights_from_host(their_gradients, ours.config))
+    wanted = {name: tensor for name, tensor in host.weights.weights_from_host(their_gradients, ours.config) if not name.endswith("bias_E")}
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert gradients.keys() == wanted.keys()
     for name, gradient in gradients.items():
@@ -143,6 +159,8 @@ def test_imported_model_equals_the_published_one(name, tmp_path):
 def test_exported_model_equals_ours(name, tmp_path):
     ours = Decoder(CONFIGS[name])
     ours.init_weights(seed=0)
+    for bias_E in ours.selection_biases().values():
+        bias_E.copy_(torch.randn(bias_E.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
     save_theirs(ours, tmp_path, {"eos_token_id": 60})
     theirs = load_theirs(tmp_path)
     assert theirs.config.eos_token_id == 60
@@ -155,6 +173,8 @@ def test_exported_model_equals_ours(name, tmp_path):
 def test_what_is_exported_comes_back(name, tmp_path):
     ours = Decoder(CONFIGS[name])
     ours.init_weights(seed=0)
+    for bias_E in ours.selection_biases().values():
+        bias_E.copy_(torch.randn(bias_E.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
     save_theirs(ours, tmp_path)
     again = load_ours(tmp_path)
     assert again.config == ours.config
@@ -163,7 +183,7 @@ def test_what_is_exported_comes_back(name, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3 dense"])
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "axk1"])
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -183,12 +203,13 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
         ours_total = ours_total + our_loss(ours, hidden, document)
     (ours_total / 20).backward()
     (theirs_total / 20).backward()
-    wanted = dict(HOSTS[host_for(ours.config)].weights.weights_from_host({n: p.grad for n, p in theirs.named_parameters()}, ours.config))
+    their_gradients = {n: p.grad for n, p in theirs.named_parameters()} | selection_biases(theirs)
+    wanted = dict(HOSTS[host_for(ours.config)].weights.weights_from_host(their_gradients, ours.config))
     for parameter_name, parameter in ours.named_parameters():
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3 dense", "deepseek_v3 yarn"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "axk1"])
 def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
     """Token by token from our cache, in the form that decodes, against generation by transformers."""
     ours = Decoder(CONFIGS[name])
@@ -198,7 +219,7 @@ def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
             parameter.copy_(parameter.bfloat16())
     host = HOSTS[host_for(ours.config)]
     (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(ours.config, {})))
-    state = {key: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor for key, tensor in ours.state_dict().items()}
+    state = {key: tensor if key.endswith("_E") else tensor.bfloat16() for key, tensor in ours.state_dict().items()}
     save_file(dict(host.weights.weights_to_host(state, ours.config)), tmp_path / "model.safetensors", metadata={"format": "pt"})
     prompt = torch.randint(0, 61, (1, 7), generator=torch.Generator().manual_seed(5))
     theirs = load_theirs(tmp_path).generate(prompt, max_new_tokens=16, do_sample=False)[0, 7:].tolist()

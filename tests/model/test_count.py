@@ -35,6 +35,8 @@ def test_published_models_are_counted_exactly(config, total, active):
 
 dense = st.builds(DenseConfig, hidden=st.integers(1, 30))
 experts = st.integers(1, 8).flatmap(lambda count: st.builds(ExpertsConfig, num_experts=st.just(count), top_k=st.integers(1, count), hidden=st.integers(1, 12)))
+shared = st.sampled_from([{}, {"shared_hidden": 7}, {"shared_hidden": 7, "shared_gate": True}])
+experts = st.builds(lambda ffn, change: ffn.model_copy(update=change), experts, shared)
 mixers = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.booleans(), st.none() | st.integers(1, 9)).map(
     lambda t: AttentionConfig(num_heads=t[0] * t[1], num_kv_heads=t[0], head_dim=2 * t[2], qk_norm=t[3], window=t[4])
 )

@@ -2,10 +2,12 @@
 
 from unittest import mock
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch.testing import assert_close
 
 from hagane.model import experts as module
@@ -27,13 +29,24 @@ def reference(experts, hidden_ND):
     """One token at a time, one expert at a time."""
     config, rows = experts.router.config, []
     for token in hidden_ND:
-        score = (experts.router.weight @ token).softmax(0)
-        chosen = (score + experts.router.bias_E).topk(config.top_k).indices
+        logit = experts.router.weight @ token
+        score = logit.softmax(0) if config.score == "softmax" else logit.sigmoid()
+        rank = score + experts.router.bias_E
+        groups = rank.view(config.num_groups, -1)
+        if config.num_groups > 1:
+            closed = [index for index in range(config.num_groups) if index not in groups.topk(2).values.sum(-1).topk(config.top_groups).indices]
+            groups[closed] = -torch.inf
+        chosen = groups.flatten().topk(config.top_k).indices
         total = score[chosen].sum() if config.normalise else 1.0
+        total = total / config.scaling
         row = torch.zeros_like(token)
         for expert in chosen:
             gate, up = (experts.gate_up[expert] @ token).chunk(2)
             row = row + score[expert] / total * (experts.down[expert] @ (F.silu(gate) * up))
+        if experts.shared is not None:
+            gate, up = (experts.shared.gate_up.weight @ token).chunk(2)
+            shared = experts.shared.down.weight @ (F.silu(gate) * up)
+            row = row + (shared if experts.shared_gate is None else shared * (experts.shared_gate.weight @ token).sigmoid())
         rows.append(row)
     return torch.stack(rows)
 
@@ -57,6 +70,45 @@ def test_experts_equal_a_loop_over_tokens(sizes, num_tokens, normalise, biased, 
         results.append((output, *gradients))
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"score": "sigmoid"},
+        {"score": "sigmoid", "scaling": 2.5, "shared_hidden": 6},
+        {"shared_hidden": 3, "shared_gate": True, "normalise": False},
+        {"score": "sigmoid", "num_groups": 4, "top_groups": 2, "shared_hidden": 5},
+        {"score": "softmax", "num_groups": 2, "top_groups": 1, "scaling": 0.5},
+    ],
+)
+@given(num_tokens=st.integers(1, 12), top_k=st.integers(1, 4), seed=st.integers(0, 9))
+@settings(max_examples=8, deadline=None)
+def test_every_way_to_choose_equals_a_loop_over_tokens(config, num_tokens, top_k, seed):
+    experts = make_experts(8, top_k, seed, balance="bias", **config)
+    experts.router.bias_E.normal_(std=0.3)
+    hidden = torch.randn(1, num_tokens, 8, requires_grad=True)
+    weight, results = torch.randn(num_tokens, 8), []
+    for output in (experts(hidden, torch.ones(1, num_tokens))[0][0], reference(experts, hidden[0])):
+        results.append((output, *torch.autograd.grad((output * weight).sum(), [hidden, *experts.parameters()])))
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"num_groups": 3}, "multiple of num_groups"),
+        ({"num_groups": 8}, "at least twice"),
+        ({"num_groups": 4, "top_groups": 5}, "more than num_groups"),
+        ({"top_groups": 2}, "more than num_groups"),
+        ({"num_groups": 4, "top_groups": 1, "top_k": 3}, "more than the 2 experts"),
+        ({"shared_gate": True}, "shared_hidden is 0"),
+    ],
+)
+def test_impossible_experts_are_refused(change, reason):
+    with pytest.raises(ValidationError, match=reason):
+        ExpertsConfig(**{"num_experts": 8, "top_k": 2, "hidden": 4, **change})
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 20), st.integers(1, 5), st.integers(0, 9))

@@ -32,6 +32,25 @@ def test_statistics_are_the_sums_they_say():
     assert_close(choice.weight_NK.sum(-1), torch.ones(20))
 
 
+def test_sigmoid_scores_count_as_shares_of_their_sum():
+    router = make_router(score="sigmoid", balance="bias")
+    hidden = torch.randn(20, 8)
+    choice, stats = router(hidden, torch.ones(20))
+    score = (hidden @ router.weight.t()).sigmoid()
+    shares = score / score.sum(-1, keepdim=True)
+    assert_close(stats.probability_E, shares.sum(0))
+    assert_close(stats.entropy_sum, torch.distributions.Categorical(shares).entropy().sum())
+    assert_close(choice.weight_NK, score.gather(1, choice.expert_NK) / score.gather(1, choice.expert_NK).sum(-1, keepdim=True))
+
+
+def test_sigmoids_that_are_all_zero_are_not_divided_by_zero():
+    router = make_router(score="sigmoid")
+    with torch.no_grad():
+        router.weight.fill_(-100.0)
+    choice, stats = router(torch.ones(3, 8), torch.ones(3))
+    assert torch.isfinite(choice.weight_NK).all() and torch.isfinite(stats.probability_E).all() and torch.isfinite(stats.entropy_sum)
+
+
 def test_padding_never_counts(tiny):
     """The same tokens with padding behind them: the same statistics and losses."""
     model = tiny("experts")

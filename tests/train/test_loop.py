@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import toy_training as toy
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hagane.data.batch import Batch
 from hagane.data.source import BatchSource
+from hagane.engine.load import load_decoder, load_weights
 from hagane.errors import DataError, RunError, TrainingError
 from hagane.model.config import ModelConfig
 from hagane.model.count import flops_per_token
@@ -25,6 +26,7 @@ from hagane.train.journal import TIMINGS
 from hagane.train.loop import train
 
 KINDS = [("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32")]
+BIAS = "layers.1.ffn.router.bias_E"
 
 
 class Crash(BaseException):
@@ -165,6 +167,21 @@ def test_training_goes_on_from_other_weights(tmp_path: Path, data: Path) -> None
         train(toy.settings(tmp_path / "third", data, initial=tmp_path / "nowhere.safetensors"))
     with pytest.raises(TrainingError, match="do not fit the model"):
         train(toy.settings(tmp_path / "fourth", data, kind="routed", initial=tmp_path / "first" / "weights.safetensors"))
+
+
+def test_selection_biases_go_on_with_the_weights(tmp_path: Path, data: Path) -> None:
+    """Without them a later stage, an evaluation or a release would choose other experts than training did."""
+    train(toy.settings(tmp_path / "first", data, "bias"))
+    state = load_weights(tmp_path / "first")
+    assert state[BIAS].any()
+    decoder, _ = load_decoder(tmp_path / "first")
+    assert torch.equal(decoder.selection_biases()[BIAS], state[BIAS])
+    last = toy.phase(num_steps=1, learning_rate=1e-9, warmup_steps=0)
+    train(toy.settings(tmp_path / "second", data, "bias", (last,), initial=tmp_path / "first" / "weights.safetensors"))
+    assert (load_weights(tmp_path / "second")[BIAS] - state[BIAS]).abs().max() <= 1.01e-3  # one step of the bias rate
+    save_file({name: tensor for name, tensor in state.items() if name != BIAS}, tmp_path / "without.safetensors")
+    with pytest.raises(TrainingError, match="bias_E"):
+        train(toy.settings(tmp_path / "other", data, "bias", initial=tmp_path / "without.safetensors"))
 
 
 def test_phases_change_context_and_go_on_in_the_data(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def build_decoder(config: ModelConfig, state: Mapping[str, Tensor], device: str 
     """A decoder with these weights, to compute in `dtype` (norms and routers stay float32). Raises RunError when they do not fit."""
     decoder = Decoder(config, device="meta").to_empty(device=device)
     decoder.reset_state()
-    own = dict(decoder.named_parameters())
+    own: dict[str, Tensor] = {**dict(decoder.named_parameters()), **decoder.selection_biases()}
     wrong = sorted(own.keys() ^ state.keys()) or sorted(name for name, tensor in state.items() if tensor.shape != own[name].shape)
     if wrong:
         raise RunError(f"the weights do not belong to this model: {wrong[0]} is missing, unknown or of another shape.")

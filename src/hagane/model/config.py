@@ -145,13 +145,23 @@ class DenseConfig(Frozen):
 
 
 class ExpertsConfig(Frozen):
-    """Routed SwiGLU experts: softmax over all experts, the top k of them computed, no token dropped."""
+    """Routed SwiGLU experts: every expert is scored, the top k are computed, no token is dropped; shared experts serve every token.
+
+    `score`: softmax over all experts, or the sigmoid of each logit (DeepSeek-V3, 2024, section 2.1.2). `num_groups`, `top_groups`:
+    experts are chosen from the groups whose two best selection scores have the largest sum (ibid.).
+    """
 
     kind: Literal["experts"] = "experts"
     num_experts: int = Field(gt=0)
     top_k: int = Field(gt=0)
     hidden: int = Field(gt=0, description="hidden width of one expert")
+    score: Literal["softmax", "sigmoid"] = Field(default="softmax", description="what turns a router's logits into weights")
     normalise: bool = Field(default=True, description="the chosen weights are divided by their sum")
+    scaling: float = Field(default=1.0, gt=0, description="the weights, normalised or not, are multiplied with this (routed_scaling_factor)")
+    num_groups: int = Field(default=1, gt=0, description="groups the experts are divided into, side by side")
+    top_groups: int = Field(default=1, gt=0, description="groups a token may choose from")
+    shared_hidden: int = Field(default=0, ge=0, description="hidden width of all shared experts together, which every token passes; 0 for none")
+    shared_gate: bool = Field(default=False, description="the shared experts' output is multiplied with the sigmoid of a projection of the token")
     balance: Literal["loss", "bias"] = Field(
         default="loss", description="what keeps the load even: the auxiliary loss, or a selection bias moved once per step (Wang et al. 2024)"
     )
@@ -163,7 +173,22 @@ class ExpertsConfig(Frozen):
     def _check(self) -> ExpertsConfig:
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        if self.num_groups > 1:
+            self._check_groups()
+        elif self.top_groups > 1:
+            raise ValueError(f"top_groups {self.top_groups} is more than num_groups {self.num_groups}")
+        if self.shared_gate and not self.shared_hidden:
+            raise ValueError("shared_gate gates shared experts, but shared_hidden is 0")
         return self
+
+    def _check_groups(self) -> None:
+        each, rest = divmod(self.num_experts, self.num_groups)
+        if rest or each < 2:
+            raise ValueError(f"num_experts {self.num_experts} must be a multiple of num_groups {self.num_groups}, at least twice it: a group is judged by two")
+        if self.top_groups > self.num_groups:
+            raise ValueError(f"top_groups {self.top_groups} is more than num_groups {self.num_groups}")
+        if self.top_k > self.top_groups * each:
+            raise ValueError(f"top_k {self.top_k} is more than the {self.top_groups * each} experts of top_groups {self.top_groups}")
 
 
 MixerConfig = Annotated[AttentionConfig | LatentConfig, Field(discriminator="kind")]

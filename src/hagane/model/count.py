@@ -14,6 +14,9 @@ from typing import Any
 
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
 
+WINDOW_STEP = 32
+"""A windowed layer's cache holds its window rounded up to a multiple of this (`linear.SHAPE_STEP`, which needs torch)."""
+
 
 @dataclass(frozen=True)
 class MixerCounts:
@@ -29,6 +32,7 @@ class MixerCounts:
     token_flops: int = 0  # per token, besides matrices and pairs: what a recurrent state costs
     latent: int = 0  # values per token that queries, keys and values are made from (MLA)
     cached: int = 0  # values one more token takes in the cache
+    held: int | None = None  # tokens the cache keeps of a row at most
     state_bytes: int = 0  # of a row's cache, whatever its length
 
 
@@ -39,6 +43,7 @@ def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
         vectors=2 * mixer.head_dim if mixer.qk_norm else 0,
         pair_flops=4 * query,  # two multiply-adds per head dimension
         num_heads=mixer.num_heads, query=query, mixed=query, key_value=key_value, cached=key_value,
+        held=None if mixer.window is None else -(-mixer.window // WINDOW_STEP) * WINDOW_STEP,
     )  # fmt: skip
 
 
@@ -70,9 +75,17 @@ def _norms(config: ModelConfig) -> int:
     return config.width * (in_blocks + 1) + sum(mixer.vectors for mixer in _mixers(config))
 
 
+def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
+    """Weights of a feed-forward that every token passes."""
+    return 3 * width * ffn.hidden if isinstance(ffn, DenseConfig) else 3 * width * ffn.shared_hidden + width * ffn.shared_gate
+
+
 def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
-    """Parameters by part: embedding, mixers, dense, experts, routers, norms, head (0 when tied). `active`: what one token uses."""
-    dense = sum(3 * config.width * layer.ffn.hidden for layer in config.layers if isinstance(layer.ffn, DenseConfig))
+    """Parameters by part: embedding, mixers, dense (shared experts too), experts, routers, norms, head (0 when tied).
+
+    `active`: what one token uses.
+    """
+    dense = sum(_dense(config.width, layer.ffn) for layer in config.layers)
     routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
     return {
         "embedding": config.vocabulary_size * config.width,
@@ -121,7 +134,7 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
 
 def cache_bytes(config: ModelConfig, length: int, bytes_per_value: int = 2) -> int:
     """Bytes the cache of all layers takes for a row of up to `length` tokens."""
-    return sum(mixer.cached * length * bytes_per_value + mixer.state_bytes for mixer in _mixers(config))
+    return sum(mixer.cached * min(length, mixer.held or length) * bytes_per_value + mixer.state_bytes for mixer in _mixers(config))
 
 
 def cache_bytes_per_token(config: ModelConfig, context: int, bytes_per_value: int = 2) -> float:

@@ -68,7 +68,8 @@ class Decoder(nn.Module):
     Parameter names are canonical: `embedding.weight`, `layers.{i}.mixer_norm.weight`, `layers.{i}.mixer.{qkv,output}.weight`,
     `layers.{i}.mixer.{query,key}_norm.weight`, `layers.{i}.mixer.gate.weight`, `layers.{i}.ffn_norm.weight`,
     `layers.{i}.post_{mixer,ffn}_norm.weight`, `layers.{i}.ffn.{gate_up,down}.weight` (dense) or
-    `layers.{i}.ffn.{gate_up,down}` and `layers.{i}.ffn.router.weight` (experts), `norm.weight`, `head.weight` (untied).
+    `layers.{i}.ffn.{gate_up,down}`, `layers.{i}.ffn.router.weight`, `layers.{i}.ffn.shared.{gate_up,down}.weight` and
+    `layers.{i}.ffn.shared_gate.weight` (experts), `norm.weight`, `head.weight` (untied).
     A mixer of another kind names its own parameters below `layers.{i}.mixer`.
     """
 
@@ -154,6 +155,10 @@ class Decoder(nn.Module):
     def router_state(self) -> dict[str, Tensor]:
         """What routers carry from step to step, by canonical name: part of a checkpoint, not of the weights. Not copies."""
         return {f"layers.{index}.ffn.router.{name}": tensor for index, router in self._routers() for name, tensor in router.named_buffers()}
+
+    def selection_biases(self) -> dict[str, Tensor]:
+        """The biases that choose experts where they balance the load, by canonical name: the model's choices need them. Not copies."""
+        return {f"layers.{index}.ffn.router.bias_E": router.bias_E for index, router in self._routers() if router.config.balance == "bias"}
 
     def reset_state(self) -> None:
         """Routers as before the first step: even load, no bias."""

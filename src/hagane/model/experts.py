@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hagane.model.config import ExpertsConfig
-from hagane.model.dense import swiglu
+from hagane.model.config import DenseConfig, ExpertsConfig
+from hagane.model.dense import Dense, swiglu
 from hagane.model.grouped import grouped_linear
-from hagane.model.linear import SHAPE_STEP
+from hagane.model.linear import SHAPE_STEP, Linear
 from hagane.model.router import Choice, Router, RouterStats
 
 FILLED_FROM = 3  # times SHAPE_STEP rows for each expert: from there on filling adds at most a third, and a sixth on average
@@ -107,7 +107,10 @@ def local_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute:
 
 
 class Experts(nn.Module):
-    """The feed-forward of kind `experts`. Weights as in transformers 5: gate_up (E, 2F, D), gate first, and down (E, D, F)."""
+    """The feed-forward of kind `experts`. Weights as in transformers 5: gate_up (E, 2F, D), gate first, and down (E, D, F).
+
+    Shared experts are one dense feed-forward: the sum of several is the same as one of their joint width.
+    """
 
     def __init__(self, width: int, config: ExpertsConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
@@ -115,6 +118,8 @@ class Experts(nn.Module):
         self.router = Router(width, config, device)
         self.gate_up = nn.Parameter(torch.empty(config.num_experts, 2 * config.hidden, width, device=device))
         self.down = nn.Parameter(torch.empty(config.num_experts, width, config.hidden, device=device))
+        self.shared = Dense(width, DenseConfig(hidden=config.shared_hidden), device) if config.shared_hidden else None
+        self.shared_gate = Linear(width, 1, device) if config.shared_gate else None
         self.dispatch: Dispatch = local_dispatch  # expert parallelism exchanges tokens here
 
     def compute(self, rows_MD: Tensor, end_E: Tensor) -> Tensor:
@@ -124,4 +129,10 @@ class Experts(nn.Module):
     def forward(self, hidden_BTD: Tensor, real_BT: Tensor) -> tuple[Tensor, RouterStats]:
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
         choice, stats = self.router(hidden_ND, real_BT.reshape(-1))
-        return self.dispatch(hidden_ND, choice, self.num_experts, self.compute).view_as(hidden_BTD), stats
+        routed_BTD = self.dispatch(hidden_ND, choice, self.num_experts, self.compute).view_as(hidden_BTD)
+        if self.shared is None:
+            return routed_BTD, stats
+        shared_BTD = self.shared(hidden_BTD)
+        if self.shared_gate is not None:
+            shared_BTD = (shared_BTD.float() * self.shared_gate(hidden_BTD).float().sigmoid()).to(shared_BTD.dtype)
+        return routed_BTD + shared_BTD, stats

@@ -1,7 +1,7 @@
 """Initial weights, and which of them compute in which precision.
 
-Every matrix, the router's included, is normal(0, init_std); the two projections that write to the residual stream
-(`mixer.output`, `ffn.down`) are scaled by 1/sqrt(2 · layers) as in GPT-2, so that its variance does not grow with depth; norms
+Every matrix, the router's included, is normal(0, init_std); the projections that write to the residual stream
+(`mixer.output`, `ffn.down`, `ffn.shared.down`) are scaled by 1/sqrt(2 · layers) as in GPT-2, so that its variance does not grow with depth; norms
 are one. Each parameter has a generator of its own, seeded by its name: neither device, order nor sharding changes a draw.
 """
 
@@ -23,7 +23,7 @@ def initial_std(name: str, config: ModelConfig) -> float:
     """Standard deviation of the parameter of this canonical name; 0 for norms, which are constant."""
     if _is_norm(name):
         return 0.0
-    writes_residual = name.endswith(("mixer.output.weight", "ffn.down.weight", "ffn.down"))
+    writes_residual = name.endswith(("mixer.output.weight", "ffn.down.weight", "ffn.down", "ffn.shared.down.weight"))
     return config.init_std / (2 * config.num_layers) ** 0.5 if writes_residual else config.init_std
 
 

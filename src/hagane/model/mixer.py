@@ -16,7 +16,7 @@ from hagane.kernels.attention import serves
 from hagane.model.attention import Attention
 from hagane.model.config import AttentionConfig, LatentConfig, MixerConfig, ModelConfig
 from hagane.model.latent import LatentAttention, kernel_dim
-from hagane.model.layer_cache import KeyValueCache, LayerCache
+from hagane.model.layer_cache import KeyValueCache, LayerCache, WindowCache
 
 Device = torch.device | str | None
 
@@ -33,7 +33,10 @@ class Kind(NamedTuple):
 
 
 def _attention_cache(rows: int, length: int, config: AttentionConfig, dtype: torch.dtype, device: Device) -> LayerCache:
-    return KeyValueCache(rows, length, (config.num_kv_heads, config.head_dim), (config.num_kv_heads, config.head_dim), dtype, device)
+    heads = config.num_kv_heads, config.head_dim
+    if config.window is not None:
+        return WindowCache(rows, length, config.window, heads, heads, dtype, device)
+    return KeyValueCache(rows, length, heads, heads, dtype, device)
 
 
 def _latent(width: int, config: LatentConfig, norm_epsilon: float, device: Device) -> nn.Module:

@@ -42,7 +42,7 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     tokens = rows * context
     activations = 0.0
     for layer in config.layers:
-        hidden = layer.ffn.hidden * (layer.ffn.top_k if isinstance(layer.ffn, ExpertsConfig) else 1)
+        hidden = layer.ffn.top_k * layer.ffn.hidden + layer.ffn.shared_hidden if isinstance(layer.ffn, ExpertsConfig) else layer.ffn.hidden
         mixer = mixer_counts(config.width, layer.mixer)
         scores = mixer.num_heads * context if mixer.pair_flops else 0
         activations += tokens * compute_bytes * (10 * config.width + 4 * hidden + 2 * scores)

@@ -27,19 +27,29 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
     multiple = 32 if width < 1024 else 128
-    ffn: DenseConfig | ExpertsConfig
-    if pattern.ffn == "dense":
-        ffn = DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))
-    else:
-        ffn = ExpertsConfig(
-            num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple),
-            balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
-        )  # fmt: skip
     mixer = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * num_layers,
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=_layers(pattern, size, mixer, width, num_layers, multiple),
         tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
     )  # fmt: skip
+
+
+def _layers(pattern: PatternSettings, size: SizeSettings, mixer: MixerConfig, width: int, num_layers: int, multiple: int) -> tuple[LayerConfig, ...]:
+    """Dense layers, or routed ones behind the first dense ones. A given width of the feed-forward is that of one expert where there are any."""
+    dense = rounded(width * pattern.ffn_ratio, multiple)
+    if pattern.ffn == "dense":
+        return (LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=size.ffn_hidden or dense)),) * num_layers
+    if pattern.dense_layers >= num_layers:
+        raise RecipeError(f"model.pattern.dense_layers = {pattern.dense_layers} leaves no layer with experts of the {num_layers} there are.")
+    hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
+    experts = ExpertsConfig(
+        num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
+        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
+        aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+    )  # fmt: skip
+    first = LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=dense))
+    routed = LayerConfig(mixer=mixer, ffn=experts, post_ffn_norm=pattern.post_experts_norm)
+    return (first,) * pattern.dense_layers + (routed,) * (num_layers - pattern.dense_layers)
 
 
 def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
@@ -96,6 +106,9 @@ def _runs(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
 
 
 def _layer_key(layer: LayerConfig) -> str:
-    ffn = f"f{layer.ffn.hidden}" if isinstance(layer.ffn, DenseConfig) else f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}"
+    if isinstance(layer.ffn, DenseConfig):
+        ffn = f"f{layer.ffn.hidden}"
+    else:
+        ffn = f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}{f's{layer.ffn.shared_hidden}' if layer.ffn.shared_hidden else ''}"
     norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
     return f"{layer.mixer.key}{ffn}{norms}"

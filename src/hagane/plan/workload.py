@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hagane.model.config import AttentionConfig, ExpertsConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
 from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, parts
 from hagane.recipe.types import Frozen
 
@@ -125,7 +125,8 @@ def workload(config: ModelConfig, context: int) -> Workload:
         blocks.append(
             _Block(
                 width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, mixed=mixer.mixed, exchanged=mixer.cached,
-                hidden=0 if routed else layer.ffn.hidden, gated=True, qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
+                hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
+                qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
                 top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
             )
         )  # fmt: skip

@@ -67,7 +67,8 @@ def release_huggingface(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        rounded = {name: tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
+        # selection biases stay as they are: hosts keep them in float32, and rounded ones would choose other experts
+        rounded = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
         write_config(temporary, host.config_to_host(config, _special(tokenizer)), tokenizer, dtype)
         write_weights(temporary, dict(host.weights.weights_to_host(rounded, config)))
         for name in TOKENIZER_FILES:

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +200,7 @@ class _Loop:
                 f"{self.writer.folder} was made with another {' and '.join(changed)}. Use the same settings to go on, or another folder to start anew."
             )
         self.step = self.saved_step = saved.step
-        self.stepper.optimizer.load(saved.masters, saved.moments, saved.step)
+        self._load_weights(saved.masters, saved.moments, saved.step)
         for name, tensor in self.stepper.decoder.router_state().items():
             tensor.copy_(saved.rest[f"router.{name}"])
         self.router.tensors = {
@@ -214,9 +214,18 @@ class _Loop:
         if path is None:
             return
         try:
-            self.stepper.optimizer.load(load_file(path))
+            self._load_weights(load_file(path))
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"the weights to start from, {path}, cannot be read: {error}. Run the stage before again.") from error
+
+    def _load_weights(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor] | None = None, num_steps: int = 0) -> None:
+        """Masters, and the selection biases of routers beside them; from a checkpoint, moments and the number of updates."""
+        biases = self.stepper.decoder.selection_biases()
+        self.stepper.optimizer.load({name: tensor for name, tensor in weights.items() if name not in biases}, moments, num_steps)
+        for name, bias in biases.items():
+            if name not in weights:
+                raise TrainingError(f"the weights to start from have no {name}: they are of a model that balanced its experts in another way.")
+            bias.copy_(weights[name])
 
     def _finish(self) -> TrainFacts:
         """The last checkpoint, and the weights under their own name: the same file, written once."""
@@ -391,7 +400,8 @@ class _Loop:
             "torch": torch.__version__,
         }
         optimizer = self.stepper.optimizer
-        self.writer.save(checkpoints.Checkpoint(self.step, optimizer.masters, optimizer.moments, rest, state))
+        weights = {**optimizer.masters, **self.stepper.decoder.selection_biases()}
+        self.writer.save(checkpoints.Checkpoint(self.step, weights, optimizer.moments, rest, state))
         self.saved_step, self.saved_at = self.step, time.monotonic()
 
     def _report_save(self) -> None:

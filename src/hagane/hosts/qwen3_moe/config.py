@@ -28,6 +28,10 @@ def can_hold(config: ModelConfig) -> str | None:
         return f"{NAME} has routed experts; this model has none"
     if any(ffn.balance == "bias" for ffn in routed):
         return f"{NAME} has no selection bias; balance the experts with balance = 'loss'"
+    if any(ffn.score != "softmax" or ffn.num_groups > 1 or ffn.scaling != 1.0 for ffn in routed):
+        return f"{NAME} weighs experts by their softmax alone: no sigmoid, groups or scaling"
+    if any(ffn.shared_hidden for ffn in routed):
+        return f"{NAME} has no shared experts"
     if differing([(ffn.num_experts, ffn.top_k, ffn.hidden, ffn.normalise) for ffn in routed]) is not None:
         return f"{NAME} needs the same experts in every routed layer"
     if dense and differing(dense) is not None:
