@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from hagane.errors import HaganeError
 from hagane.hosts import HOSTS
 from hagane.hosts.checkpoint import read_published, read_tokenizer
+from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.decoder import Decoder
 from hagane.release.huggingface import write_config, write_weights
 from toy_models import toy_config, toy_decoder, toy_tokenizer
 
@@ -37,6 +39,22 @@ def test_what_was_written_is_read_again(tmp_path, host):
     assert published.host.name == host and published.config.layers[0].mixer == config.layers[0].mixer
     assert published.state.keys() == state.keys() and all(torch.equal(published.state[name], state[name]) for name in state)
     assert read_tokenizer(tmp_path / "model").to_str() == toy_tokenizer().to_str()
+
+
+def test_selection_biases_are_read_with_the_weights(tmp_path):
+    mixer = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8)
+    ffn = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", balance="bias", shared_hidden=16)
+    config = ModelConfig(vocabulary_size=61, width=24, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * 2, context=64)
+    decoder = Decoder(config)
+    decoder.init_weights(0)
+    state = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    state |= {name: torch.arange(4.0) / 10 for name in decoder.selection_biases()}
+    host = HOSTS["deepseek_v3"]
+    (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(config, {})))
+    write_weights(tmp_path, dict(host.weights.weights_to_host(state, config)))
+    read = read_published(tmp_path).state
+    assert read.keys() == state.keys() and sum(name.endswith("bias_E") for name in read) == 2
+    assert all(torch.equal(read[name], state[name]) for name in state)
 
 
 def edit(folder, change):

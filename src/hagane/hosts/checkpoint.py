@@ -69,7 +69,9 @@ def read_published(folder: Path) -> Published:
     if left:
         raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {len(left)} such in all. One of the two is wrong.")
     with torch.device("meta"):
-        wanted = {name: parameter.shape for name, parameter in Decoder(config).named_parameters()}
+        decoder = Decoder(config)
+    wanted = {name: tensor.shape for name, tensor in [*decoder.named_parameters(), *decoder.selection_biases().items()]}
+    assert wanted.keys() == state.keys(), "an adapter gives every tensor of the model"
     for name, tensor in state.items():
         if tensor.shape != wanted[name]:
             raise DataError(f"{folder}: {name} has shape {tuple(tensor.shape)}, and {CONFIG} says {tuple(wanted[name])}.")
