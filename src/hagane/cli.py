@@ -118,6 +118,7 @@ def run(
     settings: Settings = None,
     steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Correct the number of steps so that the run ends on time.")] = True,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", metavar="HF_FOLDER", help="Go on from a published checkpoint: its shape, weights, tokenizer.")] = None,
 ) -> None:
     """Do everything: from text to a released model. Going on with an existing folder skips what has not changed."""
     from hagane.recipe.load import load_recipe
@@ -127,6 +128,9 @@ def run(
     if not steer:
         loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update={"steer": False})})
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    if start is not None or loaded.start.from_ is not None:
+        place = str(Path(start or loaded.start.from_ or "").resolve())  # a run may be resumed from another folder
+        loaded = loaded.model_copy(update={"start": loaded.start.model_copy(update={"from_": place})})
     _prepare_process(loaded)
     from hagane.measure.machine import profile
     from hagane.run import create

@@ -218,6 +218,12 @@ class TrainSettings(Frozen):
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
 
 
+class StartSettings(Frozen):
+    """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
+
+    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+
+
 class MidtrainSettings(Frozen):
     """A second stretch of pretraining with another mixture. Off while its share is 0."""
 
@@ -269,6 +275,7 @@ class EvaluateSettings(Frozen):
 
 class ReleaseSettings(Frozen):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gguf: Literal["auto"] | bool = Field("auto", description="also write GGUF files; auto: where the packages are installed and llama.cpp knows the host")
     license: str = Field("Apache-2.0", description="licence you give the weights")
     author: str = ""
     country: str = ""
@@ -299,6 +306,7 @@ class Recipe(Frozen):
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
+    start: StartSettings = StartSettings()
     train: TrainSettings = TrainSettings()
     midtrain: MidtrainSettings = MidtrainSettings()
     tune: TuneSettings = TuneSettings()
