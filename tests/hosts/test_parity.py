@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.count import num_parameters
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import PADDING, Sequence
 
@@ -31,6 +32,23 @@ def latent(query_rank=10, yarn=None, value_dim=7):
     )
 
 
+def sigmoid(**settings):
+    return ExpertsConfig(**{
+        "num_experts": 6, "top_k": 2, "hidden": 20, "score": "sigmoid", "balance": "bias", "aux_coefficient": 0.0, "shared_hidden": 20, **settings,
+    })  # fmt: skip
+
+
+def glm(*ffns, **settings):
+    mixer = AttentionConfig(**{"num_heads": 4, "num_kv_heads": 2, "head_dim": 12, "partial_rotary": 6, "rope": RopeConfig(theta=5e5), **settings})
+    return [LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns]
+
+
+def afmoe(windows, ffns):
+    """Positions in windowed layers only."""
+    mixers = [attention(True, window).model_copy(update={"gate": "sigmoid", **({} if window else {"rope": None})}) for window in windows]
+    return [LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=True, post_ffn_norm=True) for mixer, ffn in zip(mixers, ffns, strict=True)]
+
+
 YARN = YarnConfig(factor=4.0, original_context=16, beta_fast=2.0, beta_slow=0.5, mscale=0.8, mscale_all_dim=1.2)
 
 CONFIGS = {
@@ -47,6 +65,11 @@ CONFIGS = {
     "qwen3_moe": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 3),
     "qwen3_moe mixed": tiny([LayerConfig(mixer=attention(True), ffn=ffn) for ffn in (DenseConfig(hidden=40), EXPERTS, EXPERTS)]),
     "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
+    "glm4_moe": tiny(glm(DenseConfig(hidden=40), sigmoid(), sigmoid())),
+    "glm4_moe groups": tiny(glm(*[sigmoid(num_experts=8, top_k=3, num_groups=4, top_groups=2, scaling=2.5, shared_hidden=40)] * 2, qk_norm=True)),
+    "glm4_moe unnormalised": tiny(glm(*[sigmoid(normalise=False)] * 2, partial_rotary=None), tied=True, norm_epsilon=1e-5),
+    "afmoe": tiny(afmoe((5, None, 5), (DenseConfig(hidden=40), sigmoid(), sigmoid())), norm_epsilon=1e-5),
+    "afmoe scaled": tiny(afmoe((5, 5, 5, None), [sigmoid(scaling=2.0, shared_hidden=40)] * 4), tied=True, embedding_scale=24**0.5),
     "deepseek_v3 dense": tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 3),
     "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
     "deepseek_v3 yarn": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=DenseConfig(hidden=40))] * 2, norm_epsilon=1e-5),
@@ -83,8 +106,32 @@ def random_theirs(config, folder):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
+        for name, buffer in theirs.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_(std=0.2)
     theirs.save_pretrained(folder)
     return theirs
+
+
+@pytest.mark.parametrize("host", ["glm4_moe", "afmoe"])
+def test_a_published_shape_is_counted_as_it_is_built(host):
+    """The defaults of transformers are published shapes: GLM-4.5-Air, and Trinity's family."""
+    settings = transformers.AutoConfig.for_model(host)
+    settings.head_dim = 128  # as in both; one class has no default for it
+    with torch.device("meta"):  # no memory
+        theirs = transformers.AutoModelForCausalLM.from_config(settings)
+    config = HOSTS[host].config_from_host(settings.to_dict())
+    trained = [parameter for name, parameter in theirs.named_parameters() if not name.endswith("expert_bias")]
+    assert num_parameters(config) == sum(parameter.numel() for parameter in trained)
+    assert HOSTS[host].config_from_host(HOSTS[host].config_to_host(config, {})) == config
+
+
+def gradients_by_our_names(theirs, config):
+    """Their gradients under our names; selection biases, which have none, are left out."""
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.requires_grad}
+    biases = {name: tensor for name, tensor in theirs.state_dict().items() if name.endswith(("e_score_correction_bias", "expert_bias"))}
+    named = HOSTS[host_for(config)].weights.weights_from_host({**gradients, **biases}, config)
+    return {name: tensor for name, tensor in named if not name.endswith("bias_E")}
 
 
 def their_outputs(theirs, token_BT):
@@ -101,7 +148,7 @@ def our_hidden_states(model, token_BT, sequence):
     """The stream after every layer, the last one normed, as transformers lists them."""
     states = []
     hooks = [block.register_forward_hook(lambda module, inputs, outputs: states.append(outputs[0])) for block in model.layers]
-    embedded = model.embedding(token_BT)
+    embedded = model.embedding(token_BT) * model.config.embedding_scale
     output = model(token_BT, sequence)
     for hook in hooks:
         hook.remove()
@@ -120,9 +167,7 @@ def assert_same(theirs, ours):
     # mean losses, so that 1e-5 means the same for every size of batch
     (loss / token_BT.numel()).backward()
     (their_loss / token_BT.numel()).backward()
-    their_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    host = HOSTS[host_for(ours.config)]
-    wanted = dict(host.weights.weights_from_host(their_gradients, ours.config))
+    wanted = gradients_by_our_names(theirs, ours.config)
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert gradients.keys() == wanted.keys()
     for name, gradient in gradients.items():
@@ -139,31 +184,40 @@ def test_imported_model_equals_the_published_one(name, tmp_path):
     assert_same(theirs, ours)
 
 
+def with_biases(model):
+    """Initial weights, and biases that choose other experts than the scores would."""
+    model.init_weights(seed=0)
+    for bias in model.selection_biases().values():
+        bias.normal_(std=0.2, generator=torch.Generator().manual_seed(4))
+    return model
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_exported_model_equals_ours(name, tmp_path):
-    ours = Decoder(CONFIGS[name])
-    ours.init_weights(seed=0)
+    ours = with_biases(Decoder(CONFIGS[name]))
     save_theirs(ours, tmp_path, {"eos_token_id": 60})
     theirs = load_theirs(tmp_path)
     assert theirs.config.eos_token_id == 60
     assert theirs.config.bos_token_id is None
-    assert sum(parameter.numel() for parameter in theirs.parameters()) == sum(parameter.numel() for parameter in ours.parameters())
+    trained = [parameter for parameter_name, parameter in theirs.named_parameters() if not parameter_name.endswith("expert_bias")]
+    assert sum(parameter.numel() for parameter in trained) == sum(parameter.numel() for parameter in ours.parameters())
     assert_same(theirs, ours)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_exported_comes_back(name, tmp_path):
-    ours = Decoder(CONFIGS[name])
-    ours.init_weights(seed=0)
+    ours = with_biases(Decoder(CONFIGS[name]))
     save_theirs(ours, tmp_path)
     again = load_ours(tmp_path)
     assert again.config == ours.config
+    for bias_name, bias in ours.selection_biases().items():
+        assert torch.equal(again.selection_biases()[bias_name], bias)
     for (name_a, a), (name_b, b) in zip(again.named_parameters(), ours.named_parameters(), strict=True):
         assert name_a == name_b
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3 dense"])
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3 dense", "glm4_moe groups", "afmoe"])
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -183,22 +237,21 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
         ours_total = ours_total + our_loss(ours, hidden, document)
     (ours_total / 20).backward()
     (theirs_total / 20).backward()
-    wanted = dict(HOSTS[host_for(ours.config)].weights.weights_from_host({n: p.grad for n, p in theirs.named_parameters()}, ours.config))
+    wanted = gradients_by_our_names(theirs, ours.config)
     for parameter_name, parameter in ours.named_parameters():
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3 dense", "deepseek_v3 yarn"])
+@pytest.mark.parametrize("name", ["deepseek_v3 dense", "deepseek_v3 yarn", "glm4_moe", "afmoe", "afmoe scaled"])
 def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
     """Token by token from our cache, in the form that decodes, against generation by transformers."""
-    ours = Decoder(CONFIGS[name])
-    ours.init_weights(seed=3)
+    ours = with_biases(Decoder(CONFIGS[name]))
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.copy_(parameter.bfloat16())
     host = HOSTS[host_for(ours.config)]
     (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(ours.config, {})))
-    state = {key: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor for key, tensor in ours.state_dict().items()}
+    state = {key: tensor if key.endswith("bias_E") else tensor.bfloat16() for key, tensor in ours.state_dict().items()}
     save_file(dict(host.weights.weights_to_host(state, ours.config)), tmp_path / "model.safetensors", metadata={"format": "pt"})
     prompt = torch.randint(0, 61, (1, 7), generator=torch.Generator().manual_seed(5))
     theirs = load_theirs(tmp_path).generate(prompt, max_new_tokens=16, do_sample=False)[0, 7:].tolist()
