@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.count import num_parameters
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import PADDING, Sequence
 
@@ -33,6 +34,23 @@ def latent(query_rank=10, yarn=None, value_dim=7):
     return LatentConfig(
         num_heads=4, query_rank=query_rank, kv_rank=12, nope_dim=6, rope_dim=8, value_dim=value_dim, rope=RopeConfig(theta=500.0, yarn=yarn)
     )
+
+
+def sigmoid(**settings):
+    return ExpertsConfig(**{
+        "num_experts": 6, "top_k": 2, "hidden": 20, "score": "sigmoid", "balance": "bias", "aux_coefficient": 0.0, "shared_hidden": 20, **settings,
+    })  # fmt: skip
+
+
+def glm(*ffns, **settings):
+    mixer = AttentionConfig(**{"num_heads": 4, "num_kv_heads": 2, "head_dim": 12, "partial_rotary": 6, "rope": RopeConfig(theta=5e5), **settings})
+    return [LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns]
+
+
+def afmoe(windows, ffns):
+    """Positions in windowed layers only."""
+    mixers = [attention(True, window).model_copy(update={"gate": "sigmoid", **({} if window else {"rope": None})}) for window in windows]
+    return [LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=True, post_ffn_norm=True) for mixer, ffn in zip(mixers, ffns, strict=True)]
 
 
 YARN = YarnConfig(factor=4.0, original_context=16, beta_fast=2.0, beta_slow=0.5, mscale=0.8, mscale_all_dim=1.2)
@@ -63,6 +81,11 @@ CONFIGS = {
     "qwen3_moe": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 3),
     "qwen3_moe mixed": tiny([LayerConfig(mixer=attention(True), ffn=ffn) for ffn in (DenseConfig(hidden=40), EXPERTS, EXPERTS)]),
     "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
+    "glm4_moe": tiny(glm(DenseConfig(hidden=40), sigmoid(), sigmoid())),
+    "glm4_moe groups": tiny(glm(*[sigmoid(num_experts=8, top_k=3, num_groups=4, top_groups=2, scaling=2.5, shared_hidden=40)] * 2, qk_norm=True)),
+    "glm4_moe unnormalised": tiny(glm(*[sigmoid(normalise=False)] * 2, partial_rotary=None), tied=True, norm_epsilon=1e-5),
+    "afmoe": tiny(afmoe((5, None, 5), (DenseConfig(hidden=40), sigmoid(), sigmoid())), norm_epsilon=1e-5),
+    "afmoe scaled": tiny(afmoe((5, 5, 5, None), [sigmoid(scaling=2.0, shared_hidden=40)] * 4), tied=True, embedding_scale=24**0.5),
     "deepseek_v3 dense": tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 3),
     "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
     "deepseek_v3": tiny([LayerConfig(mixer=latent(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
@@ -120,6 +143,19 @@ def random_theirs(config, folder):
     return theirs
 
 
+@pytest.mark.parametrize("host", ["glm4_moe", "afmoe"])
+def test_a_published_shape_is_counted_as_it_is_built(host):
+    """The defaults of transformers are published shapes: GLM-4.5-Air, and Trinity's family."""
+    settings = transformers.AutoConfig.for_model(host)
+    settings.head_dim = 128  # as in both; one class has no default for it
+    with torch.device("meta"):  # no memory
+        theirs = transformers.AutoModelForCausalLM.from_config(settings)
+    config = HOSTS[host].config_from_host(settings.to_dict())
+    trained = [parameter for name, parameter in theirs.named_parameters() if not name.endswith("expert_bias")]
+    assert num_parameters(config) == sum(parameter.numel() for parameter in trained)
+    assert HOSTS[host].config_from_host(HOSTS[host].config_to_host(config, {})) == config
+
+
 def their_outputs(theirs, token_BT):
     output = theirs(token_BT, output_hidden_states=True)
     loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), token_BT[:, 1:].flatten(), reduction="sum")
@@ -134,7 +170,7 @@ def our_hidden_states(model, token_BT, sequence):
     """The stream after every layer, the last one normed, as transformers lists them."""
     states = []
     hooks = [block.register_forward_hook(lambda module, inputs, outputs: states.append(outputs[0])) for block in model.layers]
-    embedded = model.embedding(token_BT)
+    embedded = model.embedding(token_BT) * model.config.embedding_scale
     output = model(token_BT, sequence)
     for hook in hooks:
         hook.remove()
@@ -142,10 +178,12 @@ def our_hidden_states(model, token_BT, sequence):
 
 
 def gradients_by_our_names(theirs, config):
-    """A host's way from its weights to ours may add a constant (norms around zero): what it makes of nothing is taken off again."""
-    host, gradients = HOSTS[host_for(config)], {name: parameter.grad for name, parameter in theirs.named_parameters()} | selection_biases(theirs)
+    """Their gradients under our names, selection biases, which have none, left out. A host's way from its weights to ours may add a constant
+    (norms around zero): what it makes of nothing is taken off again."""
+    host, gradients = HOSTS[host_for(config)], {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.requires_grad}
+    gradients |= {name: tensor for name, tensor in theirs.state_dict().items() if name.endswith(("e_score_correction_bias", "expert_bias"))}
     constant = dict(host.weights.weights_from_host({name: torch.zeros_like(gradient) for name, gradient in gradients.items()}, config))
-    return {name: tensor - constant[name] for name, tensor in host.weights.weights_from_host(gradients, config)}
+    return {name: tensor - constant[name] for name, tensor in host.weights.weights_from_host(gradients, config) if not name.endswith("bias_E")}
 
 
 def assert_same(theirs, ours):
@@ -177,35 +215,40 @@ def test_imported_model_equals_the_published_one(name, tmp_path):
     assert_same(theirs, ours)
 
 
+def with_biases(model):
+    """Initial weights, and biases that choose other experts than the scores would."""
+    model.init_weights(seed=0)
+    for bias in model.selection_biases().values():
+        bias.normal_(std=0.2, generator=torch.Generator().manual_seed(4))
+    return model
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_exported_model_equals_ours(name, tmp_path):
-    ours = Decoder(CONFIGS[name])
-    ours.init_weights(seed=0)
-    for bias_E in ours.selection_biases().values():
-        bias_E.copy_(torch.randn(bias_E.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
+    ours = with_biases(Decoder(CONFIGS[name]))
     save_theirs(ours, tmp_path, {"eos_token_id": 60})
     theirs = load_theirs(tmp_path)
     assert theirs.config.eos_token_id == 60
     assert theirs.config.bos_token_id is None
-    assert sum(parameter.numel() for parameter in theirs.parameters()) == sum(parameter.numel() for parameter in ours.parameters())
+    trained = [parameter for parameter_name, parameter in theirs.named_parameters() if not parameter_name.endswith("expert_bias")]
+    assert sum(parameter.numel() for parameter in trained) == sum(parameter.numel() for parameter in ours.parameters())
     assert_same(theirs, ours)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_exported_comes_back(name, tmp_path):
-    ours = Decoder(CONFIGS[name])
-    ours.init_weights(seed=0)
-    for bias_E in ours.selection_biases().values():
-        bias_E.copy_(torch.randn(bias_E.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
+    ours = with_biases(Decoder(CONFIGS[name]))
     save_theirs(ours, tmp_path)
     again = load_ours(tmp_path)
     assert again.config == ours.config
+    for bias_name, bias in ours.selection_biases().items():
+        assert torch.equal(again.selection_biases()[bias_name], bias)
     for (name_a, a), (name_b, b) in zip(again.named_parameters(), ours.named_parameters(), strict=True):
         assert name_a == name_b
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "axk1", "qwen3_next"])
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "axk1", "qwen3_next", "glm4_moe groups", "afmoe"])
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -230,11 +273,10 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "axk1"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "axk1", "glm4_moe", "afmoe", "afmoe scaled"])
 def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
     """Token by token from our cache, in the form that decodes, against generation by transformers."""
-    ours = Decoder(CONFIGS[name])
-    ours.init_weights(seed=3)
+    ours = with_biases(Decoder(CONFIGS[name]))
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.copy_(parameter.bfloat16())

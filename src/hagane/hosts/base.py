@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -37,6 +38,13 @@ class Host:
     can_hold: Callable[[ModelConfig], str | None]
     config_to_host: Callable[[ModelConfig, Mapping[str, Any]], Json]
     config_from_host: Callable[[Mapping[str, Any]], ModelConfig]
+    scales_embedding: bool = False  # `can_hold` judges a scale of embeddings itself
+
+    def reason(self, config: ModelConfig) -> str | None:
+        """Why it cannot hold a model; None when it can. `can_hold`, after what nearly all hosts lack."""
+        if config.embedding_scale != 1.0 and not self.scales_embedding:
+            return f"{self.name} does not scale embeddings"
+        return self.can_hold(config)
 
     @property
     def weights(self) -> ModuleType:
@@ -178,15 +186,37 @@ def refuse(host: Mapping[str, Any], **allowed: Any) -> None:
             raise RecipeError(f"config.json: {field} = {host[field]!r} is not supported; hagane has {value!r} only.")
 
 
-def attention_from_host(host: Mapping[str, Any], *, qk_norm: bool, default_head_dim: int | None = None) -> AttentionConfig:
+def rotary_share(mixer: AttentionConfig) -> float:
+    """The share of a head from which transformers gets the number of dimensions that turn, rounding down."""
+    share = mixer.rotary_dim / mixer.head_dim
+    return share if int(mixer.head_dim * share) == mixer.rotary_dim else math.nextafter(share, 1.0)
+
+
+def rotary_from_host(host: Mapping[str, Any], default: float) -> tuple[float, Json]:
+    """The share of a head that turns, and the same file without it."""
+    plain = dict(host)
+    share = plain.pop("partial_rotary_factor", None)
+    for field in ("rope_parameters", "rope_scaling"):
+        if host.get(field):
+            plain[field] = dict(host[field])
+            share = plain[field].pop("partial_rotary_factor", None) or share
+    return default if share is None else share, plain
+
+
+def attention_from_host(
+    host: Mapping[str, Any], *, qk_norm: bool, default_head_dim: int | None = None, rotary_share: float | None = None
+) -> AttentionConfig:
     """The attention of a llama-like config.json. Raises RecipeError for biases, scaled positions and other activations."""
     refuse(host, hidden_act="silu", attention_bias=False, mlp_bias=False, partial_rotary_factor=1.0)
     refuse(host.get("rope_parameters") or host.get("rope_scaling") or {}, partial_rotary_factor=1.0)
     num_heads = require(host, "num_attention_heads")
+    head_dim = host.get("head_dim") or default_head_dim or require(host, "hidden_size") // num_heads
+    rotary_dim = head_dim if rotary_share is None else int(head_dim * rotary_share)
     return AttentionConfig(
         num_heads=num_heads,
         num_kv_heads=host.get("num_key_value_heads") or num_heads,
-        head_dim=host.get("head_dim") or default_head_dim or require(host, "hidden_size") // num_heads,
+        head_dim=head_dim,
+        partial_rotary=None if rotary_dim == head_dim else rotary_dim,
         qk_norm=qk_norm,
         rope=rope_from_host(host),
     )

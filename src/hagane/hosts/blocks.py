@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hagane.errors import DataError
 from hagane.hosts.base import attention
-from hagane.model.config import AttentionConfig, ModelConfig
+from hagane.model.config import AttentionConfig, ExpertsConfig, ModelConfig
 
 Weights = Iterator[tuple[str, Tensor]]
 
@@ -45,46 +45,46 @@ def outer_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weigh
         yield "head.weight", take(tensors, "lm_head.weight")
 
 
-def _renamed(mixer: AttentionConfig) -> dict[str, str]:
-    return {ours: theirs for ours, theirs in _RENAMED.items() if mixer.qk_norm or not ours.endswith(("query_norm.weight", "key_norm.weight"))}
+def _renamed(mixer: AttentionConfig, names: Mapping[str, str]) -> dict[str, str]:
+    return {ours: theirs for ours, theirs in names.items() if mixer.qk_norm or not ours.endswith(("query_norm.weight", "key_norm.weight"))}
 
 
-def mixer_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
-    """Attention and both norms of a layer."""
+def mixer_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int, names: Mapping[str, str] = _RENAMED) -> Weights:
+    """Attention and the norms of a layer; `names` of all that is not queries, keys and values."""
     mixer, ours, theirs = attention(config, index), f"layers.{index}.", f"model.layers.{index}."
     sizes = [mixer.num_heads * mixer.head_dim] + [mixer.num_kv_heads * mixer.head_dim] * 2
     for letter, part in zip("qkv", torch.split(state[ours + "mixer.qkv.weight"], sizes), strict=True):
         yield f"{theirs}self_attn.{letter}_proj.weight", part
-    for source, target in _renamed(mixer).items():
+    for source, target in _renamed(mixer, names).items():
         yield theirs + target, state[ours + source]
 
 
-def mixer_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+def mixer_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int, names: Mapping[str, str] = _RENAMED) -> Weights:
     ours, theirs = f"layers.{index}.", f"model.layers.{index}."
     yield ours + "mixer.qkv.weight", torch.cat([take(tensors, f"{theirs}self_attn.{letter}_proj.weight") for letter in "qkv"])
-    for target, source in _renamed(attention(config, index)).items():
+    for target, source in _renamed(attention(config, index), names).items():
         yield ours + target, take(tensors, theirs + source)
 
 
-def dense_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
-    """The SwiGLU feed-forward of a layer."""
-    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
+def dense_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int, part: tuple[str, str] = ("", "")) -> Weights:
+    """The SwiGLU feed-forward of a layer, or the `part` of it that is one."""
+    ours, theirs = f"layers.{index}.ffn.{part[0]}", f"model.layers.{index}.mlp.{part[1]}"
     gate, up = state[ours + "gate_up.weight"].chunk(2)
     yield theirs + "gate_proj.weight", gate
     yield theirs + "up_proj.weight", up
     yield theirs + "down_proj.weight", state[ours + "down.weight"]
 
 
-def dense_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
-    ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
-    yield ours + "gate_up.weight", torch.cat([take(tensors, f"{theirs}{part}_proj.weight") for part in ("gate", "up")])
+def dense_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int, part: tuple[str, str] = ("", "")) -> Weights:
+    ours, theirs = f"layers.{index}.ffn.{part[0]}", f"model.layers.{index}.mlp.{part[1]}"
+    yield ours + "gate_up.weight", torch.cat([take(tensors, f"{theirs}{half}_proj.weight") for half in ("gate", "up")])
     yield ours + "down.weight", take(tensors, theirs + "down_proj.weight")
 
 
-def experts_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int) -> Weights:
+def experts_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int, router: str = "gate.weight") -> Weights:
     """Router and experts of a layer, one matrix per expert as in published checkpoints (transformers fuses them on loading)."""
     ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
-    yield theirs + "gate.weight", state[ours + "router.weight"]
+    yield theirs + router, state[ours + "router.weight"]
     for expert, (gate_up, down) in enumerate(zip(state[ours + "gate_up"], state[ours + "down"], strict=True)):
         gate, up = gate_up.chunk(2)
         yield f"{theirs}experts.{expert}.gate_proj.weight", gate
@@ -92,10 +92,10 @@ def experts_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int
         yield f"{theirs}experts.{expert}.down_proj.weight", down
 
 
-def experts_from_host(tensors: Mapping[str, Tensor], num_experts: int, index: int) -> Weights:
+def experts_from_host(tensors: Mapping[str, Tensor], num_experts: int, index: int, router: str = "gate.weight") -> Weights:
     """From one matrix per expert, or from the fused form that transformers holds in memory."""
     ours, theirs = f"layers.{index}.ffn.", f"model.layers.{index}.mlp."
-    yield ours + "router.weight", take(tensors, theirs + "gate.weight")
+    yield ours + "router.weight", take(tensors, theirs + router)
     if theirs + "experts.gate_up_proj" in tensors:
         yield ours + "gate_up", tensors[theirs + "experts.gate_up_proj"]
         yield ours + "down", take(tensors, theirs + "experts.down_proj")
@@ -104,3 +104,28 @@ def experts_from_host(tensors: Mapping[str, Tensor], num_experts: int, index: in
     pairs = [torch.cat([take(tensors, f"{name}{part}_proj.weight") for part in ("gate", "up")]) for name in names]
     yield ours + "gate_up", torch.stack(pairs)
     yield ours + "down", torch.stack([take(tensors, name + "down_proj.weight") for name in names])
+
+
+SHARED = ("shared.", "shared_experts.")
+CORRECTION = "gate.e_score_correction_bias"
+
+
+def biased_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int, router: str = "gate.weight", bias: str = CORRECTION) -> Weights:
+    """The feed-forward of a layer of a host whose experts have a selection bias (zero where ours is balanced by a loss) and shared ones."""
+    ffn = config.layers[index].ffn
+    if not isinstance(ffn, ExpertsConfig):
+        yield from dense_to_host(state, config, index)
+        return
+    yield from experts_to_host(state, config, index, router)
+    yield from dense_to_host(state, config, index, SHARED)
+    yield f"model.layers.{index}.mlp.{bias}", state[f"layers.{index}.ffn.router.bias_E"] if ffn.balance == "bias" else torch.zeros(ffn.num_experts)
+
+
+def biased_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int, router: str = "gate.weight", bias: str = CORRECTION) -> Weights:
+    ffn = config.layers[index].ffn
+    if not isinstance(ffn, ExpertsConfig):
+        yield from dense_from_host(tensors, config, index)
+        return
+    yield from experts_from_host(tensors, ffn.num_experts, index, router)
+    yield from dense_from_host(tensors, config, index, SHARED)
+    yield f"layers.{index}.ffn.router.bias_E", take(tensors, f"model.layers.{index}.mlp.{bias}")

@@ -258,6 +258,7 @@ class ModelConfig(Frozen):
     width: int = Field(gt=0)
     layers: tuple[LayerConfig, ...] = Field(min_length=1)
     tied: bool = Field(default=False, description="the head shares the embedding matrix")
+    embedding_scale: float = Field(default=1.0, gt=0, description="embeddings are multiplied with this on their way into the first layer")
     norm_epsilon: float = Field(default=1e-6, gt=0)
     init_std: float = Field(default=0.02, gt=0)
     context: int = Field(gt=0, description="tokens the model is made for; recorded in what is released, not a limit of the code")

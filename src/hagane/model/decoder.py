@@ -85,6 +85,8 @@ class Decoder(nn.Module):
         """Hidden states of the tokens; with a cache, of new tokens that continue its rows (and are appended to it)."""
         views, new_length_B = self._views(sequence, cache)
         hidden_BTD = self.embedding(token_BT)
+        if self.config.embedding_scale != 1.0:
+            hidden_BTD = hidden_BTD * self.config.embedding_scale
         stats: list[RouterStats | None] = []
         for index, (block, layer) in enumerate(zip(self.layers, self.config.layers, strict=True)):
             hidden_BTD, layer_stats = block(hidden_BTD, views[layer.mixer], cache.layers[index] if cache is not None else None)
