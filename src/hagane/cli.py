@@ -359,6 +359,32 @@ def corpus_show(
     _last_line(facts)
 
 
+@corpus_app.command("remove", epilog="Example: hagane corpus remove runs/quickstart --document 'books-17' --document 'news/2019/*'")
+def corpus_remove(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    document: Annotated[list[str], typer.Option("--document", metavar="ID", help="Id of a document, or a glob; may be given again.")],
+) -> None:
+    """Take documents out of the corpus of runs, for good, and say which models were trained on them."""
+    from hagane.folder import open_environment
+    from hagane.run import open_run, remove_documents
+
+    for folder in folders:  # before anything is changed
+        open_environment(folder)
+    trained: dict[str, list[str]] = {}
+    count = 0
+    for folder in folders:
+        with open_run(folder, say=_say) as opened:
+            taken = remove_documents(opened, document)
+        count += len(taken.documents)
+        typer.echo(f"{folder}: {len(taken.documents):,} documents taken out; on its list, they stay out")
+        for name in taken.documents[:20]:
+            typer.echo(f"  {name}")
+        if taken.trained:
+            trained[str(folder)] = taken.trained
+            typer.echo(f"  trained on them: {', '.join(taken.trained)}. `hagane resume {folder}` makes again what depends on them.")
+    _last_line({"documents": count, "trained": trained})
+
+
 @recipe_app.command("list", epilog="Example: hagane recipe list")
 def recipe_list() -> None:
     """The shipped recipes."""

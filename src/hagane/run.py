@@ -16,10 +16,10 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -30,6 +30,9 @@ from hagane.plan.start import starting_digest
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
+
+if TYPE_CHECKING:
+    from hagane.corpus.takeout import Taken
 
 
 @dataclass(frozen=True)
@@ -217,9 +220,11 @@ def _plan_is_remade(run: Run) -> bool:
 def derived(run: Run, stage: str) -> dict[str, Any]:
     """Derived settings that belong to a stage's key: the sizes of the samples, and the identity of the text that is read."""
     if stage == "corpus":
+        from hagane.corpus import removal
         from hagane.corpus.stage import inputs_digest
 
-        return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)}
+        removed = removal.load(run.folder)
+        return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
     if stage == "tokenizer":
         return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
     if stage == "plan":
@@ -282,6 +287,24 @@ def _without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_seconds(item) for name, item in value.items() if name != "seconds"}
     return [_without_seconds(item) for item in value] if isinstance(value, list) else value
+
+
+def remove_documents(run: Run, patterns: Sequence[str]) -> Taken:
+    """Take documents out of a run's corpus, for good. What was made from them is made again by the next walk. The caller holds the run.
+
+    The list is written first: where this is interrupted, the next walk reads the corpus again and leaves them out.
+    """
+    from hagane.corpus.takeout import take_out
+
+    stage, record = BY_NAME["corpus"], run.record("corpus")
+    current = record is not None and record["key"] == stage_key(run, stage, derived(run, "corpus"))
+    taken = take_out(run.folder, patterns)
+    if record is not None and current:  # else it would be read again in any case
+        facts = taken.facts or record["facts"]
+        digest = result_digest(stage, run.path("corpus"), facts)
+        record |= {"key": stage_key(run, stage, derived(run, "corpus")), "digest": digest, "facts": facts}
+        write_atomic(run.path("corpus") / "facts.json", json.dumps(record, indent=1, ensure_ascii=False))
+    return taken
 
 
 def headline(stage: str, facts: dict[str, Any]) -> str:

@@ -61,6 +61,15 @@ class RuleSettings(Frozen):
     width: float = Field(6.0, gt=0, description="spreads (median to ninth decile of a language) beyond which a document is dropped; fewer are stricter")
 
 
+class LicenseSettings(Frozen):
+    """Which licences may be learned from: globs on identifiers such as those of SPDX, whatever the case."""
+
+    allow: tuple[str, ...] = Field((), description="where given, a document under any other licence is dropped (license)")
+    deny: tuple[str, ...] = Field((), description="a document under such a licence is dropped (license); comes before allow")
+    attribution: tuple[str, ...] = Field(("CC-BY*",), description="licences that ask for their authors to be named: the manifest and the data card list them")
+    unknown: Literal["keep", "drop"] = Field("keep", description="what happens to a document that no licence is stated for")
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -71,6 +80,8 @@ class CorpusSettings(Frozen):
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     rules: RuleSettings = RuleSettings()
+    licenses: LicenseSettings = LicenseSettings()
+    remove: tuple[str, ...] = Field((), description="ids of documents to leave out (removed), globs allowed; a run keeps a list of its own, too")
     personal_data: Literal["mask", "keep"] = Field(
         "mask", description="e-mail addresses, telephone, card, account and national numbers and secrets become placeholders such as <EMAIL>, or stay"
     )
