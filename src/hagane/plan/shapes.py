@@ -21,25 +21,55 @@ def rounded(value: float, multiple: int) -> int:
 
 
 def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
-    """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict."""
-    width, num_layers = size.width or width, size.num_layers or num_layers
+    """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict.
+
+    Where `size` leaves the depth open, there are layers of every kind.
+    """
+    width, num_layers = size.width or width, _depth(pattern, size, num_layers)
     # eight heads at least: small models learn to copy and to align sooner with many narrow heads (docs/notebook.md, "heads of small models")
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
-    multiple = 32 if width < 1024 else 128
-    ffn: DenseConfig | ExpertsConfig
-    if pattern.ffn == "dense":
-        ffn = DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))
-    else:
-        ffn = ExpertsConfig(
-            num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple),
-            balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
-        )  # fmt: skip
     mixer = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
+    norms = {"post_mixer_norm": pattern.post_norms == "both", "post_ffn_norm": pattern.post_norms != "none"}
+    pairs = zip(_mixers(pattern, mixer, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * num_layers,
-        tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(LayerConfig(mixer=one, ffn=ffn, **norms) for one, ffn in pairs),
+        tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
+        context=context,
     )  # fmt: skip
+
+
+def _depth(pattern: PatternSettings, size: SizeSettings, num_layers: int) -> int:
+    """As many layers as asked for, or enough for the pattern. Raises RecipeError where `size` has too few."""
+    needed = max(pattern.dense_layers + 1, pattern.full_every if pattern.window else 1)
+    if size.num_layers is not None and size.num_layers < needed:
+        which = f"full_every = {pattern.full_every}" if needed > pattern.dense_layers + 1 else f"dense_layers = {pattern.dense_layers}"
+        raise RecipeError(f"model.size.num_layers = {size.num_layers} is too few for model.pattern.{which}. Take {needed} layers or more.")
+    return size.num_layers or max(num_layers, needed)
+
+
+def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num_layers: int) -> list[DenseConfig | ExpertsConfig]:
+    """Of every layer, the dense ones first."""
+    multiple = 32 if width < 1024 else 128
+    if pattern.ffn == "dense":
+        return [DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))] * num_layers
+    hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
+    routed = ExpertsConfig(
+        num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.expert_scaling,
+        num_groups=pattern.expert_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
+        aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+    )  # fmt: skip
+    dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
+    return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)
+
+
+def _mixers(pattern: PatternSettings, mixer: MixerConfig, num_layers: int) -> list[MixerConfig]:
+    """Of every layer: with a window, whole documents in every `full_every`-th layer."""
+    if not pattern.window:
+        return [mixer] * num_layers
+    windowed = mixer.model_copy(update={"window": pattern.window})
+    whole = mixer if pattern.full_positions else mixer.model_copy(update={"rope": None, "partial_rotary": None})
+    return [windowed if (index + 1) % pattern.full_every else whole for index in range(num_layers)]
 
 
 def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
@@ -48,9 +78,11 @@ def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_hea
         num_kv_heads -= 1
     if num_heads % num_kv_heads:
         raise RecipeError(f"model.size.num_kv_heads = {num_kv_heads} does not divide the {num_heads} heads of width {width}. Set num_heads as well.")
+    rotary_dim = rounded(head_dim * pattern.rotary_share, 2)
     return AttentionConfig(
-        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta)
-    )
+        num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, qk_norm=pattern.qk_norm, rope=RopeConfig(theta=pattern.rope_theta),
+        partial_rotary=None if rotary_dim >= head_dim else rotary_dim, gate=pattern.attention_gate,
+    )  # fmt: skip
 
 
 def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:

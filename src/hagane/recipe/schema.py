@@ -102,6 +102,13 @@ class PatternSettings(Frozen):
     query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
     kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
     rope_ratio: float = Field(0.5, gt=0, description="latent attention: rotated dimensions of a head, beside head_dim that are not, over head_dim")
+    attention_gate: Literal["none", "sigmoid"] = Field("none", description="what attention's values are multiplied with before the output matrix")
+    rotary_share: float = Field(1.0, gt=0, le=1, description="share of an attention head's dimensions that turn with the position")
+    window: int = Field(0, ge=0, description="tokens that a windowed layer of attention sees; 0 for no such layers")
+    full_every: int = Field(4, ge=1, description="with a window, every how many-th layer sees the whole document")
+    full_positions: bool = Field(True, description="with a window, whether the layers that see the whole document know positions")
+    post_norms: Literal["none", "ffn", "both"] = Field("none", description="norms of what the feed-forward, or it and the mixer, add")
+    scaled_embedding: bool = Field(False, description="embeddings are multiplied with the square root of the model width")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
@@ -110,6 +117,12 @@ class PatternSettings(Frozen):
     num_experts: int = Field(8, ge=2)
     top_k: int = Field(2, ge=1)
     expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
+    dense_layers: int = Field(0, ge=0, description="first layers that are dense in a model of routed experts")
+    score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
+    shared_experts: int = Field(0, ge=0, description="experts that every token passes, each as wide as a routed one")
+    expert_groups: int = Field(1, ge=1, description="groups the experts are divided into")
+    top_groups: int = Field(1, ge=1, description="groups of experts that a token may choose from")
+    expert_scaling: float = Field(1.0, gt=0, description="the weights of routed experts are multiplied with this")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
@@ -127,10 +140,36 @@ class PatternSettings(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _top_k(self) -> PatternSettings:
-        if self.ffn == "experts" and self.top_k > self.num_experts:
+    def _experts(self) -> PatternSettings:
+        if self.ffn != "experts":
+            self._unused(("dense_layers", "score", "shared_experts", "expert_groups", "top_groups", "expert_scaling"), "routed experts, but ffn = 'dense'")
+            return self
+        if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        each, rest = divmod(self.num_experts, self.expert_groups)
+        if self.expert_groups > 1 and (rest or each < 2):
+            raise ValueError(f"num_experts = {self.num_experts} does not make expert_groups = {self.expert_groups} equal groups of two experts or more")
+        if self.top_groups > self.expert_groups:
+            raise ValueError(f"top_groups = {self.top_groups} is more than expert_groups = {self.expert_groups}")
+        if self.top_k > self.top_groups * each:
+            raise ValueError(f"top_k = {self.top_k} is more than the {self.top_groups * each} experts in top_groups = {self.top_groups}")
         return self
+
+    @model_validator(mode="after")
+    def _windows(self) -> PatternSettings:
+        if self.mixer != "attention":
+            self._unused(("attention_gate", "rotary_share", "window"), f"grouped-query attention, but mixer = '{self.mixer}'")
+        if self.window and self.full_every == 1:
+            raise ValueError("full_every = 1 lets every layer see the whole document: window would be of none")
+        if not self.window:
+            self._unused(("full_every", "full_positions"), "a pattern of windows, but window = 0 asks for none")
+        return self
+
+    def _unused(self, names: tuple[str, ...], why: str) -> None:
+        """Refuse settings that would change nothing."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is of {why}")
 
 
 class SizeSettings(Frozen):
@@ -141,6 +180,7 @@ class SizeSettings(Frozen):
     num_heads: int | None = Field(None, ge=1)
     num_kv_heads: int | None = Field(None, ge=1)
     ffn_hidden: int | None = Field(None, ge=8, description="hidden width of the feed-forward, or of one expert")
+    dense_hidden: int | None = Field(None, ge=8, description="hidden width of the dense layers in a model of routed experts")
     vocabulary_size: int | None = Field(None, ge=300)
 
 
@@ -281,6 +321,8 @@ class Recipe(Frozen):
                 f"model.size.vocabulary_size = {size.vocabulary_size} is larger than all of tokenizer.candidates "
                 f"({max(self.tokenizer.candidates)}); add it there"
             )
+        if size.dense_hidden and not pattern.dense_layers:
+            raise ValueError(f"model.size.dense_hidden = {size.dense_hidden} is of dense layers before routed ones, but model.pattern.dense_layers = 0")
         if pattern.balance == "bias" and pattern.ffn == "dense":
             raise ValueError("model.pattern.balance = 'bias' balances experts, but model.pattern.ffn = 'dense' has none")
         return self
