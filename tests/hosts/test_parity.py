@@ -18,6 +18,10 @@ transformers = pytest.importorskip("transformers")
 EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20, aux_coefficient=0.05)
 
 
+SIGMOID = EXPERTS.model_copy(update={"score": "sigmoid", "shared_hidden": 20, "balance": "bias"})
+GROUPED = SIGMOID.model_copy(update={"num_groups": 3, "top_groups": 2, "scaling": 2.5, "shared_hidden": 40})
+
+
 def tiny(layers, **settings):
     return ModelConfig(vocabulary_size=61, width=24, layers=tuple(layers), context=64, init_std=0.2, **settings)
 
@@ -72,6 +76,11 @@ CONFIGS = {
     "afmoe scaled": tiny(afmoe((5, 5, 5, None), [sigmoid(scaling=2.0, shared_hidden=40)] * 4), tied=True, embedding_scale=24**0.5),
     "deepseek_v3 dense": tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 3),
     "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
+    "deepseek_v3": tiny([LayerConfig(mixer=latent(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
+    "deepseek_v3 all routed": tiny([LayerConfig(mixer=latent(), ffn=SIGMOID.model_copy(update={"normalise": False}))] * 2),
+    "axk1": tiny([
+        LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)
+    ]),
     "deepseek_v3 yarn": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=DenseConfig(hidden=40))] * 2, norm_epsilon=1e-5),
 }
 
@@ -99,6 +108,12 @@ def load_theirs(folder):
     return model
 
 
+def selection_biases(theirs):
+    """Of transformers' model, buffers or parameters that are not trained: there is no gradient of them."""
+    tensors = [*theirs.named_buffers(), *theirs.named_parameters()]
+    return {name: tensor.detach() for name, tensor in tensors if name.endswith(("e_score_correction_bias", "expert_bias"))}
+
+
 def random_theirs(config, folder):
     """A random model made by transformers, with norm weights that are not one, as it saves itself."""
     settings = HOSTS[host_for(config)].config_to_host(config, {})
@@ -106,9 +121,8 @@ def random_theirs(config, folder):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
-        for name, buffer in theirs.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                buffer.normal_(std=0.2)
+        for bias in selection_biases(theirs).values():
+            bias.copy_(torch.randn_like(bias) * 0.1)
     theirs.save_pretrained(folder)
     return theirs
 
@@ -129,8 +143,7 @@ def test_a_published_shape_is_counted_as_it_is_built(host):
 def gradients_by_our_names(theirs, config):
     """Their gradients under our names; selection biases, which have none, are left out."""
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.requires_grad}
-    biases = {name: tensor for name, tensor in theirs.state_dict().items() if name.endswith(("e_score_correction_bias", "expert_bias"))}
-    named = HOSTS[host_for(config)].weights.weights_from_host({**gradients, **biases}, config)
+    named = HOSTS[host_for(config)].weights.weights_from_host({**gradients, **selection_biases(theirs)}, config)
     return {name: tensor for name, tensor in named if not name.endswith("bias_E")}
 
 
@@ -217,7 +230,7 @@ def test_what_is_exported_comes_back(name, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3 dense", "glm4_moe groups", "afmoe"])
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "axk1", "glm4_moe groups", "afmoe"])
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -242,7 +255,7 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3 dense", "deepseek_v3 yarn", "glm4_moe", "afmoe", "afmoe scaled"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "axk1", "glm4_moe", "afmoe", "afmoe scaled"])
 def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
     """Token by token from our cache, in the form that decodes, against generation by transformers."""
     ours = with_biases(Decoder(CONFIGS[name]))
@@ -251,7 +264,7 @@ def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
             parameter.copy_(parameter.bfloat16())
     host = HOSTS[host_for(ours.config)]
     (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(ours.config, {})))
-    state = {key: tensor if key.endswith("bias_E") else tensor.bfloat16() for key, tensor in ours.state_dict().items()}
+    state = {key: tensor if key.endswith("_E") else tensor.bfloat16() for key, tensor in ours.state_dict().items()}
     save_file(dict(host.weights.weights_to_host(state, ours.config)), tmp_path / "model.safetensors", metadata={"format": "pt"})
     prompt = torch.randint(0, 61, (1, 7), generator=torch.Generator().manual_seed(5))
     theirs = load_theirs(tmp_path).generate(prompt, max_new_tokens=16, do_sample=False)[0, 7:].tolist()

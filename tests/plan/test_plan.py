@@ -3,8 +3,10 @@
 import pytest
 
 from hagane.errors import RecipeError
+from hagane.hosts import HOSTS, host_for
 from hagane.model.config import LatentConfig, RopeConfig
-from hagane.model.count import num_parameters
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.decoder import Decoder
 from hagane.plan.choose import LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, promised_share
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
 from hagane.plan.shapes import candidates, published, shape, shape_key
@@ -140,9 +142,37 @@ def test_latent_attention_scales_with_the_width():
     assert len(keys) == len(candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256))
 
 
+def test_ax_k1_has_its_published_size():
+    """519B and 33B by its README, 518.98B and 32.78B from its shape; built on the meta device, and in a small size with every mechanism."""
+    recipe, _ = load_recipe("ax-k1")
+    config = published(recipe.model, recipe.train.context)
+    assert round(num_parameters(config) / 1e7) == 51898
+    assert round(num_active_parameters(config) / 1e7) == 3278
+    assert sum(parameter.numel() for parameter in Decoder(config, device="meta").parameters()) == num_parameters(config)
+    assert host_for(config) == "axk1"
+    host = HOSTS["axk1"].config_to_host(config, {})
+    wanted = {
+        "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_hidden_layers": 61, "num_attention_heads": 64,
+        "n_shared_experts": 1, "n_routed_experts": 192, "routed_scaling_factor": 2.5, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,
+        "v_head_dim": 128, "qk_nope_head_dim": 128, "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8, "norm_topk_prob": True,
+        "first_k_dense_replace": 1, "vocab_size": 163840, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+    }  # fmt: skip
+    assert {name: host[name] for name in wanted} == wanted
+    small = candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=4096, context=256)[2]
+    assert small.width < 256
+    assert host_for(small) == "axk1"
+
+
 def test_settings_that_do_not_go_with_the_mixer_are_refused():
     with pytest.raises(RecipeError, match=r"query_ratio = 0.2 is of latent attention, but mixer = 'attention'"):
         recipe_with(model={"pattern": {"query_ratio": 0.2}})
+    with pytest.raises(RecipeError, match=r"shared_experts = 1 is of experts, but ffn = 'dense'"):
+        recipe_with(model={"pattern": {"ffn": "dense", "shared_experts": 1}})
+    with pytest.raises(RecipeError, match=r"num_experts 6 must be a multiple of num_groups 4"):
+        recipe_with(model={"pattern": {"ffn": "experts", "num_experts": 6, "num_groups": 4}})
+    routed = load_recipe("ax-k1")[0].model.pattern
+    with pytest.raises(RecipeError, match=r"num_layers = 1 is too few for model\.pattern\.dense_layers = 1"):
+        shape(routed, SizeSettings(num_layers=1), width=256, num_layers=8, vocabulary_size=4096, context=256)
     pattern = load_recipe("nordic")[0].model.pattern.model_copy(update={"mixer": "latent"})
     with pytest.raises(RecipeError, match="num_kv_heads = 4 is of grouped-query attention"):
         shape(pattern, SizeSettings(num_kv_heads=4), width=256, num_layers=1, vocabulary_size=4096, context=256)

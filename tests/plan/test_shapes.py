@@ -11,7 +11,7 @@ from hagane.recipe.schema import PatternSettings, SizeSettings
 
 GLM = {"ffn": "experts", "num_experts": 16, "top_k": 4, "score": "sigmoid", "balance": "bias", "shared_experts": 1, "dense_layers": 1, "rotary_share": 0.5}
 AFMOE = {
-    **GLM, "rotary_share": 1.0, "window": 64, "full_positions": False, "attention_gate": "sigmoid", "post_norms": "both", "scaled_embedding": True,
+    **GLM, "rotary_share": 1.0, "window": 64, "full_positions": False, "attention_gate": "sigmoid", "sandwich_norms": True, "scaled_embedding": True,
     "dense_layers": 2,
 }  # fmt: skip
 
@@ -42,11 +42,12 @@ def test_layers_are_what_the_pattern_says():
 
 
 def test_groups_scaling_and_one_norm_are_passed_on():
-    config = made({**GLM, "expert_groups": 4, "top_groups": 2, "expert_scaling": 2.5, "post_norms": "ffn"}, dense_hidden=96, ffn_hidden=40)
+    config = made({**GLM, "num_groups": 4, "top_groups": 2, "scaling": 2.5, "post_experts_norm": True}, dense_hidden=96, ffn_hidden=40)
     routed = config.layers[-1].ffn
     assert (routed.num_groups, routed.top_groups, routed.scaling, routed.hidden, routed.shared_hidden) == (4, 2, 2.5, 40, 40)
     assert config.layers[0].ffn == DenseConfig(hidden=96)
-    assert all(layer.post_ffn_norm and not layer.post_mixer_norm for layer in config.layers)
+    assert [layer.post_ffn_norm for layer in config.layers] == [False] + [True] * 7
+    assert not any(layer.post_mixer_norm for layer in config.layers)
 
 
 def too_few(changes):

@@ -21,14 +21,14 @@ def test_every_shipped_recipe_loads(name):
 
 
 WRONG_PATTERNS = [
-    ('score = "sigmoid"', "score = 'sigmoid' is of routed experts"),
-    ("shared_experts = 1", "shared_experts = 1 is of routed experts"),
-    ("dense_layers = 1", "dense_layers = 1 is of routed experts"),
-    ("expert_groups = 2", "expert_groups = 2 is of routed experts"),
-    ('ffn = "experts"\nnum_experts = 8\nexpert_groups = 3', "does not make expert_groups = 3 equal groups"),
-    ('ffn = "experts"\nnum_experts = 8\nexpert_groups = 8', "of two experts or more"),
-    ('ffn = "experts"\ntop_groups = 2', "top_groups = 2 is more than expert_groups = 1"),
-    ('ffn = "experts"\nnum_experts = 8\nexpert_groups = 4\ntop_k = 3', "more than the 2 experts in top_groups = 1"),
+    ('score = "sigmoid"', "score = sigmoid is of experts"),
+    ("shared_experts = 1", "shared_experts = 1 is of experts"),
+    ("dense_layers = 1", "dense_layers = 1 is of experts"),
+    ("num_groups = 2", "num_groups = 2 is of experts"),
+    ('ffn = "experts"\nnum_experts = 8\nnum_groups = 3', "num_experts 8 must be a multiple of num_groups 3"),
+    ('ffn = "experts"\nnum_experts = 8\nnum_groups = 8', "at least twice it"),
+    ('ffn = "experts"\ntop_groups = 2', "top_groups 2 is more than num_groups 1"),
+    ('ffn = "experts"\nnum_experts = 8\nnum_groups = 4\ntop_k = 3', "more than the 2 experts of top_groups 1"),
     ("full_every = 3", "window = 0 asks for none"),
     ("full_positions = false", "window = 0 asks for none"),
     ("window = 64\nfull_every = 1", "window would be of none"),

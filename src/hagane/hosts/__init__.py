@@ -10,6 +10,7 @@ from typing import Any
 
 from hagane.errors import RecipeError
 from hagane.hosts.afmoe.config import HOST as AFMOE
+from hagane.hosts.axk1.config import HOST as AXK1
 from hagane.hosts.base import Host
 from hagane.hosts.deepseek_v3.config import HOST as DEEPSEEK_V3
 from hagane.hosts.glm4_moe.config import HOST as GLM4_MOE
@@ -18,7 +19,7 @@ from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
 from hagane.model.config import ModelConfig
 
-HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, GLM4_MOE, AFMOE)}
+HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, AXK1, GLM4_MOE, AFMOE)}
 
 
 def host_for(config: ModelConfig) -> str:

@@ -30,13 +30,17 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
     mixer = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
-    norms = {"post_mixer_norm": pattern.post_norms == "both", "post_ffn_norm": pattern.post_norms != "none"}
     pairs = zip(_mixers(pattern, mixer, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(LayerConfig(mixer=one, ffn=ffn, **norms) for one, ffn in pairs),
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(_layer(pattern, one, ffn) for one, ffn in pairs),
         tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
         context=context,
     )  # fmt: skip
+
+
+def _layer(pattern: PatternSettings, mixer: MixerConfig, ffn: DenseConfig | ExpertsConfig) -> LayerConfig:
+    after_ffn = pattern.sandwich_norms or (pattern.post_experts_norm and isinstance(ffn, ExpertsConfig))
+    return LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=pattern.sandwich_norms, post_ffn_norm=after_ffn)
 
 
 def _depth(pattern: PatternSettings, size: SizeSettings, num_layers: int) -> int:
@@ -55,8 +59,8 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         return [DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))] * num_layers
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
     routed = ExpertsConfig(
-        num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.expert_scaling,
-        num_groups=pattern.expert_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
+        num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
+        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
         aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hagane.errors import RecipeError
+from hagane.model.config import ExpertsConfig
 from hagane.recipe.types import Budget, Frozen
 
 
@@ -46,6 +47,20 @@ class Source(Frozen):
         return value
 
 
+class RuleSettings(Frozen):
+    """Which rules mend documents or leave them out, and how far from a language's own text a document may be."""
+
+    markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
+    contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
+    repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
+    lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
+    signs: bool = Field(True, description="drop: far more signs such as braces and slashes than its language has")
+    broken_text: bool = Field(True, description="drop: words taken apart, run together or mixed with digits, as a bad scan gives")
+    cut_lines: bool = Field(True, description="drop: most lines are cut off with an ellipsis")
+    width: float = Field(6.0, gt=0, description="spreads (median to ninth decile of a language) beyond which a document is dropped; fewer are stricter")
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -55,6 +70,10 @@ class CorpusSettings(Frozen):
     max_record_bytes: int = Field(1 << 27, ge=1000, description="a line, page, notebook or row with more bytes is dropped without being held (too_long)")
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
+    rules: RuleSettings = RuleSettings()
+    personal_data: Literal["mask", "keep"] = Field(
+        "mask", description="e-mail addresses, telephone, card, account and national numbers and secrets become placeholders such as <EMAIL>, or stay"
+    )
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
     )
@@ -107,22 +126,23 @@ class PatternSettings(Frozen):
     window: int = Field(0, ge=0, description="tokens that a windowed layer of attention sees; 0 for no such layers")
     full_every: int = Field(4, ge=1, description="with a window, every how many-th layer sees the whole document")
     full_positions: bool = Field(True, description="with a window, whether the layers that see the whole document know positions")
-    post_norms: Literal["none", "ffn", "both"] = Field("none", description="norms of what the feed-forward, or it and the mixer, add")
+    sandwich_norms: bool = Field(False, description="RMSNorm of what the mixer and the feed-forward add, in every layer")
     scaled_embedding: bool = Field(False, description="embeddings are multiplied with the square root of the model width")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
     heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
+    dense_layers: int = Field(0, ge=0, description="first layers of a model with experts that are dense")
     num_experts: int = Field(8, ge=2)
     top_k: int = Field(2, ge=1)
-    expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
-    dense_layers: int = Field(0, ge=0, description="first layers that are dense in a model of routed experts")
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
-    shared_experts: int = Field(0, ge=0, description="experts that every token passes, each as wide as a routed one")
-    expert_groups: int = Field(1, ge=1, description="groups the experts are divided into")
-    top_groups: int = Field(1, ge=1, description="groups of experts that a token may choose from")
-    expert_scaling: float = Field(1.0, gt=0, description="the weights of routed experts are multiplied with this")
+    scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
+    num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
+    top_groups: int = Field(1, ge=1, description="groups a token may choose from")
+    shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
+    post_experts_norm: bool = Field(False, description="RMSNorm of what the experts add, as in A.X K1")
+    expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
@@ -141,24 +161,27 @@ class PatternSettings(Frozen):
 
     @model_validator(mode="after")
     def _experts(self) -> PatternSettings:
-        if self.ffn != "experts":
-            self._unused(("dense_layers", "score", "shared_experts", "expert_groups", "top_groups", "expert_scaling"), "routed experts, but ffn = 'dense'")
+        if self.ffn == "dense":
+            fields = type(self).model_fields
+            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "post_experts_norm")
+            unused = [name for name in names if getattr(self, name) != fields[name].default]
+            if unused:
+                raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
             return self
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
-        each, rest = divmod(self.num_experts, self.expert_groups)
-        if self.expert_groups > 1 and (rest or each < 2):
-            raise ValueError(f"num_experts = {self.num_experts} does not make expert_groups = {self.expert_groups} equal groups of two experts or more")
-        if self.top_groups > self.expert_groups:
-            raise ValueError(f"top_groups = {self.top_groups} is more than expert_groups = {self.expert_groups}")
-        if self.top_k > self.top_groups * each:
-            raise ValueError(f"top_k = {self.top_k} is more than the {self.top_groups * each} experts in top_groups = {self.top_groups}")
+        try:
+            ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
 
     @model_validator(mode="after")
     def _windows(self) -> PatternSettings:
         if self.mixer != "attention":
             self._unused(("attention_gate", "rotary_share", "window"), f"grouped-query attention, but mixer = '{self.mixer}'")
+        if self.sandwich_norms and self.post_experts_norm:
+            raise ValueError("post_experts_norm is one of sandwich_norms already; give one of them")
         if self.window and self.full_every == 1:
             raise ValueError("full_every = 1 lets every layer see the whole document: window would be of none")
         if not self.window:
