@@ -71,6 +71,18 @@ def test_execution_settings_change_no_key(finished):
     assert done.returncode == 0 and again.stderr.count("unchanged") == 2
 
 
+@pytest.mark.slow
+def test_a_hybrid_run_is_planned_trained_and_released(tmp_path):
+    """Gated DeltaNet and gated attention 3:1 from the recipe to a release that transformers agrees with."""
+    pattern = ("deltas=3", "attention_gate=sigmoid", "rotary_share=0.25")
+    settings = [part for value in pattern for part in ("--set", f"model.pattern.{value}")]
+    hagane("run", write_recipe(tmp_path), "--out", tmp_path / "run", "--set", "model.size.width=64", *settings)
+    config = json.loads((tmp_path / "run" / "release" / "huggingface" / "config.json").read_text())
+    assert config["model_type"] == "qwen3_next" and config["layer_types"] == ["linear_attention"] * 3 + ["full_attention"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

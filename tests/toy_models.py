@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
 from hagane.model.decoder import Decoder
 from hagane.tokenizer.bpe import train_tokenizer
 
@@ -23,6 +23,11 @@ def toy_tokenizer() -> Tokenizer:
 
 def toy_config(ffn: str = "dense", *, qk_norm: bool = True, tied: bool = True, vocabulary_size: int = 320) -> ModelConfig:
     mixer = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, qk_norm=qk_norm, rope=RopeConfig(theta=10_000.0))
+    if ffn == "delta":
+        delta = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
+        mixers = [delta, mixer.model_copy(update={"gate": "sigmoid", "partial_rotary": 4})]
+        layers = tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=48)) for mixer in mixers)
+        return ModelConfig(vocabulary_size=vocabulary_size, width=32, layers=layers, tied=tied, context=192, init_std=0.3)
     feed = DenseConfig(hidden=48) if ffn == "dense" else ExpertsConfig(num_experts=4, top_k=2, hidden=16)
     return ModelConfig(vocabulary_size=vocabulary_size, width=32, layers=(LayerConfig(mixer=mixer, ffn=feed),) * 2, tied=tied, context=192, init_std=0.3)
 

@@ -118,6 +118,7 @@ def run(
     settings: Settings = None,
     steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Correct the number of steps so that the run ends on time.")] = True,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", metavar="HF_FOLDER", help="Go on from a published checkpoint: its shape, weights, tokenizer.")] = None,
 ) -> None:
     """Do everything: from text to a released model. Going on with an existing folder skips what has not changed."""
     from hagane.recipe.load import load_recipe
@@ -127,6 +128,9 @@ def run(
     if not steer:
         loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update={"steer": False})})
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    if start is not None or loaded.start.from_ is not None:
+        place = str(Path(start or loaded.start.from_ or "").resolve())  # a run may be resumed from another folder
+        loaded = loaded.model_copy(update={"start": loaded.start.model_copy(update={"from_": place})})
     _prepare_process(loaded)
     from hagane.measure.machine import profile
     from hagane.run import create
@@ -353,6 +357,32 @@ def corpus_show(
     for line in lines:
         typer.echo(line)
     _last_line(facts)
+
+
+@corpus_app.command("remove", epilog="Example: hagane corpus remove runs/quickstart --document 'books-17' --document 'news/2019/*'")
+def corpus_remove(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    document: Annotated[list[str], typer.Option("--document", metavar="ID", help="Id of a document, or a glob; may be given again.")],
+) -> None:
+    """Take documents out of the corpus of runs, for good, and say which models were trained on them."""
+    from hagane.folder import open_environment
+    from hagane.run import open_run, remove_documents
+
+    for folder in folders:  # before anything is changed
+        open_environment(folder)
+    trained: dict[str, list[str]] = {}
+    count = 0
+    for folder in folders:
+        with open_run(folder, say=_say) as opened:
+            taken = remove_documents(opened, document)
+        count += len(taken.documents)
+        typer.echo(f"{folder}: {len(taken.documents):,} documents taken out; on its list, they stay out")
+        for name in taken.documents[:20]:
+            typer.echo(f"  {name}")
+        if taken.trained:
+            trained[str(folder)] = taken.trained
+            typer.echo(f"  trained on them: {', '.join(taken.trained)}. `hagane resume {folder}` makes again what depends on them.")
+    _last_line({"documents": count, "trained": trained})
 
 
 @recipe_app.command("list", epilog="Example: hagane recipe list")

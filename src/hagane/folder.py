@@ -47,6 +47,16 @@ def write_atomic(path: Path, text: str) -> None:
         raise RunError(f"{path} cannot be written: {error.strerror}.") from None
 
 
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Put a folder in the place of another, which is deleted only after that."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    temporary.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file of a run; a missing or damaged one is a RunError that names it."""
     try:

@@ -16,18 +16,23 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from hagane.errors import HaganeError, RunError
 from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.hosts.gguf import missing_tools
+from hagane.plan.start import starting_digest
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
+
+if TYPE_CHECKING:
+    from hagane.corpus.takeout import Taken
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
         raise RunError(f"there is no stage {until!r}. Stages: {', '.join(BY_NAME)}.")
     check_recipe(run)
     if until in (None, "release") and only in (None, "release"):
-        check_release()
+        check_release(run.recipe)
     if only is None and _plan_is_remade(run):
         run.clock.restart()
     for stage in STAGES:
@@ -169,19 +174,36 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
 
 def check_recipe(run: Run) -> None:
     """Refuse what cannot work before anything is spent: a budget that is too small, a model that no host can hold."""
-    from hagane.hosts import host_for
+    from hagane.hosts import HOSTS, host_for
+    from hagane.hosts.gguf import unfit
     from hagane.plan.shapes import shape
+    from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
     if not run.recipe.corpus.sources:
         raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
+    refuse_conflicts(run.recipe, run.environment.pinned)
     _ = run.sketch  # refuses a budget that is too small
-    host_for(shape(run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=run.recipe.train.context))
+    context = run.recipe.train.context
+    config = starting_model(run.recipe) or shape(
+        run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
+    )
+    host = HOSTS[host_for(config)]
+    if run.recipe.release.gguf is True and (reason := unfit(host, config)) is not None:
+        raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
+    start = starting_folder(run.recipe)
+    if start is not None and run.record("pretrain") is None:
+        from hagane.hosts.checkpoint import read_published, read_tokenizer
+
+        read_tokenizer(start)
+        read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 
-def check_release() -> None:
+def check_release(recipe: Recipe) -> None:
     """Refuse a run whose release could not be proven, before anything is trained."""
     if importlib.util.find_spec("transformers") is None:
         raise RunError("a release is proven with transformers, which is not installed. Run `pip install 'hagane[hf]'`, or stop earlier with --until evaluate.")
+    if recipe.release.gguf is True and (missing := missing_tools()) is not None:
+        raise RunError(f"release.gguf = true, but {missing}. Or set it to false.")
 
 
 def _plan_is_remade(run: Run) -> bool:
@@ -198,15 +220,24 @@ def _plan_is_remade(run: Run) -> bool:
 def derived(run: Run, stage: str) -> dict[str, Any]:
     """Derived settings that belong to a stage's key: the sizes of the samples, and the identity of the text that is read."""
     if stage == "corpus":
+        from hagane.corpus import removal
         from hagane.corpus.stage import inputs_digest
 
-        return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)}
+        removed = removal.load(run.folder)
+        return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
     if stage == "tokenizer":
-        return {"tokenizer_bytes": run.sketch.tokenizer_bytes}
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
     if stage == "plan":
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True)}
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **starting_digest(run.recipe)}
+    if stage == "pretrain":
+        return starting_digest(run.recipe)
     if stage == "evaluate":
-        return {"items_per_cell": run.sketch.items_per_cell}
+        return {"items_per_cell": run.sketch.items_per_cell, **starting_digest(run.recipe)}
+    if stage == "release":
+        # GGUF files that were left out for want of a package are made once it is there; made ones stay where it is missing
+        record = run.record(stage)
+        made = record is not None and bool(record["facts"].get("gguf", {}).get("files"))
+        return {"gguf": made or missing_tools() is None} if run.recipe.release.gguf == "auto" else {}
     return {}
 
 
@@ -258,6 +289,24 @@ def _without_seconds(value: Any) -> Any:
     return [_without_seconds(item) for item in value] if isinstance(value, list) else value
 
 
+def remove_documents(run: Run, patterns: Sequence[str]) -> Taken:
+    """Take documents out of a run's corpus, for good. What was made from them is made again by the next walk. The caller holds the run.
+
+    The list is written first: where this is interrupted, the next walk reads the corpus again and leaves them out.
+    """
+    from hagane.corpus.takeout import take_out
+
+    stage, record = BY_NAME["corpus"], run.record("corpus")
+    current = record is not None and record["key"] == stage_key(run, stage, derived(run, "corpus"))
+    taken = take_out(run.folder, patterns)
+    if record is not None and current:  # else it would be read again in any case
+        facts = taken.facts or record["facts"]
+        digest = result_digest(stage, run.path("corpus"), facts)
+        record |= {"key": stage_key(run, stage, derived(run, "corpus")), "digest": digest, "facts": facts}
+        write_atomic(run.path("corpus") / "facts.json", json.dumps(record, indent=1, ensure_ascii=False))
+    return taken
+
+
 def headline(stage: str, facts: dict[str, Any]) -> str:
     """One line for people about what a stage did."""
     match stage:
@@ -290,8 +339,20 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
             return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
         case "release":
-            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}"
+            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""
+
+
+def _gguf_headline(facts: dict[str, Any]) -> str:
+    if facts.get("skipped"):
+        return f"; no GGUF: {facts['skipped']}"
+    parts = [
+        f"within {file['max_logprob_gap']:.1e} ({file['file']}, {file['bytes'] / 1e6:.1f} MB)"
+        if file["quantisation"] == "f16"
+        else f"{file['kl_bits_per_token']:.1e} bits per token away ({file['file']}, {file['bytes'] / 1e6:.1f} MB)"
+        for file in facts.get("files", ())
+    ]
+    return f"; llama.cpp {', '.join(parts)}" if parts else ""
 
 
 def _mean(values: list[float]) -> float | None:
@@ -314,7 +375,7 @@ def write_report(run: Run) -> Path | None:
 
 
 def _versions() -> dict[str, str]:
-    names = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
+    names = ("torch", "numpy", "tokenizers", "transformers", "safetensors", "gguf", "xllamacpp")
     found = {"python": sys.version.split()[0]}
     for name in names:
         try:

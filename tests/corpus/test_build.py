@@ -64,7 +64,7 @@ def test_two_processes_give_the_same_files_as_one(folder, build, tmp_path, monke
     one, two = build(folder, out="one", workers=1), build(folder, out="two", workers=2)
     assert one.model_copy(update={"seconds": 0}) == two.model_copy(update={"seconds": 0})
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(files) == 8
+    assert len(files) == 9
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 

@@ -34,7 +34,7 @@ PERSONAL = [
     ("fr", "numéro 2 95 10 99 126 111 93 de sécurité", "national_number"),
     ("en", "key AKIAIOSFODNN7EXAMPLE here", "secret"),
     ("code-python", "token = 'ghp_" + "a1B2" * 9 + "'", "secret"),
-    ("en", "xoxb-" + "1234567890-1234567890-" + "AbCdEfGhIjKl", "secret"),
+    ("en", "xoxb-" + "1234567890-1234567890-" + "AbCd3fGhIjKlMn0pQrStUvWx", "secret"),
     ("en", "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0B\n" * 4 + "-----END RSA PRIVATE KEY-----", "secret"),
 ]
 

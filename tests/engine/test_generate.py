@@ -10,7 +10,7 @@ from hagane.model.initial import to_working
 from hagane.model.sequence import Sequence
 from toy_models import toy_config, toy_decoder
 
-KINDS = ("dense", "experts")
+KINDS = ("dense", "experts", "delta")
 
 
 def prompts(count, longest=20, vocabulary=320, seed=0):

@@ -8,7 +8,7 @@ import pytest
 from hagane.errors import DataError, RecipeError
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.hosts.llama.weights import weights_from_host
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.count import num_active_parameters, num_parameters
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
@@ -17,6 +17,9 @@ QK = MIXER.model_copy(update={"qk_norm": True})
 DENSE = DenseConfig(hidden=64)
 SIGMOID = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", shared_hidden=16, balance="bias")
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
+SHARED = EXPERTS.model_copy(update={"shared_hidden": 8, "shared_gate": True})
+DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
+GATED = QK.model_copy(update={"gate": "sigmoid", "partial_rotary": 2})
 
 
 def model(*layers):
@@ -34,6 +37,9 @@ def model(*layers):
         ([(LATENT, DENSE)] * 2, "deepseek_v3"),
         ([(LATENT, DENSE), (LATENT, SIGMOID)], "deepseek_v3"),
         ([(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"aux_coefficient": 0.0}))], "qwen3_moe"),
+        ([(DELTA, DENSE)] * 3 + [(GATED, DENSE)], "qwen3_next"),
+        ([(GATED, DENSE)], "qwen3_next"),
+        ([(DELTA, SHARED), (GATED, DENSE)], "qwen3_next"),
     ],
 )
 def test_the_first_host_that_fits_is_chosen(layers, name):
@@ -79,6 +85,20 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("qwen3_moe", [(MIXER, EXPERTS)], "QK-norm"),
         ("qwen3_moe", [(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"top_k": 1}))], "same experts"),
         ("qwen3_moe", [(QK, EXPERTS), (QK, DENSE), (QK, DenseConfig(hidden=65))], "same width"),
+        ("qwen3", [(QK, DENSE), (DELTA, DENSE)], "layer 1 has a mixer of kind delta"),
+        ("qwen3_next", [(DELTA, DENSE)], "has none"),
+        ("qwen3_next", [(QK, DENSE)], "output gate"),
+        ("qwen3_next", [(GATED.model_copy(update={"qk_norm": False}), DENSE)], "QK-norm"),
+        ("qwen3_next", [(GATED.model_copy(update={"window": 8}), DENSE)], "window"),
+        ("qwen3_next", [(GATED.model_copy(update={"rope": None, "partial_rotary": None}), DENSE)], "turns none"),
+        ("qwen3_next", [(GATED, DENSE), (DELTA, DENSE), (DELTA.model_copy(update={"taps": 3}), DENSE)], "same shape"),
+        ("qwen3_next", [(GATED, DENSE), (GATED.model_copy(update={"num_kv_heads": 1}), DENSE)], "same shape"),
+        ("qwen3_next", [(GATED, DENSE), (DELTA, DenseConfig(hidden=65))], "same width"),
+        ("qwen3_next", [(GATED, EXPERTS)], "gated shared expert"),
+        ("qwen3_next", [(GATED, SHARED.model_copy(update={"shared_gate": False}))], "gated shared expert"),
+        ("qwen3_next", [(GATED, SHARED.model_copy(update={"balance": "bias"}))], "selection bias"),
+        ("qwen3_next", [(GATED, SHARED.model_copy(update={"score": "sigmoid"}))], "softmax alone"),
+        ("qwen3_next", [(GATED, SHARED), (DELTA, SHARED.model_copy(update={"shared_hidden": 9}))], "same experts"),
     ],
 )
 def test_a_host_says_why_it_cannot_hold_a_model(host, layers, reason):
@@ -146,6 +166,48 @@ def test_deepseek_v3_as_published_is_read_and_written_back():
     assert again["rope_scaling"] == {**DEEPSEEK_V3["rope_scaling"], "rope_type": "yarn"}
 
 
+QWEN3_NEXT_80B_A3B = {
+    "architectures": ["Qwen3NextForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1,
+    "eos_token_id": 151645, "full_attention_interval": 4, "head_dim": 256, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+    "intermediate_size": 5120, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128, "max_position_embeddings": 262144, "mlp_only_layers": [], "model_type": "qwen3_next", "moe_intermediate_size": 512,
+    "norm_topk_prob": True, "num_attention_heads": 16, "num_experts": 512, "num_experts_per_tok": 10, "num_hidden_layers": 48, "num_key_value_heads": 2,
+    "output_router_logits": False, "partial_rotary_factor": 0.25, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 10000000,
+    "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 512, "tie_word_embeddings": False, "use_cache": True, "vocab_size": 151936,
+}  # fmt: skip
+
+
+def test_the_published_qwen3_next_is_read_and_counted():
+    config = host_of(QWEN3_NEXT_80B_A3B).config_from_host(QWEN3_NEXT_80B_A3B)
+    assert [layer.mixer.kind for layer in config.layers[:5]] == ["delta", "delta", "delta", "attention", "delta"]
+    assert (config.layers[3].mixer.rotary_dim, config.layers[3].mixer.gate) == (64, "sigmoid")
+    assert num_parameters(config) == 79_674_391_296  # of transformers' model built on the meta device; its name says 80B, 3B activated
+    assert num_active_parameters(config) == 3_874_929_408  # embedding and head, 0.6B, included
+    again = HOSTS["qwen3_next"].config_to_host(config, {"eos_token_id": 151645})
+    assert {name: again[name] for name in QWEN3_NEXT_80B_A3B if name not in ("intermediate_size", "rope_scaling", "bos_token_id")}.items() <= (
+        QWEN3_NEXT_80B_A3B.items()
+    )
+    assert host_of(again).config_from_host(again) == config
+
+
+def test_the_order_of_layers_is_given_both_ways_where_it_is_regular():
+    regular, other = (model(*[(DELTA if letter == "d" else GATED, DENSE) for letter in order]) for order in ("dddadddad", "daad"))
+    written = [HOSTS["qwen3_next"].config_to_host(config, {}) for config in (regular, other)]
+    assert written[0]["full_attention_interval"] == 4 and "full_attention_interval" not in written[1]
+    for config, host_json in zip((regular, other), written, strict=True):
+        assert host_of(host_json).config_from_host(host_json) == config
+    older = {name: value for name, value in written[0].items() if name not in ("layer_types", "rope_parameters")}  # as it was before transformers 5
+    assert host_of(older).config_from_host(older) == regular
+
+
+@pytest.mark.parametrize("head_dim", range(2, 130, 2))
+def test_the_share_of_a_head_that_turns_comes_back_exactly(head_dim):
+    for rotary_dim in range(2, head_dim + 1, 2):
+        mixer = GATED.model_copy(update={"head_dim": head_dim, "partial_rotary": rotary_dim})
+        host_json = HOSTS["qwen3_next"].config_to_host(model((mixer, DENSE)), {})
+        assert host_of(host_json).config_from_host(host_json).layers[0].mixer.rotary_dim == rotary_dim
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"rope_interleave": False}, "rope_interleave"), ({"kv_lora_rank": None}, "kv_lora_rank"), ({"num_key_value_heads": 8}, "num_key_value_heads"),
@@ -154,6 +216,20 @@ def test_deepseek_v3_as_published_is_read_and_written_back():
 def test_a_deepseek_v3_we_cannot_compute_is_refused_by_field(change, named):
     with pytest.raises(RecipeError, match=named):
         HOSTS["deepseek_v3"].config_from_host({**DEEPSEEK_V3, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"layer_types": ["linear_attention"]}, "layer_types"),
+        ({"layer_types": ["mamba"] * 4}, "layer_types"),
+        ({"linear_num_key_heads": None}, "linear_num_key"),
+    ],
+)
+def test_a_qwen3_next_we_cannot_compute_is_refused_by_field(change, named):
+    host_json = HOSTS["qwen3_next"].config_to_host(model(*[(DELTA, DENSE)] * 3, (GATED, DENSE)), {}) | change
+    with pytest.raises(RecipeError, match=named):
+        host_of(host_json).config_from_host(host_json)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hagane.model.count import WINDOW_STEP, cache_bytes
 from hagane.model.linear import SHAPE_STEP
 from hagane.model.sequence import Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("sandwich", 3)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("delta", None), ("sandwich", 3)]
 
 
 def feed(model, cache, pieces):
@@ -109,7 +109,7 @@ def test_rows_of_a_ring_are_selected_forked_and_replaced(tiny):
         continue_and_check(model, cache, [texts[2], new])
 
 
-@pytest.fixture(params=["experts", "latent"])
+@pytest.fixture(params=["experts", "latent", "delta"])
 def filled(tiny, request):
     """A model, a cache of three ragged rows, and their texts."""
     model = tiny(request.param, window=3)
@@ -169,6 +169,14 @@ def test_a_snapshot_of_other_rows_is_refused(filled):
 
 def test_windows_are_counted_in_the_steps_they_are_held_in():
     assert WINDOW_STEP == SHAPE_STEP
+
+
+def test_a_rewound_cache_can_be_rewound_again(filled):
+    model, cache, texts = filled
+    snapshot = cache.snapshot()
+    for _ in range(2):
+        continue_and_check(model, cache, texts)
+        cache.rewind(snapshot)
 
 
 @pytest.mark.parametrize("kind", ["experts", "latent"])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig
 from hagane.model.count import batch_flops, cache_bytes, flops_per_token, mean_seen, mixer_counts, num_active_parameters, num_parameters, parts
 from hagane.model.decoder import Decoder
 
@@ -51,7 +51,10 @@ latents = st.builds(
     rope_dim=st.sampled_from([2, 4]),
     value_dim=st.integers(1, 5),
 )
-layers = st.builds(LayerConfig, mixer=mixers | latents, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
+deltas = st.tuples(*[st.integers(1, 3)] * 5).map(
+    lambda t: DeltaConfig(num_key_heads=t[0], num_value_heads=t[0] * t[1], key_dim=t[2], value_dim=t[3], taps=1 + t[4])
+)
+layers = st.builds(LayerConfig, mixer=mixers | latents | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
 configs = st.builds(
     ModelConfig,
     vocabulary_size=st.integers(1, 50),

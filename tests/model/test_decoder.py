@@ -78,7 +78,7 @@ def test_the_working_copy_keeps_norms_and_routers_in_float32(tiny):
     assert model.router_state()["layers.0.ffn.router.load_E"].dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["dense", "experts"])
+@pytest.mark.parametrize("kind", ["dense", "experts", "delta"])
 def test_bf16_stays_close_to_float32(tiny, kind):
     model = tiny(kind, tied=True)
     half = copy.deepcopy(model)

@@ -4,7 +4,7 @@ import pytest
 
 from hagane.errors import RecipeError
 from hagane.hosts import HOSTS, host_for
-from hagane.model.config import LatentConfig, RopeConfig
+from hagane.model.config import DeltaConfig, LatentConfig, RopeConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.decoder import Decoder
 from hagane.plan.choose import LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, promised_share
@@ -138,6 +138,19 @@ def test_latent_attention_scales_with_the_width():
     assert (small.num_heads, small.nope_dim, small.rope_dim, small.query_rank, small.kv_rank) == (8, 32, 16, 64, 32)
     uncompressed = pattern.model_copy(update={"query_ratio": 0.0})
     assert shape(uncompressed, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256).layers[0].mixer.query_rank is None
+
+
+def test_three_layers_of_delta_before_each_of_attention():
+    """Qwen3-Next's ratios: at its width its heads, at a small one the same kinds of layer."""
+    changes = {"ffn": "dense", "deltas": 3, "head_dim": 256, "delta_head_dim": 128, "attention_gate": "sigmoid", "rotary_share": 0.25}
+    pattern = load_recipe("nordic")[0].model.pattern.model_copy(update=changes)
+    large = shape(pattern, SizeSettings(num_heads=16, num_kv_heads=2), width=2048, num_layers=48, vocabulary_size=4096, context=256)
+    assert [layer.mixer.kind for layer in large.layers] == (["delta"] * 3 + ["attention"]) * 12
+    assert large.layers[0].mixer == DeltaConfig(num_key_heads=16, num_value_heads=32, key_dim=128, value_dim=128)
+    assert (large.layers[3].mixer.num_heads, large.layers[3].mixer.rotary_dim, large.layers[3].mixer.gate) == (16, 64, "sigmoid")
+    assert host_for(large) == "qwen3_next"
+    for config in candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256):
+        assert {layer.mixer.kind for layer in config.layers} == {"delta", "attention"} and host_for(config) == "qwen3_next"
     keys = {shape_key(config, 8, 256, "bfloat16") for config in candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256)}
     assert len(keys) == len(candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256))
 
@@ -176,6 +189,14 @@ def test_settings_that_do_not_go_with_the_mixer_are_refused():
     pattern = load_recipe("nordic")[0].model.pattern.model_copy(update={"mixer": "latent"})
     with pytest.raises(RecipeError, match="num_kv_heads = 4 is of grouped-query attention"):
         shape(pattern, SizeSettings(num_kv_heads=4), width=256, num_layers=1, vocabulary_size=4096, context=256)
+
+
+def test_patterns_that_contradict_themselves_are_refused():
+    with pytest.raises(RecipeError, match="delta_head_dim = 32 is of Gated DeltaNet, but deltas = 0"):
+        recipe_with(model={"pattern": {"delta_head_dim": 32}})
+    pattern = load_recipe("nordic")[0].model.pattern.model_copy(update={"deltas": 3})
+    with pytest.raises(RecipeError, match=r"num_layers = 3 leaves no layer of attention.* Take 4 layers or more"):
+        shape(pattern, SizeSettings(num_layers=3), width=256, num_layers=8, vocabulary_size=1024, context=128)
 
 
 def test_heads_that_do_not_divide_are_refused():

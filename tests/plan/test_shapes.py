@@ -41,6 +41,13 @@ def test_layers_are_what_the_pattern_says():
     assert all(layer.mixer.rotary_dim * 2 == layer.mixer.head_dim for layer in made(GLM).layers)
 
 
+def test_a_gated_shared_expert_between_layers_of_deltas_is_held_by_qwen3_next():
+    pattern = {"ffn": "experts", "num_experts": 8, "shared_experts": 1, "shared_gate": True, "deltas": 3, "attention_gate": "sigmoid", "rotary_share": 0.25}
+    config = made(pattern)
+    assert all(layer.ffn.shared_gate for layer in config.layers)
+    assert host_for(config) == "qwen3_next"
+
+
 def test_groups_scaling_and_one_norm_are_passed_on():
     config = made({**GLM, "num_groups": 4, "top_groups": 2, "scaling": 2.5, "post_experts_norm": True}, dense_hidden=96, ffn_hidden=40)
     routed = config.layers[-1].ffn

@@ -14,7 +14,7 @@ from hagane.tokenizer.save import save_for_transformers
 from toy_models import toy_config, toy_decoder, toy_tokenizer
 
 transformers = pytest.importorskip("transformers")
-KINDS = {"qwen3_moe": ("experts", {}), "qwen3": ("dense", {}), "llama": ("dense", {"qk_norm": False, "tied": False})}
+KINDS = {"qwen3_moe": ("experts", {}), "qwen3": ("dense", {}), "llama": ("dense", {"qk_norm": False, "tied": False}), "qwen3_next": ("delta", {})}
 
 
 @pytest.fixture
@@ -45,6 +45,15 @@ def test_a_release_loads_as_any_model_does(tmp_path, parts, host):
     assert (tmp_path / "release" / "README.md").read_text() == "# A card\n"
     assert sum(file.stat().st_size for file in (tmp_path / "release").iterdir()) == facts.bytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encode", "release"]
+
+
+def test_norms_around_zero_are_rounded_as_they_are_stored(tmp_path, parts):
+    """0.1 is stored as -0.9, which bfloat16 knows less well: what is verified and what is loaded is 1 - 0.8984."""
+    state, config, tokenizer = parts("qwen3_next")
+    state = {name: torch.full_like(tensor, 0.1) if name == "norm.weight" else tensor for name, tensor in state.items()}
+    release_huggingface(state, config, tokenizer, tmp_path / "release")
+    loaded, _ = load_huggingface(tmp_path / "release")
+    assert (loaded.norm.weight == 1 + torch.tensor(-0.9).bfloat16().float()).all()
 
 
 def test_a_float32_release_is_not_rounded(tmp_path, parts):

@@ -214,6 +214,7 @@ def write_run(folder: Path, *, until: str | None = None, dense: bool = False, la
                 facts = {
                     "host": "qwen3_moe", "folder": "huggingface", "num_parameters": 8_912_384, "num_active_parameters": 4_120_064, "max_logit_gap": 3.1e-6,
                     "greedy_equal": True, "prompts_checked": 8, "bytes": 17_900_000, "dtype": "bfloat16",
+                    "gguf": {"files": [{"file": "toy-f16.gguf", "bytes": 17_900_000, "max_logprob_gap": 0.0125, "kl_bits_per_token": 2e-7}], "skipped": ""},
                 }  # fmt: skip
         (folder / stage).mkdir(exist_ok=True)
         record = {"stage": stage, "key": "k", "digest": "d", "seconds": SECONDS[stage], "finished": "2026-01-01T00:05:00Z", "facts": facts}

@@ -25,7 +25,7 @@ from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.journal import TIMINGS
 from hagane.train.loop import train
 
-KINDS = [("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32")]
+KINDS = [("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32"), ("delta", "bfloat16")]
 BIAS = "layers.1.ffn.router.bias_E"
 
 

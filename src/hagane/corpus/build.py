@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hagane.corpus import arrow, manifest, overlap, pool
+from hagane.corpus.accounts import attribution, table
+from hagane.corpus.datacard import write_card
 from hagane.corpus.decide import HELD_OUT, TRAIN, Decided, RuleFacts, Shard, decide
 from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Inputs, list_inputs
+from hagane.corpus.licenses import wants_attribution
 from hagane.corpus.relabel import IdentifyFacts, relabel
+from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
 from hagane.corpus.sample import plan_sample
 from hagane.corpus.shingles import Hashes
@@ -81,13 +85,16 @@ def build_corpus(
     *,
     seed: int = 0,
     workers: int | None = None,
+    removed: Removed | None = None,
     progress: pool.Progress = pool.silent,
 ) -> CorpusFacts:
     """Write `train/` and `held_out/{source}.{language}.parquet`, `manifest.json` and `dropped.jsonl` into `folder`, which exists.
 
-    `workers` None: all cores. Raises DataError for files that are missing, damaged (unless `on_damage` is "keep") or empty.
+    `workers` None: all cores. `removed`: documents to leave out, those of `settings` where not given.
+    Raises DataError for files that are missing, damaged (unless `on_damage` is "keep") or empty.
     """
     started = time.monotonic()
+    removed = removed or Removed(settings.remove)
     found = list_inputs(sources, _problem_languages(sources))
     shares = {source.name: source.share for source in sources if source.share}
     takes = plan_sample(found.inputs, settings.sample_bytes, shares, seed)
@@ -99,7 +106,7 @@ def build_corpus(
             excluded = parts_folder / "excluded.npy"
             np.save(excluded, overlap.evaluation_runs(settings.exclude))
         tasks = [
-            Task(index, item, take, settings, parts_folder, excluded)
+            Task(index, item, take, settings, parts_folder, removed, excluded)
             for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True))
             if take.budgets != {}
         ]
@@ -115,7 +122,9 @@ def build_corpus(
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
     facts = _facts(found, tasks, gathered, dropped, written, decided, identified, time.monotonic() - started)
-    manifest.write(folder, sources, settings, seed, found, gathered, facts)
+    accounts = manifest.Accounts(table(dropped.accounts, decided.kept), attribution(decided.kept, _to_attribute(decided, settings)), removed)
+    manifest.write(folder, sources, settings, seed, found, gathered, facts, accounts)
+    write_card(folder)
     _write_dropped(folder / "dropped.jsonl", dropped)
     if not facts.documents_kept:
         reasons = ", ".join(f"{count.documents:,} {reason}" for reason, count in facts.dropped.items()) or "there were none"
@@ -280,6 +289,10 @@ def _facts(
         identified=identified,
         seconds=round(seconds, 3),
     )
+
+
+def _to_attribute(decided: Decided, settings: CorpusSettings) -> set[str]:
+    return {own.account.license for own in decided.kept if wants_attribution(own.account.license, settings.licenses)}
 
 
 def _by_source(masked: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:

@@ -8,15 +8,17 @@ that is nearly what is held out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from hagane.corpus import near, passages, pool
+from hagane.corpus.accounts import Account
 from hagane.corpus.gather import Dropped, Gathered, Part
 from hagane.corpus.inputs import Input
 from hagane.corpus.rules import fences, lines
@@ -60,6 +62,17 @@ class Decided:
     shards: list[Shard] = field(default_factory=list)
     repeated_ids: int = 0
     rules: RuleFacts | None = None
+    kept: list[Kept] = field(default_factory=list)
+
+
+class Kept(NamedTuple):
+    """Documents that stay, by account and origin; `num_bytes` before boilerplate was cut out."""
+
+    account: Account
+    origin: str
+    documents: int
+    held_out: int
+    num_bytes: int
 
 
 @dataclass
@@ -126,7 +139,18 @@ def decide(
         shard.repeated_D.append(taken[offsets[index] : offsets[index + 1]])
     filled = [shards[name] for name in sorted(shards) if any((places != DROP).any() for places in shards[name].place_P)]
     facts = RuleFacts(width=settings.rules.width, languages=rules, boilerplate_lines=len(known)) if any(part.lines for part in parts) else None
-    return Decided(filled, int(taken.sum()), facts)
+    kept_by = [row for index, part in enumerate(parts) for row in _kept(part, documents.source[index], keep[index], places[index])]
+    return Decided(filled, int(taken.sum()), facts, kept_by)
+
+
+def _kept(part: Part, source: str, keep_D: NDArray[np.bool_], place_P: NDArray[np.uint8]) -> Iterator[Kept]:
+    """What stays of a part, by its groups."""
+    held_D = np.zeros(len(keep_D), bool)
+    held_D[part.document_P[place_P == HELD_OUT]] = True
+    for group in np.unique(part.group_D[keep_D]).tolist():
+        own = keep_D & (part.group_D == group)
+        origin, license = part.groups[group]
+        yield Kept(Account(source, license, part.language), origin, int(own.sum()), int((own & held_D).sum()), int(part.bytes_D[own].sum()))
 
 
 def _drop_unlike(documents: _Documents, settings: CorpusSettings) -> dict[str, fences.LanguageFences]:

@@ -19,10 +19,12 @@ from hagane.corpus.blocks import Trace
 from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalise_newlines, repair_encoding, split_long
 from hagane.corpus.inputs import Input, check_unchanged
 from hagane.corpus.language import UNDETERMINED, normalise_tag
+from hagane.corpus.licenses import UNKNOWN, allowed
 from hagane.corpus.overlap import load_runs, without_overlap
 from hagane.corpus.personal import mask
 from hagane.corpus.readers import read
 from hagane.corpus.records import Damage, Drop, Record
+from hagane.corpus.removal import Removed
 from hagane.corpus.rules import contents, lines, markup
 from hagane.corpus.rules.measure import RAW, measure
 from hagane.corpus.sample import Take
@@ -32,7 +34,6 @@ from hagane.recipe.schema import CorpusSettings
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("lang", pa.string()), ("source", pa.string()), ("license", pa.string())])
 BATCH_BYTES = 1 << 21  # text of one written batch: a row group of the final files
-UNKNOWN_LICENSE = "unknown"
 EXAMPLES = 20  # dropped documents kept per reason, to look at
 DAMAGE_NAMED = 5  # per file: a manifest of millions of bad lines helps nobody
 _OTHER_SHARE = 0.05  # of an input's sample, for each language that its first records did not show
@@ -47,6 +48,7 @@ class Task:
     take: Take
     settings: CorpusSettings
     folder: Path
+    removed: Removed | None = None
     excluded: Path | None = None  # runs of words of evaluation items, as overlap.load_runs reads them
 
 
@@ -272,7 +274,7 @@ def gather(task: Task) -> Gathered:
     trace = Trace(on_bytes=pool.count)
     writers: dict[str, _Writer] = {}
     dropped = Dropped()
-    unknown = Account(item.source, item.license or UNKNOWN_LICENSE, item.language or UNDETERMINED)  # of what was not read far enough to say
+    unknown = Account(item.source, item.license or UNKNOWN, item.language or UNDETERMINED)  # of what was not read far enough to say
     damage: list[str] = []
     labels: Counter[str] = Counter()
     documents_in = bytes_in = 0
@@ -315,10 +317,17 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
     num_bytes = len(data)
     identity = record.id or f"{item.name}:{record.position}"
     tag = normalise_tag(record.language) if record.language else item.language or UNDETERMINED
-    license = record.license or item.license or UNKNOWN_LICENSE
+    license = record.license or item.license or UNKNOWN
     account = Account(item.source, license, tag or UNDETERMINED)
     place = {"file": item.name, "position": record.position, "id": identity}
+    refused = "removed" if task.removed and task.removed.names(identity) else None if allowed(license, settings.licenses) else "license"
+    if refused is not None:
+        dropped.add(refused, num_bytes, place | ({"text": _beginning(text), "what": license} if refused == "license" else {}), account)
+        return num_bytes
     mended, reason = _mend(text, data, tag, task, dropped, place)
+    if task.removed and task.removed.holds(mended):
+        dropped.add("removed", num_bytes, place, account)
+        return num_bytes
     data = data if mended is text else mended.encode("utf-8", "surrogatepass")
     reason = reason or drop_reason(mended, settings.min_characters, settings.max_damage, data)
     if tag is None and reason is None:

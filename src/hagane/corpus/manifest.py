@@ -5,22 +5,41 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hagane.corpus.gather import Gathered
 from hagane.corpus.inputs import Inputs
+from hagane.corpus.removal import Removed
+from hagane.corpus.rules.measure import FEATURES
 from hagane.folder import write_atomic
 from hagane.recipe.schema import CorpusSettings, Source
 
 if TYPE_CHECKING:
     from hagane.corpus.build import CorpusFacts
 
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Rows of `accounts.table` and `accounts.attribution`, and what was to be left out."""
+
+    rows: list[dict[str, Any]]
+    attribution: list[dict[str, Any]]
+    removed: Removed
 
 
 def write(
-    folder: Path, sources: Sequence[Source], settings: CorpusSettings, seed: int, found: Inputs, gathered: Sequence[Gathered], facts: CorpusFacts
+    folder: Path,
+    sources: Sequence[Source],
+    settings: CorpusSettings,
+    seed: int,
+    found: Inputs,
+    gathered: Sequence[Gathered],
+    facts: CorpusFacts,
+    accounts: Accounts,
 ) -> None:
     """Write the manifest. A digest is blake2b (16 bytes) of the first `bytes_read` bytes of the file; `complete` where that is all of it.
 
@@ -52,7 +71,11 @@ def write(
         "files": files,
         "ignored_files": {"count": sum(found.ignored.values()), "by_suffix": dict(sorted(found.ignored.items())), "examples": found.ignored_examples},
         "labels": _labels(found, gathered),
-        "facts": facts.model_dump(mode="json", exclude={"seconds"}),
+        "accounts": accounts.rows,
+        "attribution": accounts.attribution,
+        "removed": {"patterns": sorted(set(accounts.removed.patterns)), "hashes": sorted(accounts.removed.hashes)},
+        "features": {feature.name: {"rule": feature.rule, "what": feature.what, "least_spread": feature.least} for feature in FEATURES},
+        "facts": facts.model_dump(mode="json", exclude={"seconds": True, "identified": {"seconds"}}),
     }
     write_atomic(folder / "manifest.json", json.dumps(content, ensure_ascii=False, indent=1))
 

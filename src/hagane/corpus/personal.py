@@ -23,9 +23,8 @@ _TABLE = bytes(
     48 if 48 <= byte < 58 else 65 if 65 <= byte < 91 else 45 if byte in _SEPARATORS else 97 if 97 <= byte < 123 or byte == 95 else 120 for byte in range(256)
 )
 _NUMBER = re.compile(rb"0(?:-{0,2}0){6,24}")
-_DIGITS = b"000000"  # in a row: looked for before the forms below, which have letters among the digits
-_WITH_LETTER = re.compile(rb"0{6}[-A]000[0A]|0{8}-?A|A-?0{7}-?A")
-_ACCOUNT_MARK = b"AA00"
+_WITH_LETTER = re.compile(rb"000000(?:[-A]000[0A]|0?0-?A)")  # a literal beginning is found fast
+_ACCOUNT_MARK = re.compile(rb"AA00")
 _ACCOUNT = re.compile(rb"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _LOCAL = re.compile(rb"[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_+-])?\Z")
 _DOMAIN = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9-])")
@@ -111,13 +110,16 @@ def _found(data: bytes, language: str) -> Iterator[tuple[int, int, str]]:
     yield from ((first, last, "secret") for first, last in secrets(data))
     yield from ((first, last, "email") for first, last in _emails(data))
     alike = data.translate(_TABLE)
-    if _ACCOUNT_MARK in alike:
-        for found in _ACCOUNT.finditer(data):
-            if _valid("stdnum.iban", found[0].decode()):
-                yield *found.span(), "iban"
-    for number in _WITH_LETTER.finditer(alike) if _DIGITS in alike else ():
-        if _stands_alone(data, *number.span()) and _is_national(data, *number.span()):
-            yield *number.span(), "national_number"
+    for mark in _ACCOUNT_MARK.finditer(alike):
+        account = _ACCOUNT.match(data, mark.start())
+        if account and _valid("stdnum.iban", account[0].decode()):
+            yield *account.span(), "iban"
+    for number in _WITH_LETTER.finditer(alike):
+        first, last = number.span()
+        if alike[first - 1 : first] == b"A":  # a Spanish number of foreigners begins with a letter
+            first -= 1
+        if _stands_alone(data, first, last) and _is_national(data, first, last):
+            yield first, last, "national_number"
     for number in _NUMBER.finditer(alike):
         yield from _judged(data, number.start(), number.end(), language)
 
@@ -149,7 +151,7 @@ def _stands_alone(data: bytes, first: int, last: int) -> bool:
     before, after = data[first - 1 : first], data[last : last + 1]
     if after.isalnum() or after == b"_" or (after in (b".", b",", b":", b"-", b"/") and data[last + 1 : last + 2].isdigit()):
         return False
-    return not (before.isalnum() or (before and before in b"_.,/=#%&?$-" and not data[:first].lower().endswith((b"tel:", b". "))))
+    return not (before.isalnum() or (before and before in b"_.,/=#%&?$-" and data[max(0, first - 4) : first].lower() != b"tel:"))
 
 
 def _emails(data: bytes) -> Iterator[tuple[int, int]]:

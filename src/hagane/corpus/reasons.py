@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hagane.corpus.rules.measure import FEATURES
 from hagane.errors import DataError
 from hagane.folder import read_json
 
@@ -31,7 +32,25 @@ REASONS = {
     "not_text": "a record of a web archive that is no page or text",
     "http_status": "a record of a web archive that is not the answer that was asked for",
     "held_out_rest": "the rest of a document of which the beginning is held out",
+    "boilerplate": "little but lines that many documents of its origin share",
+    "repetition": "repeats itself far more than its language does",
+    "lists": "nearly nothing but list items, numbers or very short lines, for its language",
+    "signs": "far more signs than its language has",
+    "broken_text": "words taken apart, run together or mixed with digits",
+    "cut_lines": "most lines are cut off with an ellipsis",
+    "markup_page": "a web page inside a record whose main text could not be had (the extra `web` reads pages)",
+    "license": "its licence is not allowed by corpus.licenses",
+    "removed": "taken out with `hagane corpus remove`, or named by corpus.remove",
     "wrong_language": "certainly in another language than its label says",
+}
+
+# What was done to documents that were kept.
+REPAIRS = {
+    "encoding": "characters misread from another encoding put right",
+    "markup": "markup taken out",
+    "contents": "tables of contents cut out",
+    "boilerplate": "lines cut out that many documents of their origin share",
+    "personal_data": "personal data and secrets masked",
 }
 
 
@@ -42,21 +61,48 @@ def show(folder: Path, reason: str | None = None, count: int = 5) -> tuple[list[
     """
     facts = read_json(folder / "facts.json")["facts"]
     dropped: dict[str, dict[str, int]] = facts["dropped"]
-    if reason is not None and reason not in dropped:
-        near = difflib.get_close_matches(reason, REASONS, n=1)
+    repaired: dict[str, int] = facts.get("repaired", {})
+    if reason is not None and reason not in dropped and reason not in repaired:
+        near = difflib.get_close_matches(reason, [*REASONS, *REPAIRS], n=1)
         hint = f" Did you mean {near[0]}?" if near and near[0] != reason else ""
-        found = ", ".join(dropped) or "none at all"
+        found = ", ".join([*dropped, *(rule for rule in repaired if rule not in dropped)]) or "none at all"
         raise DataError(f"nothing was dropped from {folder} for the reason {reason!r}.{hint} Reasons found there: {found}.")
     examples: dict[str, list[dict[str, Any]]] = {}
     for line in (folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines():
         example = json.loads(line)
         examples.setdefault(example["reason"], []).append(example)
     lines = [f"{facts['documents_kept']:,} documents kept ({facts['bytes_kept'] / 1e6:,.1f} MB) of {facts['documents_in']:,} looked at"]
-    for name in [reason] if reason is not None else dropped:
-        lines += ["", f"{name}: {dropped[name]['documents']:,} documents, {dropped[name]['bytes'] / 1e6:,.2f} MB; {REASONS.get(name, 'no words for it')}"]
+    for name in [reason] if reason is not None else [*dropped, *(rule for rule in repaired if rule not in dropped)]:
+        lines.append("")
+        if name in dropped:
+            meaning = REASONS.get(name, "no words for it")
+            lines.append(f"{name}: {dropped[name]['documents']:,} documents, {dropped[name]['bytes'] / 1e6:,.2f} MB; {meaning}")
+        if name in repaired:
+            lines.append(f"{name}: {repaired[name]:,} documents mended; {REPAIRS.get(name, 'no words for it')}")
         for example in examples.get(name, [])[: None if reason is not None else count]:
             lines += _example(example)
-    return lines, {"dropped": {name: dropped[name] for name in ([reason] if reason is not None else dropped)}}
+        if reason is not None:
+            lines += _fences(facts, reason)
+    if reason is None:
+        lines += _fences(facts)
+    return lines, {"dropped": {name: dropped[name] for name in ([reason] if reason is not None else dropped) if name in dropped}}
+
+
+def _fences(facts: dict[str, Any], rule: str | None = None) -> Iterator[str]:
+    """Beyond which values documents of each language are dropped, for one rule or all."""
+    rules = facts.get("rules") or {"languages": {}}
+    of_rule = {feature.name: feature for feature in FEATURES if rule in (None, feature.rule)}
+    if not of_rule or not rules["languages"]:
+        return
+    yield ""
+    yield f"thresholds, {rules['width']:g} spreads from the median of each language's own documents:"
+    for language, own in rules["languages"].items():
+        values = [
+            f"{name} {'<' if of_rule[name].side == 'low' else '>'} {fence['value']:g}"
+            for name, fence in own["fences"].items()
+            if name in of_rule and fence["value"] is not None
+        ]
+        yield f"  {language} ({own['documents']:,} documents of {own['taken_from']}): {', '.join(values) or 'none'}"
 
 
 def _example(example: dict[str, Any]) -> Iterator[str]:
@@ -64,7 +110,7 @@ def _example(example: dict[str, Any]) -> Iterator[str]:
     place = next((f", {word} {example[key] + 1:,}" for key, word in words.items() if key in example), "")
     like = f", like {example['like_file']}, document {example['like_document'] + 1:,}" if "like_file" in example else ""
     yield f"  {example.get('file', '?')}{place}{like}"
-    for key in ("what", "text", "like_text"):
+    for key in ("what", "text", "like_text", "after"):
         if example.get(key):
-            mark = "  ~ " if key == "like_text" else "  | "
+            mark = {"like_text": "  ~ ", "after": "  > "}.get(key, "  | ")
             yield mark + " ".join(str(example[key]).split())[:200]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hagane.corpus import removal
 from hagane.corpus.build import CorpusFacts, build_corpus
 from hagane.corpus.inputs import fingerprint
 from hagane.corpus.pool import ConsoleProgress
@@ -15,7 +16,8 @@ from hagane.plan.kept import corpus_inputs
 def run_stage(run: Run, folder: Path) -> CorpusFacts:
     """Write documents kept and held out, manifest and a sample of what was dropped."""
     settings = run.recipe.corpus.model_copy(update={"sample_bytes": run.sketch.sample_bytes})
-    facts = build_corpus(settings.sources, settings, folder, seed=run.seed, workers=settings.workers, progress=ConsoleProgress())
+    removed = removal.load(run.folder, settings.remove)
+    facts = build_corpus(settings.sources, settings, folder, seed=run.seed, workers=settings.workers, removed=removed, progress=ConsoleProgress())
     write_atomic(folder / "inputs.json", f'{{"fingerprint": "{fingerprint(corpus_inputs(settings))}"}}')
     return facts
 

@@ -13,6 +13,7 @@ from hagane.data.encode import encode_conversations, encode_text
 from hagane.data.writer import CollectionFacts
 from hagane.folder import Run
 from hagane.plan.facts import PlanFacts
+from hagane.plan.start import starting_folder
 from hagane.recipe.schema import TuneStep
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import cut, load_tokenizer
@@ -36,7 +37,9 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     """Write tokenizer, `text/` and `tune/`."""
     started = time.monotonic()
     plan = PlanFacts.model_validate(run.facts("plan"))
-    tokenizer = cut(load_tokenizer(run.path("tokenizer")), plan.vocabulary_size)
+    tokenizer = load_tokenizer(run.path("tokenizer"))
+    if starting_folder(run.recipe) is None:  # the ids of a checkpoint's tokenizer are those of its rows
+        tokenizer = cut(tokenizer, plan.vocabulary_size)
     save_for_transformers(tokenizer, folder, plan.context)
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
     collections = {

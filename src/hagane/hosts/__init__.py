@@ -17,9 +17,10 @@ from hagane.hosts.glm4_moe.config import HOST as GLM4_MOE
 from hagane.hosts.llama.config import HOST as LLAMA
 from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
+from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
 from hagane.model.config import ModelConfig
 
-HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, AXK1, GLM4_MOE, AFMOE)}
+HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, GLM4_MOE, AFMOE, AXK1)}
 
 
 def host_for(config: ModelConfig) -> str:

@@ -7,14 +7,18 @@ both ways.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hagane.errors import RecipeError
 from hagane.model.config import AttentionConfig, ModelConfig, RopeConfig, YarnConfig
+
+if TYPE_CHECKING:
+    from hagane.hosts.gguf import Gguf
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -46,6 +50,14 @@ class Host:
     def weights(self) -> ModuleType:
         """The side that needs torch: `weights_to_host(state, config)` and `weights_from_host(tensors, config)`, (name, tensor) pairs."""
         return importlib.import_module(f"hagane.hosts.{self.name}.weights")
+
+    @property
+    def gguf(self) -> Gguf | None:
+        """How llama.cpp holds it (`GGUF` of `hosts/NAME/gguf.py`; no torch); None where there is no such file: llama.cpp does not know this host."""
+        if importlib.util.find_spec(f"hagane.hosts.{self.name}.gguf") is None:
+            return None
+        found: Gguf = importlib.import_module(f"hagane.hosts.{self.name}.gguf").GGUF
+        return found
 
 
 def differing(values: list[T]) -> int | None:

@@ -6,7 +6,7 @@ No torch here: the plan, the recipe and the config side of the hosts read these 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -137,6 +137,48 @@ class LatentConfig(Frozen):
         return self
 
 
+DELTA_CHUNK = 64
+"""Tokens that the gated delta rule takes at a time while training (`kernels.delta_rule`); counted in its FLOPs."""
+
+
+class DeltaConfig(Frozen):
+    """Gated DeltaNet (Yang et al. 2024) as in Qwen3-Next: a state per value head in the place of keys and values per token.
+
+    Queries and keys have `num_key_heads` heads of `key_dim`; each serves as many of the `num_value_heads` of `value_dim` in turn.
+    """
+
+    kind: Literal["delta"] = "delta"
+    num_key_heads: int = Field(gt=0)
+    num_value_heads: int = Field(gt=0)
+    key_dim: int = Field(gt=0)
+    value_dim: int = Field(gt=0)
+    taps: int = Field(default=4, ge=2, description="tokens the short convolution reaches, its own included")
+    # what every mixer says: no positions, the whole document
+    rope: ClassVar[None] = None
+    window: ClassVar[None] = None
+
+    @property
+    def rotary_dim(self) -> int:
+        """No dimension turns."""
+        return 0
+
+    @property
+    def channels(self) -> int:
+        """Of the short convolution: queries, keys and values."""
+        return 2 * self.num_key_heads * self.key_dim + self.num_value_heads * self.value_dim
+
+    @property
+    def key(self) -> str:
+        """What decides its speed."""
+        return f"d{self.num_key_heads}x{self.key_dim}-{self.num_value_heads}x{self.value_dim}"
+
+    @model_validator(mode="after")
+    def _check(self) -> DeltaConfig:
+        if self.num_value_heads % self.num_key_heads:
+            raise ValueError(f"num_value_heads {self.num_value_heads} must be a multiple of num_key_heads {self.num_key_heads}")
+        return self
+
+
 class DenseConfig(Frozen):
     """SwiGLU feed-forward (Shazeer 2020): down(silu(gate(x)) * up(x))."""
 
@@ -191,7 +233,7 @@ class ExpertsConfig(Frozen):
             raise ValueError(f"top_k {self.top_k} is more than the {self.top_groups * each} experts of top_groups {self.top_groups}")
 
 
-MixerConfig = Annotated[AttentionConfig | LatentConfig, Field(discriminator="kind")]
+MixerConfig = Annotated[AttentionConfig | LatentConfig | DeltaConfig, Field(discriminator="kind")]
 """What a layer mixes with: a union of frozen classes, told apart by `kind`.
 
 Every kind has, as fields or properties, what the decoder makes its view from: `rotary_dim` (dimensions that turn, 0 for none), `rope`

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
+from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
 
 WINDOW_STEP = 32
 """A windowed layer's cache holds its window rounded up to a multiple of this (`linear.SHAPE_STEP`, which needs torch)."""
@@ -34,6 +34,7 @@ class MixerCounts:
     cached: int = 0  # values one more token takes in the cache
     held: int | None = None  # tokens the cache keeps of a row at most
     state_bytes: int = 0  # of a row's cache, whatever its length
+    kept: int = 0  # two-byte values per token kept for the backward pass besides queries, keys, values and what is mixed
 
 
 def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
@@ -58,7 +59,27 @@ def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
     )  # fmt: skip
 
 
-_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "latent": _latent}
+def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
+    """FLOPs are those of the form in chunks, within a chunk counted causally: a token meets (C + 1) / 2 of its C tokens.
+
+    Per token: the convolution; products of keys with keys and with queries, per key head; per value head what the triangular system
+    takes, values and keys, and reading what the chunk wrote; state read for the correction, for the output, and written.
+    Decoding step by step takes 8 H W per value head instead of all but the first.
+    Kept for the backward pass are the parts of that form, in float32: fitted to what the compiled mixer keeps at heads of 32 and 64.
+    """
+    queries, values, met = mixer.num_key_heads * mixer.key_dim, mixer.num_value_heads * mixer.value_dim, (DELTA_CHUNK + 1) // 2
+    value_head = met * (mixer.key_dim + 2 * mixer.value_dim) + 3 * mixer.key_dim * mixer.value_dim
+    return MixerCounts(
+        matrices=width * (mixer.channels + 2 * values + 2 * mixer.num_value_heads),
+        vectors=mixer.channels * mixer.taps + 2 * mixer.num_value_heads + mixer.value_dim,
+        pair_flops=0, num_heads=mixer.num_key_heads, query=values, mixed=values, key_value=mixer.channels,
+        token_flops=2 * (mixer.channels * mixer.taps + 2 * met * queries + mixer.num_value_heads * value_head),
+        state_bytes=4 * (mixer.channels * (mixer.taps - 1) + values * mixer.key_dim),
+        kept=mixer.num_value_heads * (16 * (mixer.key_dim + mixer.value_dim) + 5 * DELTA_CHUNK),
+    )  # fmt: skip
+
+
+_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "latent": _latent, "delta": _delta}
 
 
 def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:

@@ -15,6 +15,7 @@ from torch import nn
 from hagane.kernels.attention import serves
 from hagane.model.attention import Attention
 from hagane.model.config import AttentionConfig, LatentConfig, MixerConfig, ModelConfig
+from hagane.model.delta import Delta, DeltaCache
 from hagane.model.latent import LatentAttention, kernel_dim
 from hagane.model.layer_cache import KeyValueCache, LayerCache, WindowCache
 
@@ -51,6 +52,7 @@ def _latent_cache(rows: int, length: int, config: LatentConfig, dtype: torch.dty
 _KINDS: dict[str, Kind] = {
     "attention": Kind(Attention, _attention_cache, lambda config, device, dtype: serves(device, dtype, config.head_dim)),
     "latent": Kind(_latent, _latent_cache, lambda config, device, dtype: serves(device, dtype, kernel_dim(config))),
+    "delta": Kind(Delta, lambda rows, length, config, dtype, device: DeltaCache(rows, config, device), lambda config, device, dtype: True),
 }
 
 

@@ -17,6 +17,7 @@ from hagane.plan.languages import effective_total, language_plans, read_by_langu
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
+from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Machine, Phase, StepRate, duration
 
@@ -142,7 +143,11 @@ def promised_share(training_seconds: float) -> float:
 
 
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
-    context = recipe.train.context
+    context, start = recipe.train.context, starting_model(recipe)
+    if start is not None:
+        reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
+        reasons["law"] = "the predicted loss is that of a model trained from nothing on this text; starting from trained weights should do better"
+        return start
     exact = published(recipe.model, context) if recipe.budget is None else None
     if exact is not None and exact.vocabulary_size in known.bytes_per_token:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"

@@ -36,7 +36,7 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
 
     Working copy and gradient in the compute precision, float32 gradient buffer, master and two AdamW moments: 4 x 4 bytes.
     Activations per layer and token: about 10 hidden vectors, the feed-forward's, and a row of attention scores per head,
-    kept for the backward pass; the head keeps one chunk of logits.
+    and what a recurrent mixer holds beside them, kept for the backward pass; the head keeps one chunk of logits.
     """
     parameters = num_parameters(config)
     tokens = rows * context
@@ -45,7 +45,7 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
         hidden = layer.ffn.top_k * layer.ffn.hidden + layer.ffn.shared_hidden if isinstance(layer.ffn, ExpertsConfig) else layer.ffn.hidden
         mixer = mixer_counts(config.width, layer.mixer)
         scores = mixer.num_heads * context if mixer.pair_flops else 0
-        activations += tokens * compute_bytes * (10 * config.width + 4 * hidden + 2 * scores)
+        activations += tokens * (compute_bytes * (10 * config.width + 4 * hidden + 2 * scores) + 2 * mixer.kept)
     logits = min(tokens, 1024) * config.vocabulary_size * (4 + compute_bytes)
     return round(parameters * (16 + 2 * compute_bytes) + activations + logits)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -29,8 +29,8 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     # eight heads at least: small models learn to copy and to align sooner with many narrow heads (docs/notebook.md, "heads of small models")
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
-    mixer = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
-    pairs = zip(_mixers(pattern, mixer, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
+    attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
+    pairs = zip(_in_order(pattern, attention, width, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
     return ModelConfig(
         vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(_layer(pattern, one, ffn) for one, ffn in pairs),
         tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
@@ -45,7 +45,7 @@ def _layer(pattern: PatternSettings, mixer: MixerConfig, ffn: DenseConfig | Expe
 
 def _depth(pattern: PatternSettings, size: SizeSettings, num_layers: int) -> int:
     """As many layers as asked for, or enough for the pattern. Raises RecipeError where `size` has too few."""
-    needed = max(pattern.dense_layers + 1, pattern.full_every if pattern.window else 1)
+    needed = max(pattern.dense_layers + 1, pattern.full_every if pattern.window else 1, 1 if size.num_layers else pattern.deltas + 1)
     if size.num_layers is not None and size.num_layers < needed:
         which = f"full_every = {pattern.full_every}" if needed > pattern.dense_layers + 1 else f"dense_layers = {pattern.dense_layers}"
         raise RecipeError(f"model.size.num_layers = {size.num_layers} is too few for model.pattern.{which}. Take {needed} layers or more.")
@@ -60,20 +60,32 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
     routed = ExpertsConfig(
         num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
-        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
-        aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
+        shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
     return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)
 
 
-def _mixers(pattern: PatternSettings, mixer: MixerConfig, num_layers: int) -> list[MixerConfig]:
+def _windows(pattern: PatternSettings, mixer: MixerConfig, num_layers: int) -> list[MixerConfig]:
     """Of every layer: with a window, whole documents in every `full_every`-th layer."""
     if not pattern.window:
         return [mixer] * num_layers
     windowed = mixer.model_copy(update={"window": pattern.window})
     whole = mixer if pattern.full_positions else mixer.model_copy(update={"rope": None, "partial_rotary": None})
     return [windowed if (index + 1) % pattern.full_every else whole for index in range(num_layers)]
+
+
+def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
+    """Ranks go with the width, as wide as the feed-forward's steps; the parts of a head with the head."""
+    if size.num_kv_heads is not None:
+        raise RecipeError(f"model.size.num_kv_heads = {size.num_kv_heads} is of grouped-query attention, but model.pattern.mixer = 'latent'. Leave it out.")
+    multiple = 32 if width < 1024 else 128
+    return LatentConfig(
+        num_heads=num_heads, query_rank=rounded(width * pattern.query_ratio, multiple) if pattern.query_ratio else None,
+        kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rounded(head_dim * pattern.rope_ratio, 2), value_dim=head_dim,
+        rope=RopeConfig(theta=pattern.rope_theta),
+    )  # fmt: skip
 
 
 def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
@@ -89,16 +101,19 @@ def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_hea
     )  # fmt: skip
 
 
-def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
-    """Ranks go with the width, as wide as the feed-forward's steps; the parts of a head with the head."""
-    if size.num_kv_heads is not None:
-        raise RecipeError(f"model.size.num_kv_heads = {size.num_kv_heads} is of grouped-query attention, but model.pattern.mixer = 'latent'. Leave it out.")
-    multiple = 32 if width < 1024 else 128
-    return LatentConfig(
-        num_heads=num_heads, query_rank=rounded(width * pattern.query_ratio, multiple) if pattern.query_ratio else None,
-        kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rounded(head_dim * pattern.rope_ratio, 2), value_dim=head_dim,
-        rope=RopeConfig(theta=pattern.rope_theta),
-    )  # fmt: skip
+def _in_order(pattern: PatternSettings, attention: MixerConfig, width: int, num_layers: int) -> list[MixerConfig]:
+    """The mixer of every layer: `deltas` of Gated DeltaNet, then one of attention, and again; or attention with and without a window."""
+    if pattern.deltas == 0:
+        return _windows(pattern, attention, num_layers)
+    if num_layers <= pattern.deltas:
+        raise RecipeError(
+            f"model.size.num_layers = {num_layers} leaves no layer of attention: model.pattern.deltas = {pattern.deltas} come before the first. "
+            f"Take {pattern.deltas + 1} layers or more."
+        )
+    head_dim = pattern.delta_head_dim if width >= 8 * pattern.delta_head_dim else max(16, width // 8)  # many narrow heads, as for attention
+    num_key_heads = max(1, width // head_dim)
+    delta = DeltaConfig(num_key_heads=num_key_heads, num_value_heads=num_key_heads * pattern.value_heads_per_key_head, key_dim=head_dim, value_dim=head_dim)
+    return [attention if (index + 1) % (pattern.deltas + 1) == 0 else delta for index in range(num_layers)]
 
 
 def published(model: ModelSettings, context: int) -> ModelConfig | None:

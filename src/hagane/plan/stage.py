@@ -57,7 +57,7 @@ def make_plan(
         left = remaining()
         speed = next((rate.tokens_per_second for rate in timed.values()), sketch.tokens / sketch.training_seconds)
         scored = _scored_tokens(recipe, known, vocabulary_size)
-        other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds()}
+        other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds(recipe)}
         training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
         return Allowance(training_seconds=training, other_seconds=other)
 

@@ -75,6 +75,7 @@ class _Block:
     latent: int = 0  # of MLA: what queries, keys and values are made from
     mixed: int | None = None  # what comes out of attention; None: as much as the queries
     exchanged: int | None = None  # what context parallelism sends; None: keys and values
+    kept_by_mixer: int = 0  # of a recurrent mixer, besides: the parts of its form in chunks
     stored_scores: int = 0  # scores per token that pass through memory: none with fused attention
 
     def kept(self, checkpointing: Checkpointing) -> float:
@@ -97,7 +98,7 @@ class _Block:
         inner = matrices if whole else matrices - 1
         experts = self.top_k * (self.width + inner * self.expert_hidden) + 2 * self.num_experts
         scores = 2.5 * self.stored_scores * whole  # softmax, its mask and what dropout leaves: 5 bytes (Korthikanti et al., equation 1)
-        return 2.0 * (norms + attention + inner * self.hidden + (experts if self.top_k else 0) + scores)
+        return 2.0 * (norms + attention + self.kept_by_mixer + inner * self.hidden + (experts if self.top_k else 0) + scores)
 
     def moved(self) -> float:
         """Bytes read and written per token by the forward kernels around the matrix products, each kernel once.
@@ -125,6 +126,7 @@ def workload(config: ModelConfig, context: int) -> Workload:
         blocks.append(
             _Block(
                 width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, mixed=mixer.mixed, exchanged=mixer.cached,
+                kept_by_mixer=mixer.kept,
                 hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
                 qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
                 top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,

@@ -61,6 +61,15 @@ class RuleSettings(Frozen):
     width: float = Field(6.0, gt=0, description="spreads (median to ninth decile of a language) beyond which a document is dropped; fewer are stricter")
 
 
+class LicenseSettings(Frozen):
+    """Which licences may be learned from: globs on identifiers such as those of SPDX, whatever the case."""
+
+    allow: tuple[str, ...] = Field((), description="where given, a document under any other licence is dropped (license)")
+    deny: tuple[str, ...] = Field((), description="a document under such a licence is dropped (license); comes before allow")
+    attribution: tuple[str, ...] = Field(("CC-BY*",), description="licences that ask for their authors to be named: the manifest and the data card list them")
+    unknown: Literal["keep", "drop"] = Field("keep", description="what happens to a document that no licence is stated for")
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -71,6 +80,8 @@ class CorpusSettings(Frozen):
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     rules: RuleSettings = RuleSettings()
+    licenses: LicenseSettings = LicenseSettings()
+    remove: tuple[str, ...] = Field((), description="ids of documents to leave out (removed), globs allowed; a run keeps a list of its own, too")
     personal_data: Literal["mask", "keep"] = Field(
         "mask", description="e-mail addresses, telephone, card, account and national numbers and secrets become placeholders such as <EMAIL>, or stay"
     )
@@ -121,6 +132,9 @@ class PatternSettings(Frozen):
     query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
     kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
     rope_ratio: float = Field(0.5, gt=0, description="latent attention: rotated dimensions of a head, beside head_dim that are not, over head_dim")
+    deltas: int = Field(0, ge=0, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
+    delta_head_dim: int = Field(64, ge=8, description="Gated DeltaNet: width of a head of queries, keys and values")
+    value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
     attention_gate: Literal["none", "sigmoid"] = Field("none", description="what attention's values are multiplied with before the output matrix")
     rotary_share: float = Field(1.0, gt=0, le=1, description="share of an attention head's dimensions that turn with the position")
     window: int = Field(0, ge=0, description="tokens that a windowed layer of attention sees; 0 for no such layers")
@@ -141,6 +155,7 @@ class PatternSettings(Frozen):
     num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
     top_groups: int = Field(1, ge=1, description="groups a token may choose from")
     shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
+    shared_gate: bool = Field(False, description="the shared experts' output is multiplied with a gate made from the token, as in Qwen3-Next")
     post_experts_norm: bool = Field(False, description="RMSNorm of what the experts add, as in A.X K1")
     expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
@@ -160,16 +175,25 @@ class PatternSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _delta(self) -> PatternSettings:
+        unused = [name for name in ("delta_head_dim", "value_heads_per_key_head") if getattr(self, name) != type(self).model_fields[name].default]
+        if self.deltas == 0 and unused:
+            raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of Gated DeltaNet, but deltas = 0 asks for no layer of it")
+        return self
+
+    @model_validator(mode="after")
     def _experts(self) -> PatternSettings:
         if self.ffn == "dense":
             fields = type(self).model_fields
-            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "post_experts_norm")
+            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
             unused = [name for name in names if getattr(self, name) != fields[name].default]
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
             return self
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        if self.shared_gate and not self.shared_experts:
+            raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
         try:
             ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
         except ValidationError as error:
@@ -182,6 +206,8 @@ class PatternSettings(Frozen):
             self._unused(("attention_gate", "rotary_share", "window"), f"grouped-query attention, but mixer = '{self.mixer}'")
         if self.sandwich_norms and self.post_experts_norm:
             raise ValueError("post_experts_norm is one of sandwich_norms already; give one of them")
+        if self.window and self.deltas:
+            raise ValueError(f"window = {self.window} and deltas = {self.deltas} are two patterns of cheaper layers; give one of them")
         if self.window and self.full_every == 1:
             raise ValueError("full_every = 1 lets every layer see the whole document: window would be of none")
         if not self.window:
@@ -230,6 +256,12 @@ class TrainSettings(Frozen):
     clip: float = Field(1.0, gt=0)
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
+
+
+class StartSettings(Frozen):
+    """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
+
+    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
 
 
 class MidtrainSettings(Frozen):
@@ -283,6 +315,7 @@ class EvaluateSettings(Frozen):
 
 class ReleaseSettings(Frozen):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gguf: Literal["auto"] | bool = Field("auto", description="also write GGUF files; auto: where the packages are installed and llama.cpp knows the host")
     license: str = Field("Apache-2.0", description="licence you give the weights")
     author: str = ""
     country: str = ""
@@ -313,6 +346,7 @@ class Recipe(Frozen):
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
+    start: StartSettings = StartSettings()
     train: TrainSettings = TrainSettings()
     midtrain: MidtrainSettings = MidtrainSettings()
     tune: TuneSettings = TuneSettings()

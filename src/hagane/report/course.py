@@ -125,7 +125,19 @@ def _proof(record: Record) -> Tile | None:
     if gap is None:
         return None
     same = "the same greedy text" if release.get("greedy_equal") else "other greedy text"
-    return Tile("Logit gap", text.small(gap), f"to the released files loaded by transformers; {same} on {text.whole(release.get('prompts_checked'))} prompts")
+    note = f"to the released files loaded by transformers; {same} on {text.whole(release.get('prompts_checked'))} prompts"
+    return Tile("Logit gap", text.small(gap), f"{note}; {_gguf(table(release.get('gguf')))}")
+
+
+def _gguf(facts: dict[str, Any]) -> str:
+    """The GGUF files with what they differ by, or why there are none."""
+    files = [
+        f"{file.get('file')} ({text.size(file.get('bytes'))}, log-probabilities within {text.small(file.get('max_logprob_gap'))}, "
+        f"{text.small(file.get('kl_bits_per_token'))} bits per token)"
+        for file in facts.get("files") or ()
+        if isinstance(file, dict)
+    ]
+    return f"in llama.cpp: {', '.join(files)}" if files else f"no GGUF ({facts.get('skipped') or 'made before there were any'})"
 
 
 def stage_joules(record: Record, stage: Stage) -> float | None:

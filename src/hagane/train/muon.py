@@ -19,8 +19,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def takes(name: str, parameter: Tensor) -> bool:
-    """Whether Muon updates this parameter: matrices of mixers and feed-forwards (stacked experts too), not routers, embedding or head."""
-    return name.startswith("layers.") and parameter.ndim >= 2 and ".router." not in name
+    """Whether Muon updates this parameter: matrices of mixers and feed-forwards (stacked experts too), not routers, embedding or head.
+
+    A convolution is a few numbers per channel: a stack of vectors, not a map from one space to another.
+    """
+    return name.startswith("layers.") and parameter.ndim >= 2 and ".router." not in name and not name.endswith(".conv")
 
 
 def orthogonalise(matrix_BMN: Tensor, steps: int = STEPS) -> Tensor:

@@ -3,6 +3,8 @@
 The model's own parameters are the working copy: it is rounded anew from the masters after each step, so that nothing is lost to
 bf16 but the rounding of one step's computation. Parameters that compute in float32 anyway (norms, routers) are their own masters.
 Weight decay is on matrices other than the embedding table: shrinking embeddings makes early layers' gradients grow (OLMo 2, 2024, §3.3).
+Norms are never decayed, so a norm stored around zero (Qwen3-Next: 1 + w) trains like ours, around one: AdamW's updates do not know where
+a parameter lies.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from hagane.train import muon
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies to this parameter."""
-    return parameter.ndim >= 2 and not name.startswith("embedding.")
+    """Whether weight decay applies to this parameter: matrices, not vectors, tables or the few numbers per channel of a convolution."""
+    return parameter.ndim >= 2 and not name.startswith("embedding.") and not name.endswith(".conv")
 
 
 class MasterOptimizer:

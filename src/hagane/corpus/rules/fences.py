@@ -61,7 +61,7 @@ def judge(
     names = sorted(set(language_D.tolist()))
     scripts = {name: script_of(excerpts(name)) for name in names}
     script_D = np.array([scripts[name] for name in language_D.tolist()], dtype=np.str_)
-    judged_D = ~np.isnan(values_DF[:, 1])  # any feature but the first, which also wants a kilobyte
+    judged_D = ~np.isnan(values_DF).all(1)
     feature_D = np.full(len(values_DF), -1, np.int64)
     languages = {}
     for name in names:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from hagane.corpus import arrow
 from hagane.corpus.rules.measure import Lines, measure
 from hagane.corpus.shingles import Hashes, mix
 
@@ -134,8 +134,7 @@ def is_known(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
 
 def without(texts: Sequence[str], origins: Sequence[str], known: Hashes) -> Iterator[tuple[str, list[str]]]:
     """Each text without its lines of boilerplate, and these lines."""
-    array = pa.array(texts, pa.string())
-    _, lines = measure(array)
+    _, lines = measure(arrow.strings(texts))
     origin_P = np.array([origin_hash(origin) for origin in origins], np.uint64)
     goes = np.flatnonzero(is_known(mix(lines.hash_L ^ origin_P[lines.row_L]), known))
     bounds = np.searchsorted(lines.row_L[goes], np.arange(len(texts) + 1))

@@ -48,12 +48,13 @@ class Feature:
     what: str
 
 
+# Where a document is beyond several fences the first is named. Lines that differ in digits only count as repeated: tables are told before.
 FEATURES = (
-    Feature("packed", "repetition", "low", 0.04, "size after packing (LZ4, windows of 4 KiB) over size before"),
-    Feature("repeated_lines", "repetition", "high", 0.06, "share of the text in lines that the document had before"),
     Feature("list_lines", "lists", "high", 0.1, "share of lines that begin with a list mark, a bar or a digit"),
     Feature("digits", "lists", "high", 0.03, "share of digits"),
     Feature("line_length", "lists", "low", 0.25, "logarithm of the mean length of a line"),
+    Feature("packed", "repetition", "low", 0.04, "size after packing (LZ4, windows of 4 KiB) over size before"),
+    Feature("repeated_lines", "repetition", "high", 0.06, "share of the text in lines that the document had before"),
     Feature("signs", "signs", "high", 0.02, "share of signs that are not those of prose"),
     Feature("single_letters", "broken_text", "high", 0.02, "share of words of one letter"),
     Feature("mixed_words", "broken_text", "high", 0.02, "changes from small letter to capital, and digits between Latin letters, per word"),
