@@ -126,8 +126,9 @@ def load_theirs(folder):
 
 
 def selection_biases(theirs):
-    """Buffers of transformers' model, no parameters: there is no gradient of them."""
-    return {name: buffer for name, buffer in theirs.named_buffers() if name.endswith("e_score_correction_bias")}
+    """Of transformers' model, buffers or parameters that are not trained: there is no gradient of them."""
+    tensors = [*theirs.named_buffers(), *theirs.named_parameters()]
+    return {name: tensor.detach() for name, tensor in tensors if name.endswith(("e_score_correction_bias", "expert_bias"))}
 
 
 def random_theirs(config, folder):

@@ -8,11 +8,15 @@ from hagane.model.decoder import Decoder
 
 DENSE = DenseConfig(hidden=40)
 EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20)
+SIGMOID = ExpertsConfig(num_experts=8, top_k=3, hidden=20, score="sigmoid", balance="bias", shared_hidden=20, num_groups=4, top_groups=2, scaling=2.0)
 DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=6)
 
 
 def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, query_ranks=(None, 10), **experts):
-    """kind: dense, experts, latent (attention, before dense) or delta (every second layer, from the first); window: of these layers; query_ranks likewise."""
+    """kind: dense, experts, latent (before dense), delta (every second layer, from the first) or sandwich (all that afmoe has).
+
+    window: of every second layer, from the first; query_ranks likewise.
+    """
     ffn = EXPERTS.model_copy(update=experts) if kind == "experts" else DENSE
     mixers = [AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=head_dim, qk_norm=qk_norm, window=w) for w in (window, None)]
     if kind == "latent":
@@ -22,6 +26,10 @@ def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=
     if kind == "delta":
         mixers = [DELTA, mixers[1].model_copy(update={"gate": "sigmoid", "partial_rotary": head_dim // 2})]
     layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn) for index in range(num_layers))
+    if kind == "sandwich":
+        sigmoid = SIGMOID.model_copy(update=experts)
+        gated = [mixer.model_copy(update={"gate": "sigmoid", **({} if mixer.window else {"rope": None})}) for mixer in mixers]
+        layers = tuple(LayerConfig(mixer=gated[index % 2], ffn=sigmoid, post_mixer_norm=True, post_ffn_norm=True) for index in range(num_layers))
     return ModelConfig(vocabulary_size=61, width=24, layers=layers, tied=tied, context=64, init_std=0.2)
 
 

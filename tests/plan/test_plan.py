@@ -184,8 +184,8 @@ def test_settings_that_do_not_go_with_the_mixer_are_refused():
     with pytest.raises(RecipeError, match=r"num_experts 6 must be a multiple of num_groups 4"):
         recipe_with(model={"pattern": {"ffn": "experts", "num_experts": 6, "num_groups": 4}})
     routed = load_recipe("ax-k1")[0].model.pattern
-    with pytest.raises(RecipeError, match=r"dense_layers = 1 leaves no layer with experts of the 1 there are"):
-        shape(routed, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256)
+    with pytest.raises(RecipeError, match=r"num_layers = 1 is too few for model\.pattern\.dense_layers = 1"):
+        shape(routed, SizeSettings(num_layers=1), width=256, num_layers=8, vocabulary_size=4096, context=256)
     pattern = load_recipe("nordic")[0].model.pattern.model_copy(update={"mixer": "latent"})
     with pytest.raises(RecipeError, match="num_kv_heads = 4 is of grouped-query attention"):
         shape(pattern, SizeSettings(num_kv_heads=4), width=256, num_layers=1, vocabulary_size=4096, context=256)

@@ -20,6 +20,26 @@ def test_every_shipped_recipe_loads(name):
     assert recipe.name == name and recipe.description and text.startswith("#")
 
 
+WRONG_PATTERNS = [
+    ('score = "sigmoid"', "score = sigmoid is of experts"),
+    ("shared_experts = 1", "shared_experts = 1 is of experts"),
+    ("dense_layers = 1", "dense_layers = 1 is of experts"),
+    ("num_groups = 2", "num_groups = 2 is of experts"),
+    ('ffn = "experts"\nnum_experts = 8\nnum_groups = 3', "num_experts 8 must be a multiple of num_groups 3"),
+    ('ffn = "experts"\nnum_experts = 8\nnum_groups = 8', "at least twice it"),
+    ('ffn = "experts"\ntop_groups = 2', "top_groups 2 is more than num_groups 1"),
+    ('ffn = "experts"\nnum_experts = 8\nnum_groups = 4\ntop_k = 3', "more than the 2 experts of top_groups 1"),
+    ("full_every = 3", "window = 0 asks for none"),
+    ("full_positions = false", "window = 0 asks for none"),
+    ("window = 64\ndeltas = 3", "window = 64 and deltas = 3 are two patterns"),
+    ('ffn = "experts"\nshared_gate = true', "shared_experts = 0 asks for none"),
+    ('ffn = "experts"\nsandwich_norms = true\npost_experts_norm = true', "give one of them"),
+    ("window = 64\nfull_every = 1", "window would be of none"),
+    ('mixer = "latent"\nwindow = 64', "window = 64 is of grouped-query attention"),
+    ('mixer = "latent"\nattention_gate = "sigmoid"', "attention_gate = 'sigmoid' is of grouped-query attention"),
+]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -34,6 +54,8 @@ def test_every_shipped_recipe_loads(name):
         ('name = "a"\n[midtrain]\nshare = 0.5\n[tune]\nshare = 0.5', "leave nothing for pretraining"),
         ('name = "a"\n[model.size]\nnum_heads = 6\nnum_kv_heads = 4', "num_heads = 6 is not a multiple of model.size.num_kv_heads = 4"),
         ('name = "a"\n[model.pattern]\nbalance = "bias"', "has none"),
+        *((f'name = "a"\n[model.pattern]\n{setting}', message) for setting, message in WRONG_PATTERNS),
+        ('name = "a"\n[model.size]\ndense_hidden = 64', "dense_hidden = 64 is of dense layers before routed ones"),
         ('name = "a"\n[[corpus.sources]]\nname = "x"\npath = "y"\nlanguage = "swedish language"', "is not a BCP-47 tag"),
         ('name = "a"\n[[tune.steps]]\nname = "b"\nfrom = ["c"]', "starts from c, which is not an earlier step"),
         ('name = "a', "is not valid TOML"),

@@ -23,37 +23,57 @@ def rounded(value: float, multiple: int) -> int:
 def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
     """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict.
 
-    Where `size` leaves the depth open there are layers of every kind: as many as the pattern has before it repeats, at least.
+    Where `size` leaves the depth open, there are layers of every kind.
     """
-    width, num_layers = size.width or width, size.num_layers or max(num_layers, pattern.deltas + 1)
+    width, num_layers = size.width or width, _depth(pattern, size, num_layers)
     # eight heads at least: small models learn to copy and to align sooner with many narrow heads (docs/notebook.md, "heads of small models")
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
-    multiple = 32 if width < 1024 else 128
     attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
-    mixers = _in_order(pattern, attention, width, num_layers)
+    pairs = zip(_in_order(pattern, attention, width, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=_layers(pattern, size, mixers, width, multiple),
-        tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(_layer(pattern, one, ffn) for one, ffn in pairs),
+        tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
+        context=context,
     )  # fmt: skip
 
 
-def _layers(pattern: PatternSettings, size: SizeSettings, mixers: list[MixerConfig], width: int, multiple: int) -> tuple[LayerConfig, ...]:
-    """Dense layers, or routed ones behind the first dense ones. A given width of the feed-forward is that of one expert where there are any."""
-    dense = rounded(width * pattern.ffn_ratio, multiple)
+def _layer(pattern: PatternSettings, mixer: MixerConfig, ffn: DenseConfig | ExpertsConfig) -> LayerConfig:
+    after_ffn = pattern.sandwich_norms or (pattern.post_experts_norm and isinstance(ffn, ExpertsConfig))
+    return LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=pattern.sandwich_norms, post_ffn_norm=after_ffn)
+
+
+def _depth(pattern: PatternSettings, size: SizeSettings, num_layers: int) -> int:
+    """As many layers as asked for, or enough for the pattern. Raises RecipeError where `size` has too few."""
+    needed = max(pattern.dense_layers + 1, pattern.full_every if pattern.window else 1, 1 if size.num_layers else pattern.deltas + 1)
+    if size.num_layers is not None and size.num_layers < needed:
+        which = f"full_every = {pattern.full_every}" if needed > pattern.dense_layers + 1 else f"dense_layers = {pattern.dense_layers}"
+        raise RecipeError(f"model.size.num_layers = {size.num_layers} is too few for model.pattern.{which}. Take {needed} layers or more.")
+    return size.num_layers or max(num_layers, needed)
+
+
+def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num_layers: int) -> list[DenseConfig | ExpertsConfig]:
+    """Of every layer, the dense ones first."""
+    multiple = 32 if width < 1024 else 128
     if pattern.ffn == "dense":
-        return tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=size.ffn_hidden or dense)) for mixer in mixers)
-    if pattern.dense_layers >= len(mixers):
-        raise RecipeError(f"model.pattern.dense_layers = {pattern.dense_layers} leaves no layer with experts of the {len(mixers)} there are.")
+        return [DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))] * num_layers
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
-    experts = ExpertsConfig(
+    routed = ExpertsConfig(
         num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
-        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
-        aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
+        shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
     )  # fmt: skip
-    first = [LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=dense)) for mixer in mixers[: pattern.dense_layers]]
-    routed = [LayerConfig(mixer=mixer, ffn=experts, post_ffn_norm=pattern.post_experts_norm) for mixer in mixers[pattern.dense_layers :]]
-    return (*first, *routed)
+    dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
+    return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)
+
+
+def _windows(pattern: PatternSettings, mixer: MixerConfig, num_layers: int) -> list[MixerConfig]:
+    """Of every layer: with a window, whole documents in every `full_every`-th layer."""
+    if not pattern.window:
+        return [mixer] * num_layers
+    windowed = mixer.model_copy(update={"window": pattern.window})
+    whole = mixer if pattern.full_positions else mixer.model_copy(update={"rope": None, "partial_rotary": None})
+    return [windowed if (index + 1) % pattern.full_every else whole for index in range(num_layers)]
 
 
 def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
@@ -82,9 +102,9 @@ def _attention(pattern: PatternSettings, size: SizeSettings, width: int, num_hea
 
 
 def _in_order(pattern: PatternSettings, attention: MixerConfig, width: int, num_layers: int) -> list[MixerConfig]:
-    """The mixer of every layer: `deltas` of Gated DeltaNet, then one of attention, and again."""
+    """The mixer of every layer: `deltas` of Gated DeltaNet, then one of attention, and again; or attention with and without a window."""
     if pattern.deltas == 0:
-        return [attention] * num_layers
+        return _windows(pattern, attention, num_layers)
     if num_layers <= pattern.deltas:
         raise RecipeError(
             f"model.size.num_layers = {num_layers} leaves no layer of attention: model.pattern.deltas = {pattern.deltas} come before the first. "

@@ -137,6 +137,11 @@ class PatternSettings(Frozen):
     value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
     attention_gate: Literal["none", "sigmoid"] = Field("none", description="what attention's values are multiplied with before the output matrix")
     rotary_share: float = Field(1.0, gt=0, le=1, description="share of an attention head's dimensions that turn with the position")
+    window: int = Field(0, ge=0, description="tokens that a windowed layer of attention sees; 0 for no such layers")
+    full_every: int = Field(4, ge=1, description="with a window, every how many-th layer sees the whole document")
+    full_positions: bool = Field(True, description="with a window, whether the layers that see the whole document know positions")
+    sandwich_norms: bool = Field(False, description="RMSNorm of what the mixer and the feed-forward add, in every layer")
+    scaled_embedding: bool = Field(False, description="embeddings are multiplied with the square root of the model width")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
@@ -150,6 +155,7 @@ class PatternSettings(Frozen):
     num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
     top_groups: int = Field(1, ge=1, description="groups a token may choose from")
     shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
+    shared_gate: bool = Field(False, description="the shared experts' output is multiplied with a gate made from the token, as in Qwen3-Next")
     post_experts_norm: bool = Field(False, description="RMSNorm of what the experts add, as in A.X K1")
     expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
@@ -179,18 +185,40 @@ class PatternSettings(Frozen):
     def _experts(self) -> PatternSettings:
         if self.ffn == "dense":
             fields = type(self).model_fields
-            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "post_experts_norm")
+            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
             unused = [name for name in names if getattr(self, name) != fields[name].default]
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
             return self
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        if self.shared_gate and not self.shared_experts:
+            raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
         try:
             ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
+
+    @model_validator(mode="after")
+    def _windows(self) -> PatternSettings:
+        if self.mixer != "attention":
+            self._unused(("attention_gate", "rotary_share", "window"), f"grouped-query attention, but mixer = '{self.mixer}'")
+        if self.sandwich_norms and self.post_experts_norm:
+            raise ValueError("post_experts_norm is one of sandwich_norms already; give one of them")
+        if self.window and self.deltas:
+            raise ValueError(f"window = {self.window} and deltas = {self.deltas} are two patterns of cheaper layers; give one of them")
+        if self.window and self.full_every == 1:
+            raise ValueError("full_every = 1 lets every layer see the whole document: window would be of none")
+        if not self.window:
+            self._unused(("full_every", "full_positions"), "a pattern of windows, but window = 0 asks for none")
+        return self
+
+    def _unused(self, names: tuple[str, ...], why: str) -> None:
+        """Refuse settings that would change nothing."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is of {why}")
 
 
 class SizeSettings(Frozen):
@@ -201,6 +229,7 @@ class SizeSettings(Frozen):
     num_heads: int | None = Field(None, ge=1)
     num_kv_heads: int | None = Field(None, ge=1)
     ffn_hidden: int | None = Field(None, ge=8, description="hidden width of the feed-forward, or of one expert")
+    dense_hidden: int | None = Field(None, ge=8, description="hidden width of the dense layers in a model of routed experts")
     vocabulary_size: int | None = Field(None, ge=300)
 
 
@@ -349,6 +378,8 @@ class Recipe(Frozen):
                 f"model.size.vocabulary_size = {size.vocabulary_size} is larger than all of tokenizer.candidates "
                 f"({max(self.tokenizer.candidates)}); add it there"
             )
+        if size.dense_hidden and not pattern.dense_layers:
+            raise ValueError(f"model.size.dense_hidden = {size.dense_hidden} is of dense layers before routed ones, but model.pattern.dense_layers = 0")
         if pattern.balance == "bias" and pattern.ffn == "dense":
             raise ValueError("model.pattern.balance = 'bias' balances experts, but model.pattern.ffn = 'dense' has none")
         return self

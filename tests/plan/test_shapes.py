@@ -1,0 +1,84 @@
+"""Patterns of layers: what a recipe asks for is what the model has, at every width."""
+
+import pytest
+
+from hagane.errors import RecipeError
+from hagane.hosts import host_for
+from hagane.model.config import DenseConfig, ExpertsConfig
+from hagane.plan.shapes import LADDER, candidates, shape, shape_key
+from hagane.plan.workload import workload
+from hagane.recipe.schema import PatternSettings, SizeSettings
+
+GLM = {"ffn": "experts", "num_experts": 16, "top_k": 4, "score": "sigmoid", "balance": "bias", "shared_experts": 1, "dense_layers": 1, "rotary_share": 0.5}
+AFMOE = {
+    **GLM, "rotary_share": 1.0, "window": 64, "full_positions": False, "attention_gate": "sigmoid", "sandwich_norms": True, "scaled_embedding": True,
+    "dense_layers": 2,
+}  # fmt: skip
+
+
+def made(changes, width=256, num_layers=8, **size):
+    return shape(PatternSettings(**changes), SizeSettings(**size), width=width, num_layers=num_layers, vocabulary_size=1024, context=128)
+
+
+@pytest.mark.parametrize(("changes", "host"), [(GLM, "glm4_moe"), (AFMOE, "afmoe")])
+def test_patterns_of_the_hosts_are_held_by_them_at_every_width(changes, host):
+    configs = candidates(PatternSettings(**changes), SizeSettings(), vocabulary_size=1024, context=128)
+    assert len(configs) == len(LADDER)
+    assert {host_for(config) for config in configs} == {host}
+    assert len({shape_key(config, 8, 128, "bfloat16") for config in configs}) == len(configs)
+
+
+def test_layers_are_what_the_pattern_says():
+    config = made(AFMOE)
+    windows = [layer.mixer.window for layer in config.layers]
+    assert windows == [64, 64, 64, None] * 2
+    assert all((layer.mixer.rope is None) == (layer.mixer.window is None) for layer in config.layers)
+    assert [type(layer.ffn) for layer in config.layers] == [DenseConfig] * 2 + [ExpertsConfig] * 6
+    assert all(layer.post_mixer_norm and layer.post_ffn_norm and layer.mixer.gate == "sigmoid" for layer in config.layers)
+    assert config.embedding_scale == 16
+    routed = config.layers[-1].ffn
+    assert (routed.score, routed.balance, routed.shared_hidden) == ("sigmoid", "bias", routed.hidden)
+    assert all(layer.mixer.rotary_dim * 2 == layer.mixer.head_dim for layer in made(GLM).layers)
+
+
+def test_a_gated_shared_expert_between_layers_of_deltas_is_held_by_qwen3_next():
+    pattern = {"ffn": "experts", "num_experts": 8, "shared_experts": 1, "shared_gate": True, "deltas": 3, "attention_gate": "sigmoid", "rotary_share": 0.25}
+    config = made(pattern)
+    assert all(layer.ffn.shared_gate for layer in config.layers)
+    assert host_for(config) == "qwen3_next"
+
+
+def test_groups_scaling_and_one_norm_are_passed_on():
+    config = made({**GLM, "num_groups": 4, "top_groups": 2, "scaling": 2.5, "post_experts_norm": True}, dense_hidden=96, ffn_hidden=40)
+    routed = config.layers[-1].ffn
+    assert (routed.num_groups, routed.top_groups, routed.scaling, routed.hidden, routed.shared_hidden) == (4, 2, 2.5, 40, 40)
+    assert config.layers[0].ffn == DenseConfig(hidden=96)
+    assert [layer.post_ffn_norm for layer in config.layers] == [False] + [True] * 7
+    assert not any(layer.post_mixer_norm for layer in config.layers)
+
+
+def too_few(changes):
+    return shape(PatternSettings(**changes), SizeSettings(num_layers=3), width=256, num_layers=8, vocabulary_size=1024, context=128)
+
+
+def test_a_depth_too_small_for_the_pattern_is_refused_and_a_derived_one_grows():
+    assert made(AFMOE, num_layers=2).num_layers == 4
+    assert made({**GLM, "dense_layers": 3}, num_layers=2).num_layers == 4
+    with pytest.raises(RecipeError, match=r"num_layers = 3 is too few for model\.pattern\.full_every = 4"):
+        too_few(AFMOE)
+    with pytest.raises(RecipeError, match=r"dense_layers = 3"):
+        too_few({**GLM, "dense_layers": 3})
+
+
+def test_a_window_makes_the_cache_of_long_contexts_small_and_attention_cheap():
+    whole, windowed = (workload(made({**GLM, "window": window}), 4096) for window in (0, 64))
+    assert windowed.cache_bytes == pytest.approx(whole.cache_bytes * (2 + 6 * 64 / 4096) / 8)
+    assert windowed.attention_flops < 0.3 * whole.attention_flops
+    assert windowed.dense_parameters == whole.dense_parameters
+
+
+def test_the_key_of_a_plain_shape_is_what_profiles_already_hold():
+    config = made({}, width=256, num_layers=2)
+    assert shape_key(config, 8, 128, "bfloat16") == "w256l2h8-4x32f672v1024-8x128-bfloat16"
+    mixed = shape_key(made(GLM, num_layers=3), 8, 128, "bfloat16")
+    assert mixed == "w256l3h8-4x32f672*1+h8-4x32e16k4f352s352*2v1024-8x128-bfloat16"

@@ -1,0 +1,38 @@
+"""Releases of models with sigmoid experts, selection biases, windows and gates: loaded by transformers, and by us, as they were trained."""
+
+import pytest
+import torch
+
+from hagane.engine.load import load_huggingface
+from hagane.model.decoder import Decoder
+from hagane.plan.shapes import shape
+from hagane.recipe.schema import PatternSettings, SizeSettings
+from hagane.release.huggingface import release_huggingface
+from hagane.tokenizer.save import save_for_transformers
+from toy_models import toy_tokenizer
+
+pytest.importorskip("transformers")
+
+EXPERTS = {"ffn": "experts", "num_experts": 4, "score": "sigmoid", "balance": "bias", "shared_experts": 1, "dense_layers": 1, "aux_coefficient": 0.0}
+PATTERNS = {
+    "glm4_moe": {**EXPERTS, "rotary_share": 0.5, "num_groups": 2, "top_groups": 2, "scaling": 1.5},
+    "afmoe": {**EXPERTS, "window": 8, "full_every": 3, "full_positions": False, "attention_gate": "sigmoid", "sandwich_norms": True, "scaled_embedding": True},
+}
+
+
+@pytest.mark.parametrize("host", PATTERNS)
+def test_a_release_loads_as_any_model_does(tmp_path, host):
+    pattern = PatternSettings(head_dim=8, init_std=0.3, **PATTERNS[host])
+    config = shape(pattern, SizeSettings(), width=32, num_layers=3, vocabulary_size=320, context=192)
+    model = Decoder(config)
+    model.init_weights(0)
+    for bias in model.selection_biases().values():
+        bias.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    state = {**{name: parameter.detach() for name, parameter in model.named_parameters()}, **model.selection_biases()}
+    save_for_transformers(toy_tokenizer(), tmp_path / "encode", 64)
+    facts = release_huggingface(state, config, tmp_path / "encode", tmp_path / "release")
+    assert facts.host == host and facts.greedy_equal and facts.max_logit_gap <= 1e-4 * max(1, facts.largest_logit)
+    loaded, again = load_huggingface(tmp_path / "release")
+    assert again == config
+    for name, bias in model.selection_biases().items():
+        assert torch.equal(loaded.selection_biases()[name], bias), "not rounded"
