@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BUDGET ?= 5min
 OUT ?= runs/quickstart
 WORKERS ?= 2
-RUN_EXTRAS := hf,web
+RUN_EXTRAS := hf,web,edge
 DEV_EXTRAS := hf,web,eval,edge,serve,dev
 
 .PHONY: help setup setup-dev quickstart test test-slow check format gpu clean

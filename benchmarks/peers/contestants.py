@@ -60,7 +60,7 @@ class Hagane:
 
     def _reserved(self) -> float:
         recipe, _ = load_recipe(self.recipe, self.settings)
-        return evaluate_seconds(recipe, Sketch(training_seconds=0, tokens=0, sample_bytes=None, tokenizer_bytes=0, items_per_cell=1)) + release_seconds()
+        return evaluate_seconds(recipe, Sketch(training_seconds=0, tokens=0, sample_bytes=None, tokenizer_bytes=0, items_per_cell=1)) + release_seconds(recipe)
 
     def run(self, settings: Settings, seconds: float, seed: int) -> Result:
         folder = self.work / "runs" / f"hagane-{seconds:g}-{seed}"

@@ -118,6 +118,7 @@ def run(
     settings: Settings = None,
     steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Correct the number of steps so that the run ends on time.")] = True,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", metavar="HF_FOLDER", help="Go on from a published checkpoint: its shape, weights, tokenizer.")] = None,
 ) -> None:
     """Do everything: from text to a released model. Going on with an existing folder skips what has not changed."""
     from hagane.recipe.load import load_recipe
@@ -127,6 +128,9 @@ def run(
     if not steer:
         loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update={"steer": False})})
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    if start is not None or loaded.start.from_ is not None:
+        place = str(Path(start or loaded.start.from_ or "").resolve())  # a run may be resumed from another folder
+        loaded = loaded.model_copy(update={"start": loaded.start.model_copy(update={"from_": place})})
     _prepare_process(loaded)
     from hagane.measure.machine import profile
     from hagane.run import create
@@ -230,6 +234,39 @@ def plan(
     for line in lines:
         typer.echo(line)
     _last_line(facts)
+
+
+@app.command(epilog="Example: hagane ladder nordic --corpus texts/ --budget 30min")
+def ladder(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a .toml file.")],
+    corpus: Corpus = None,
+    budget: BudgetOption = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="B", help="The budget that the law is for; 8 times --budget where not given.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the small runs are kept; runs/NAME-ladder where not given.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Train small models on your own text and fit its loss law, which plan and run then use. After a kill, the same command goes on."""
+    from hagane.recipe.load import load_recipe
+
+    settings = [*(settings or [])]
+    loaded, text = load_recipe(recipe, settings)
+    loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    _prepare_process(loaded)
+    from hagane.measure.ladder import climb
+    from hagane.measure.machine import profile
+    from hagane.plan.kept import law_page
+    from hagane.plan.sketch import budget_seconds
+    from hagane.recipe.types import Budget
+    from hagane.run import create
+
+    machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
+    seconds = budget_seconds(Budget.parse(target), machine, loaded.execution.price_per_hour) if target else None
+    folder = out or Path("runs") / f"{loaded.name}-ladder"
+    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
+        lines, facts = law_page(climb(opened, seconds))
+        for line in lines:
+            typer.echo(line)
+        _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
 
 
 def _judge(name: str, *others: object) -> None:

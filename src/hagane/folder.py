@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from hagane.errors import RunError
+from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.sketch import Sketch, budget_seconds, sketch
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Frozen, Machine
 
 FORMAT = 1
+LAW = "law.json"
 TARGET_SHARE = 0.985  # of a time budget: steering aims a little early, ending late is worse than early
 
 
@@ -43,6 +45,16 @@ def write_atomic(path: Path, text: str) -> None:
         if error.errno == errno.ENOSPC:
             raise disk_error(error, path) from None
         raise RunError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Put a folder in the place of another, which is deleted only after that."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    temporary.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_json(path: Path) -> Any:
@@ -178,7 +190,15 @@ class Run:
     @cached_property
     def sketch(self) -> Sketch:
         """How the budget is divided before the corpus is read."""
-        return sketch(self.recipe, self.pinned_size, self.machine)
+        return sketch(self.recipe, self.pinned_size, self.machine, self.law)
+
+    @cached_property
+    def law(self) -> Law:
+        """The loss law of the run's text, frozen when the folder was made; published constants where there was none."""
+        from hagane.plan.kept import read_law
+
+        path = self.folder / LAW
+        return read_law(path) if path.exists() else PUBLISHED
 
     def remaining(self, reserve: float = 0.0) -> float | None:
         """Active seconds left of a budget of time, energy or money after setting `reserve` aside; None for FLOPs and tokens."""

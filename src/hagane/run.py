@@ -24,7 +24,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from hagane.errors import HaganeError, RunError
-from hagane.folder import FORMAT, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.hosts.gguf import missing_tools
+from hagane.plan.start import starting_digest
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
@@ -110,7 +112,8 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, folder) from None
-    if (folder / "environment.json").exists():
+    earlier = (folder / "environment.json").exists()
+    if earlier:
         machine = open_environment(folder).machine
     elif any(item.name not in ("lock",) for item in folder.iterdir()):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
@@ -120,9 +123,24 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
     )  # fmt: skip
     run = Run(folder, recipe, environment, started=started, say=say)
     with lock(folder):  # a second `hagane run` must change nothing of a running one
+        _freeze_law(folder, recipe, earlier)
         write_atomic(folder / "recipe.toml", text)
         write_atomic(folder / "environment.json", environment.model_dump_json(indent=1))
     return run
+
+
+def _freeze_law(folder: Path, recipe: Recipe, earlier: bool) -> None:
+    """Copy the law of the recipe's text into a new folder, or into one that is given other text; a plan is made with it and stays as it is."""
+    from hagane.plan.kept import corpus_paths, find_law, read_law
+
+    path = folder / LAW
+    if earlier and (not path.exists() or read_law(path).paths == corpus_paths(recipe)):
+        return
+    law = find_law(recipe)
+    if law.corpus is not None:
+        write_atomic(path, law.model_dump_json())
+    else:
+        path.unlink(missing_ok=True)
 
 
 def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
@@ -138,7 +156,7 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
         raise RunError(f"there is no stage {until!r}. Stages: {', '.join(BY_NAME)}.")
     check_recipe(run)
     if until in (None, "release") and only in (None, "release"):
-        check_release()
+        check_release(run.recipe)
     if only is None and _plan_is_remade(run):
         run.clock.restart()
     for stage in STAGES:
@@ -153,19 +171,36 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
 
 def check_recipe(run: Run) -> None:
     """Refuse what cannot work before anything is spent: a budget that is too small, a model that no host can hold."""
-    from hagane.hosts import host_for
+    from hagane.hosts import HOSTS, host_for
+    from hagane.hosts.gguf import unfit
     from hagane.plan.shapes import shape
+    from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
     if not run.recipe.corpus.sources:
         raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
+    refuse_conflicts(run.recipe, run.environment.pinned)
     _ = run.sketch  # refuses a budget that is too small
-    host_for(shape(run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=run.recipe.train.context))
+    context = run.recipe.train.context
+    config = starting_model(run.recipe) or shape(
+        run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
+    )
+    host = HOSTS[host_for(config)]
+    if run.recipe.release.gguf is True and (reason := unfit(host, config)) is not None:
+        raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
+    start = starting_folder(run.recipe)
+    if start is not None and run.record("pretrain") is None:
+        from hagane.hosts.checkpoint import read_published, read_tokenizer
+
+        read_tokenizer(start)
+        read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 
-def check_release() -> None:
+def check_release(recipe: Recipe) -> None:
     """Refuse a run whose release could not be proven, before anything is trained."""
     if importlib.util.find_spec("transformers") is None:
         raise RunError("a release is proven with transformers, which is not installed. Run `pip install 'hagane[hf]'`, or stop earlier with --until evaluate.")
+    if recipe.release.gguf is True and (missing := missing_tools()) is not None:
+        raise RunError(f"release.gguf = true, but {missing}. Or set it to false.")
 
 
 def _plan_is_remade(run: Run) -> bool:
@@ -186,11 +221,18 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
 
         return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)}
     if stage == "tokenizer":
-        return {"tokenizer_bytes": run.sketch.tokenizer_bytes}
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
     if stage == "plan":
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True)}
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **starting_digest(run.recipe)}
+    if stage == "pretrain":
+        return starting_digest(run.recipe)
     if stage == "evaluate":
-        return {"items_per_cell": run.sketch.items_per_cell}
+        return {"items_per_cell": run.sketch.items_per_cell, **starting_digest(run.recipe)}
+    if stage == "release":
+        # GGUF files that were left out for want of a package are made once it is there; made ones stay where it is missing
+        record = run.record(stage)
+        made = record is not None and bool(record["facts"].get("gguf", {}).get("files"))
+        return {"gguf": made or missing_tools() is None} if run.recipe.release.gguf == "auto" else {}
     return {}
 
 
@@ -252,11 +294,12 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             return f"{max(map(int, facts['bytes_per_token'])):,} tokens trained on {facts['sample_bytes'] / 1e6:.1f} MB"
         case "plan":
             model = facts["model"]
+            promise = f", at least {facts['tokens'] / 1e6:.2f}M" if facts["tokens"] < facts["expected_tokens"] else ""
             return (
                 f"{facts['num_parameters'] / 1e6:.2f}M parameters ({facts['num_active_parameters'] / 1e6:.2f}M active), "
                 f"width {model['width']}, {len(model['layers'])} layers, "
-                f"vocabulary {facts['vocabulary_size']:,}, {facts['tokens'] / 1e6:.2f}M tokens; expect {facts['predicted']['bits_per_byte']:.2f} "
-                f"({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
+                f"vocabulary {facts['vocabulary_size']:,}, {facts['expected_tokens'] / 1e6:.2f}M tokens{promise}; "
+                f"expect {facts['predicted']['bits_per_byte']:.2f} ({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
             )
         case "encode":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())
@@ -273,8 +316,20 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
             return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
         case "release":
-            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}"
+            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""
+
+
+def _gguf_headline(facts: dict[str, Any]) -> str:
+    if facts.get("skipped"):
+        return f"; no GGUF: {facts['skipped']}"
+    parts = [
+        f"within {file['max_logprob_gap']:.1e} ({file['file']}, {file['bytes'] / 1e6:.1f} MB)"
+        if file["quantisation"] == "f16"
+        else f"{file['kl_bits_per_token']:.1e} bits per token away ({file['file']}, {file['bytes'] / 1e6:.1f} MB)"
+        for file in facts.get("files", ())
+    ]
+    return f"; llama.cpp {', '.join(parts)}" if parts else ""
 
 
 def _mean(values: list[float]) -> float | None:
@@ -297,7 +352,7 @@ def write_report(run: Run) -> Path | None:
 
 
 def _versions() -> dict[str, str]:
-    names = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
+    names = ("torch", "numpy", "tokenizers", "transformers", "safetensors", "gguf", "xllamacpp")
     found = {"python": sys.version.split()[0]}
     for name in names:
         try:

@@ -15,9 +15,12 @@ from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
 from hagane.model.count import num_active_parameters, num_parameters, parts
 from hagane.plan.cost import joules, tokens_per_second, training_memory
-from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law, expected_bits_per_byte
+from hagane.plan.curve import loss_curve
+from hagane.plan.kept import find_law
+from hagane.plan.languages import effective_total, language_lines, language_plans, readings, text_of
+from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
 from hagane.plan.shapes import published
-from hagane.plan.sketch import best_shape, body_parameters, sketch
+from hagane.plan.sketch import best_shape, bytes_per_token, point_of, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import duration
@@ -60,24 +63,31 @@ def _last_metrics(folder: Path) -> dict[str, Any] | None:
 
 
 def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
-    """What a budget would buy: numbers before the corpus is read, from the kept profile and the published law."""
+    """What a budget would buy: numbers before the corpus is read, from the kept profile and the kept law of the text, or the published one."""
     size = pinned_only(recipe, pinned)
     exact = published(recipe.model, recipe.train.context)
     if recipe.budget is None and recipe.train.tokens is None and exact is not None:
         return _count(recipe)
     machine = profile(recipe.execution.device, recipe.execution.threads)
-    plan = sketch(recipe, size, machine)
+    law = find_law(recipe)
+    plan = sketch(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
-    law = Law()
     config = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
-    value, low, high = expected_bits_per_byte(law, body_parameters(config), plan.tokens, REFERENCE_BYTES_PER_TOKEN)
+    each = bytes_per_token(vocabulary) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    text_bytes = plan.tokens * (1 - recipe.tune.share) * each
+    shards = text_of(law)
+    languages = language_plans(recipe, law, config, shards, text_bytes) if shards else {}
+    value, low, high = law.predict(point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes))
+    curve = loss_curve(recipe, size, machine, law, plan.training_seconds, vocabulary, each)
     rows = max(1, 4096 // recipe.train.context)
     facts: dict[str, Any] = {
         "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
         "vocabulary_size": vocabulary, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config),
         "tokens": plan.tokens, "training_seconds": round(plan.training_seconds, 1), "sample_bytes": plan.sample_bytes,
         "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": training_memory(config, rows, recipe.train.context),
-        "joules": round(joules(plan.training_seconds, machine)),
+        "joules": round(joules(plan.training_seconds, machine)), "law": law.source,
+        "languages": {language: item.model_dump(mode="json") for language, item in languages.items()},
+        "curve": [item.model_dump(mode="json") for item in curve],
     }  # fmt: skip
     lines = [
         f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
@@ -89,6 +99,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
         f"  text       a sample of {(plan.sample_bytes or 0) / 1e6:.1f} MB",
         f"  loss       {value:.2f} bits per byte ({low:.2f}-{high:.2f}); {law.source}",
         f"  memory     {facts['memory_bytes'] / 2**20:,.0f} MiB; energy {facts['joules'] / 3600:.1f} Wh ({machine.power_source})",
+        *language_lines(languages),
         "The run times a real step of its shape before it freezes its plan; these are estimates.",
     ]
     return lines, facts

@@ -8,12 +8,14 @@ import pytest
 from hagane.errors import DataError, RecipeError
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.hosts.llama.weights import weights_from_host
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.count import num_active_parameters, num_parameters
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
+LATENT = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8)
 QK = MIXER.model_copy(update={"qk_norm": True})
 DENSE = DenseConfig(hidden=64)
+SIGMOID = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", shared_hidden=16, balance="bias")
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
 SHARED = EXPERTS.model_copy(update={"shared_hidden": 8, "shared_gate": True})
 DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
@@ -32,6 +34,8 @@ def model(*layers):
         ([(QK.model_copy(update={"window": 8}), DENSE), (QK, DENSE)], "qwen3"),
         ([(QK, EXPERTS)] * 2, "qwen3_moe"),
         ([(QK, DENSE), (QK, EXPERTS)], "qwen3_moe"),
+        ([(LATENT, DENSE)] * 2, "deepseek_v3"),
+        ([(LATENT, DENSE), (LATENT, SIGMOID)], "deepseek_v3"),
         ([(QK, EXPERTS), (QK, EXPERTS.model_copy(update={"aux_coefficient": 0.0}))], "qwen3_moe"),
         ([(DELTA, DENSE)] * 3 + [(GATED, DENSE)], "qwen3_next"),
         ([(GATED, DENSE)], "qwen3_next"),
@@ -51,6 +55,20 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("llama", [(MIXER, DENSE), (MIXER, DenseConfig(hidden=65))], "layer 1"),
         ("llama", [(MIXER, DENSE), (MIXER.model_copy(update={"rope": RopeConfig(theta=5.0)}), DENSE)], "layer 1"),
         ("llama", [(AttentionConfig(num_heads=5, num_kv_heads=5, head_dim=8), DENSE)], "multiple of the heads"),
+        ("llama", [(LATENT, DENSE)], "grouped-query attention only; layer 0 has a mixer of kind latent"),
+        ("qwen3_moe", [(QK, EXPERTS), (LATENT, EXPERTS)], "layer 1 has a mixer of kind latent"),
+        ("deepseek_v3", [(LATENT, DENSE), (MIXER, DENSE)], "latent attention only; layer 1 has a mixer of kind attention"),
+        ("deepseek_v3", [(LATENT, DENSE), (LATENT.model_copy(update={"kv_rank": 17}), DENSE)], "layer 1"),
+        ("deepseek_v3", [(LATENT, DENSE), (LATENT, DenseConfig(hidden=65))], "same width"),
+        ("deepseek_v3", [(LATENT, EXPERTS)], "softmax"),
+        ("deepseek_v3", [(LATENT, SIGMOID), (LATENT, DENSE)], "layer 0 is routed"),
+        ("deepseek_v3", [(LATENT, SIGMOID), (LATENT, SIGMOID.model_copy(update={"top_k": 1}))], "same experts"),
+        ("deepseek_v3", [(LATENT, SIGMOID.model_copy(update={"shared_hidden": 24}))], "shared_hidden 24 is not a multiple of 16"),
+        ("deepseek_v3", [(LATENT, SIGMOID.model_copy(update={"shared_hidden": 0}))], "shared_hidden 0"),
+        ("deepseek_v3", [(LATENT, SIGMOID.model_copy(update={"shared_gate": True}))], "no gate"),
+        ("deepseek_v3", [(LATENT, SIGMOID.model_copy(update={"num_experts": 1, "top_k": 1}))], "one expert"),
+        ("axk1", [(LATENT, SIGMOID)], "norm after the experts and nowhere else after a mixer or feed-forward; layer 0"),
+        ("axk1", [(LATENT.model_copy(update={"query_rank": None}), SIGMOID)], "query_rank"),
         ("qwen3", [(MIXER, DENSE)], "always has QK-norm"),
         ("qwen3", [(QK, EXPERTS)], "experts"),
         ("qwen3", [(QK.model_copy(update={"window": w}), DENSE) for w in (8, 9)], "one width"),
@@ -123,6 +141,31 @@ def test_a_published_config_in_the_older_form_is_read():
     assert host_of(again).config_from_host(again) == config
 
 
+DEEPSEEK_V3 = {
+    "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": False, "aux_loss_alpha": 0.001, "bos_token_id": 0, "eos_token_id": 1,
+    "first_k_dense_replace": 3, "hidden_act": "silu", "hidden_size": 7168, "initializer_range": 0.02, "intermediate_size": 18432, "kv_lora_rank": 512,
+    "max_position_embeddings": 163840, "model_type": "deepseek_v3", "moe_intermediate_size": 2048, "moe_layer_freq": 1, "n_group": 8,
+    "n_routed_experts": 256, "n_shared_experts": 1, "norm_topk_prob": True, "num_attention_heads": 128, "num_experts_per_tok": 8,
+    "num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
+    "topk_group": 4, "topk_method": "noaux_tc", "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096, "type": "yarn",
+    },
+    "rope_theta": 10000, "tie_word_embeddings": False, "v_head_dim": 128, "vocab_size": 129280,
+}  # fmt: skip
+
+
+def test_deepseek_v3_as_published_is_read_and_written_back():
+    config = host_of(DEEPSEEK_V3).config_from_host(DEEPSEEK_V3)
+    rope = RopeConfig(theta=10000, yarn=YarnConfig(factor=40, original_context=4096, mscale=1.0, mscale_all_dim=1.0))
+    assert config.layers[60].mixer == LatentConfig(num_heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, rope=rope)
+    assert round(num_parameters(config) / 1e8) == 6710  # its model card: 671B, 37B activated
+    assert round(num_active_parameters(config) / 1e8) == 376  # 37.6B with embedding and head
+    again = HOSTS["deepseek_v3"].config_to_host(config, {})
+    assert host_of(again).config_from_host(again) == config
+    assert again["rope_scaling"] == {**DEEPSEEK_V3["rope_scaling"], "rope_type": "yarn"}
+
+
 QWEN3_NEXT_80B_A3B = {
     "architectures": ["Qwen3NextForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1,
     "eos_token_id": 151645, "full_attention_interval": 4, "head_dim": 256, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
@@ -167,6 +210,16 @@ def test_the_share_of_a_head_that_turns_comes_back_exactly(head_dim):
 
 @pytest.mark.parametrize(
     ("change", "named"),
+    [({"rope_interleave": False}, "rope_interleave"), ({"kv_lora_rank": None}, "kv_lora_rank"), ({"num_key_value_heads": 8}, "num_key_value_heads"),
+     ({"scoring_func": "softmax"}, "scoring_func"), ({"moe_layer_freq": 2}, "moe_layer_freq"), ({"n_shared_experts": None}, "n_shared_experts")],
+)
+def test_a_deepseek_v3_we_cannot_compute_is_refused_by_field(change, named):
+    with pytest.raises(RecipeError, match=named):
+        HOSTS["deepseek_v3"].config_from_host({**DEEPSEEK_V3, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
     [
         ({"layer_types": ["linear_attention"]}, "layer_types"),
         ({"layer_types": ["mamba"] * 4}, "layer_types"),
@@ -185,7 +238,9 @@ def test_a_qwen3_next_we_cannot_compute_is_refused_by_field(change, named):
         ({"model_type": "mamba"}, "mamba"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "llama3"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": 1.5}}, "attention_factor"),
+        ({"rope_scaling": {"type": "yarn"}}, "factor"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"moe_intermediate_size": None}, "moe_intermediate_size"),
     ],
@@ -194,6 +249,19 @@ def test_a_config_we_cannot_compute_is_refused_by_field(change, named):
     host_json = {**QWEN3_30B_A3B, **change}
     with pytest.raises(RecipeError, match=named):
         host_of(host_json).config_from_host(host_json)
+
+
+def test_axk1_reads_either_way_of_saying_which_layers_are_dense():
+    published = {**DEEPSEEK_V3, "model_type": "axk1", "first_k_dense_replace": 1}
+    config = HOSTS["axk1"].config_from_host(published)
+    assert [isinstance(layer.ffn, DenseConfig) for layer in config.layers] == [True] + [False] * 60
+    assert [layer.post_ffn_norm for layer in config.layers] == [False] + [True] * 60
+    kinds = ["dense"] + ["sparse"] * 60
+    assert HOSTS["axk1"].config_from_host({**published, "first_k_dense_replace": None, "mlp_layer_types": kinds}) == config
+    with pytest.raises(RecipeError, match="mlp_layer_types"):
+        HOSTS["axk1"].config_from_host({**published, "mlp_layer_types": kinds[::-1]})
+    with pytest.raises(RecipeError, match="q_lora_rank"):
+        HOSTS["axk1"].config_from_host({**published, "q_lora_rank": None})
 
 
 def test_a_missing_tensor_is_named():

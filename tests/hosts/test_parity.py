@@ -8,13 +8,17 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from hagane.hosts import HOSTS, host_for, host_of
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import PADDING, Sequence
 
 transformers = pytest.importorskip("transformers")
 
 EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20, aux_coefficient=0.05)
+
+
+SIGMOID = EXPERTS.model_copy(update={"score": "sigmoid", "shared_hidden": 20, "balance": "bias"})
+GROUPED = SIGMOID.model_copy(update={"num_groups": 3, "top_groups": 2, "scaling": 2.5, "shared_hidden": 40})
 
 
 def tiny(layers, **settings):
@@ -25,6 +29,13 @@ def attention(qk_norm, window=None):
     return AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=10, qk_norm=qk_norm, window=window, rope=RopeConfig(theta=5e5))
 
 
+def latent(query_rank=10, yarn=None, value_dim=7):
+    return LatentConfig(
+        num_heads=4, query_rank=query_rank, kv_rank=12, nope_dim=6, rope_dim=8, value_dim=value_dim, rope=RopeConfig(theta=500.0, yarn=yarn)
+    )
+
+
+YARN = YarnConfig(factor=4.0, original_context=16, beta_fast=2.0, beta_slow=0.5, mscale=0.8, mscale_all_dim=1.2)
 DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=12)
 GATED = attention(True).model_copy(update={"gate": "sigmoid", "partial_rotary": 4})
 
@@ -40,12 +51,26 @@ def hybrid(*mixers, ffns=None, **settings):
 
 CONFIGS = {
     "llama": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 3),
+    "llama yarn": tiny([
+        LayerConfig(
+            mixer=attention(False).model_copy(update={"rope": RopeConfig(theta=500.0, yarn=YarnConfig(factor=4.0, original_context=16))}),
+            ffn=DenseConfig(hidden=40),
+        )
+    ] * 2),
     "llama tied": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2, tied=True, norm_epsilon=1e-5),
     "qwen3": tiny([LayerConfig(mixer=attention(True), ffn=DenseConfig(hidden=40))] * 3),
     "qwen3 windows": tiny([LayerConfig(mixer=attention(True, window), ffn=DenseConfig(hidden=40)) for window in (5, None, 5)], tied=True),
     "qwen3_moe": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 3),
     "qwen3_moe mixed": tiny([LayerConfig(mixer=attention(True), ffn=ffn) for ffn in (DenseConfig(hidden=40), EXPERTS, EXPERTS)]),
     "qwen3_moe unnormalised": tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS.model_copy(update={"normalise": False}))] * 2, tied=True),
+    "deepseek_v3 dense": tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 3),
+    "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
+    "deepseek_v3": tiny([LayerConfig(mixer=latent(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
+    "deepseek_v3 all routed": tiny([LayerConfig(mixer=latent(), ffn=SIGMOID.model_copy(update={"normalise": False}))] * 2),
+    "axk1": tiny([
+        LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)
+    ]),
+    "deepseek_v3 yarn": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=DenseConfig(hidden=40))] * 2, norm_epsilon=1e-5),
     "qwen3_next": hybrid(DELTA, DELTA, DELTA, GATED, ffns=[SHARED] * 4),
     "qwen3_next dense": hybrid(DELTA, DELTA, DELTA, GATED),
     "qwen3_next mixed": hybrid(DELTA, GATED, ffns=[DenseConfig(hidden=40), SHARED.model_copy(update={"normalise": False})]),
@@ -77,6 +102,11 @@ def load_theirs(folder):
     return model
 
 
+def selection_biases(theirs):
+    """Buffers of transformers' model, no parameters: there is no gradient of them."""
+    return {name: buffer for name, buffer in theirs.named_buffers() if name.endswith("e_score_correction_bias")}
+
+
 def random_theirs(config, folder):
     """A random model made by transformers, with norm weights that are not one, as it saves itself."""
     settings = HOSTS[host_for(config)].config_to_host(config, {})
@@ -84,6 +114,8 @@ def random_theirs(config, folder):
     with torch.no_grad():
         for parameter in theirs.parameters():  # vectors around where they begin: norms around one or, stored as what is added to it, zero
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter if parameter.dim() == 1 else 0))
+        for bias in selection_biases(theirs).values():
+            bias.copy_(torch.randn_like(bias) * 0.1)
     theirs.save_pretrained(folder)
     return theirs
 
@@ -111,7 +143,7 @@ def our_hidden_states(model, token_BT, sequence):
 
 def gradients_by_our_names(theirs, config):
     """A host's way from its weights to ours may add a constant (norms around zero): what it makes of nothing is taken off again."""
-    host, gradients = HOSTS[host_for(config)], {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    host, gradients = HOSTS[host_for(config)], {name: parameter.grad for name, parameter in theirs.named_parameters()} | selection_biases(theirs)
     constant = dict(host.weights.weights_from_host({name: torch.zeros_like(gradient) for name, gradient in gradients.items()}, config))
     return {name: tensor - constant[name] for name, tensor in host.weights.weights_from_host(gradients, config)}
 
@@ -128,7 +160,7 @@ def assert_same(theirs, ours):
     # mean losses, so that 1e-5 means the same for every size of batch
     (loss / token_BT.numel()).backward()
     (their_loss / token_BT.numel()).backward()
-    wanted = gradients_by_our_names(theirs, ours.config)
+    wanted = {name: tensor for name, tensor in gradients_by_our_names(theirs, ours.config).items() if not name.endswith("bias_E")}
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert gradients.keys() == wanted.keys()
     for name, gradient in gradients.items():
@@ -149,6 +181,8 @@ def test_imported_model_equals_the_published_one(name, tmp_path):
 def test_exported_model_equals_ours(name, tmp_path):
     ours = Decoder(CONFIGS[name])
     ours.init_weights(seed=0)
+    for bias_E in ours.selection_biases().values():
+        bias_E.copy_(torch.randn(bias_E.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
     save_theirs(ours, tmp_path, {"eos_token_id": 60})
     theirs = load_theirs(tmp_path)
     assert theirs.config.eos_token_id == 60
@@ -161,6 +195,8 @@ def test_exported_model_equals_ours(name, tmp_path):
 def test_what_is_exported_comes_back(name, tmp_path):
     ours = Decoder(CONFIGS[name])
     ours.init_weights(seed=0)
+    for bias_E in ours.selection_biases().values():
+        bias_E.copy_(torch.randn(bias_E.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
     save_theirs(ours, tmp_path)
     again = load_ours(tmp_path)
     assert again.config == ours.config
@@ -169,7 +205,7 @@ def test_what_is_exported_comes_back(name, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "qwen3_next"])
+@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "axk1", "qwen3_next"])
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -192,6 +228,29 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     wanted = gradients_by_our_names(theirs, ours.config)
     for parameter_name, parameter in ours.named_parameters():
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "axk1"])
+def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
+    """Token by token from our cache, in the form that decodes, against generation by transformers."""
+    ours = Decoder(CONFIGS[name])
+    ours.init_weights(seed=3)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.copy_(parameter.bfloat16())
+    host = HOSTS[host_for(ours.config)]
+    (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(ours.config, {})))
+    state = {key: tensor if key.endswith("_E") else tensor.bfloat16() for key, tensor in ours.state_dict().items()}
+    save_file(dict(host.weights.weights_to_host(state, ours.config)), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    prompt = torch.randint(0, 61, (1, 7), generator=torch.Generator().manual_seed(5))
+    theirs = load_theirs(tmp_path).generate(prompt, max_new_tokens=16, do_sample=False)[0, 7:].tolist()
+    cache, token_BT, greedy = ours.new_cache(1, 24), prompt, []
+    with torch.no_grad():
+        while len(greedy) < 16:
+            hidden_BTD = ours(token_BT, cache.sequence([token_BT.shape[1]]), cache).hidden_BTD
+            token_BT = ours.head.logits(hidden_BTD[:, -1:]).argmax(-1)
+            greedy.append(int(token_BT))
+    assert greedy == theirs
 
 
 def test_balancing_loss_equals_theirs_where_the_definitions_agree(tmp_path):

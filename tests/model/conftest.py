@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.decoder import Decoder
 
 DENSE = DenseConfig(hidden=40)
@@ -11,10 +11,14 @@ EXPERTS = ExpertsConfig(num_experts=6, top_k=2, hidden=20)
 DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=6)
 
 
-def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, **experts):
-    """kind: dense, experts or delta (every second layer, from the first); window: of the same layers."""
-    ffn = DENSE if kind in ("dense", "delta") else EXPERTS.model_copy(update=experts)
+def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, query_ranks=(None, 10), **experts):
+    """kind: dense, experts, latent (attention, before dense) or delta (every second layer, from the first); window: of these layers; query_ranks likewise."""
+    ffn = EXPERTS.model_copy(update=experts) if kind == "experts" else DENSE
     mixers = [AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=head_dim, qk_norm=qk_norm, window=w) for w in (window, None)]
+    if kind == "latent":
+        mixers = [
+            LatentConfig(num_heads=4, query_rank=rank, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim) for rank in query_ranks
+        ]
     if kind == "delta":
         mixers = [DELTA, mixers[1].model_copy(update={"gate": "sigmoid", "partial_rotary": head_dim // 2})]
     layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn) for index in range(num_layers))

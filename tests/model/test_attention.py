@@ -56,7 +56,7 @@ def pack(documents, padding):
     return tokens, Sequence(positions[None], torch.tensor([ids], dtype=torch.int32))
 
 
-@pytest.mark.parametrize(("kind", "head_dim"), [("dense", 8), ("dense", 6), ("experts", 8), ("delta", 8)])  # heads of 6 go without the kernel
+@pytest.mark.parametrize(("kind", "head_dim"), [("dense", 8), ("dense", 6), ("experts", 8), ("latent", 8), ("delta", 8)])  # heads of 6 go without the kernel
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), padding=st.integers(0, 3), window=st.sampled_from([None, 1, 3]), seed=st.integers(0, 9))
 @settings(max_examples=15, deadline=None)
 def test_packed_documents_equal_separate_ones(tiny, kind, head_dim, lengths, padding, window, seed):
@@ -71,7 +71,7 @@ def test_packed_documents_equal_separate_ones(tiny, kind, head_dim, lengths, pad
             assert_close(hidden, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["experts", "delta"])
+@pytest.mark.parametrize("kind", ["experts", "latent", "delta"])
 def test_a_later_token_changes_nothing_before_it(tiny, kind):
     model = tiny(kind)
     tokens = torch.randint(0, 61, (1, 9))
@@ -96,8 +96,9 @@ def test_a_window_forgets(tiny):
     assert not torch.equal(last[0], last[2])
 
 
-def test_only_relative_positions_matter(tiny):
-    model = tiny()
+@pytest.mark.parametrize("kind", ["dense", "latent"])
+def test_only_relative_positions_matter(tiny, kind):
+    model = tiny(kind)
     tokens = torch.randint(0, 61, (1, 8))
     plain = Sequence.plain(1, 8)
     with torch.no_grad():

@@ -1,15 +1,19 @@
 """Cached generation equals uncached, whatever is selected, forked, replaced or rewound on the way."""
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from hagane.model.count import cache_bytes
+from hagane.model import layer_cache
+from hagane.model.count import WINDOW_STEP, cache_bytes
+from hagane.model.linear import SHAPE_STEP
 from hagane.model.sequence import Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None), ("delta", None)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("delta", None)]
 
 
 def feed(model, cache, pieces):
@@ -49,7 +53,63 @@ def test_ragged_pieces_equal_one_pass(tiny, kind, window, data):
     assert cache.length_B == [len(text) for text in texts]
 
 
-@pytest.fixture(params=["experts", "delta"])
+def test_a_windowed_layer_keeps_its_window_only(tiny, config):
+    """Prompts longer than the window in one piece, then token by token past many turns of the ring: equal to reading all at once."""
+    model = tiny(window=40)  # held in 64 slots
+    cache = model.new_cache(3, 300)
+    assert cache.nbytes == 3 * cache_bytes(config(window=40), 300, bytes_per_value=4)
+    per_token = cache_bytes(config(), 1, bytes_per_value=4) // 2  # of one of the two layers
+    assert cache.nbytes == 3 * (64 + 300) * per_token
+    texts = [torch.randint(0, 61, (count,)) for count in (150, 7, 90)]
+    for hidden, text in zip(feed(model, cache, texts), texts, strict=True):
+        assert_row(model, hidden, text)
+    for size in (1, 30, 1, 100, 1):  # beside the window, and not
+        pieces = [torch.randint(0, 61, (count,)) for count in (size, max(0, size - 2), size)]
+        texts = [torch.cat(pair) for pair in zip(texts, pieces, strict=True)]
+        for hidden, piece, text in zip(feed(model, cache, pieces), pieces, texts, strict=True):
+            if len(piece):
+                assert_row(model, hidden, text)
+
+
+@given(window=st.integers(1, 5), data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_a_ring_of_any_window_equals_one_pass(tiny, window, data):
+    """With a step of one token the ring is as small as its window: every path of overwriting is taken."""
+    with mock.patch.object(layer_cache, "stepped", lambda size: size):
+        model = tiny(window=window)
+        cache = model.new_cache(2, 24)
+        texts = [torch.zeros(0, dtype=torch.int64)] * 2
+        for _ in range(data.draw(st.integers(1, 4))):
+            pieces = [torch.randint(0, 61, (data.draw(st.integers(0, 6)),)) for _ in range(2)]
+            if not any(len(piece) for piece in pieces):
+                continue
+            snapshot = cache.snapshot()
+            if data.draw(st.booleans()):
+                feed(model, cache, [torch.randint(0, 61, (3,))] * 2) if max(cache.length_B) < 15 else None
+                cache.rewind(snapshot)
+            if max(held + len(piece) for held, piece in zip(cache.length_B, pieces, strict=True)) > 24:
+                break
+            texts = [torch.cat(pair) for pair in zip(texts, pieces, strict=True)]
+            for hidden, piece, text in zip(feed(model, cache, pieces), pieces, texts, strict=True):
+                if len(piece):
+                    assert_row(model, hidden, text)
+
+
+def test_rows_of_a_ring_are_selected_forked_and_replaced(tiny):
+    model = tiny(window=3)
+    with mock.patch.object(layer_cache, "stepped", lambda size: size):
+        cache = model.new_cache(3, 40)
+        texts = [torch.randint(0, 61, (count,)) for count in (15, 2, 27)]
+        feed(model, cache, texts)
+        continue_and_check(model, cache.fork(2, 2), [texts[2]] * 2)
+        fresh, new = model.new_cache(1, 2), torch.randint(0, 61, (2,))
+        feed(model, fresh, [new])
+        cache.put([0], fresh)
+        cache.select([2, 0])
+        continue_and_check(model, cache, [texts[2], new])
+
+
+@pytest.fixture(params=["experts", "latent", "delta"])
 def filled(tiny, request):
     """A model, a cache of three ragged rows, and their texts."""
     model = tiny(request.param, window=3)
@@ -107,6 +167,10 @@ def test_a_snapshot_of_other_rows_is_refused(filled):
         cache.rewind(snapshot)
 
 
+def test_windows_are_counted_in_the_steps_they_are_held_in():
+    assert WINDOW_STEP == SHAPE_STEP
+
+
 def test_a_rewound_cache_can_be_rewound_again(filled):
     model, cache, texts = filled
     snapshot = cache.snapshot()
@@ -115,8 +179,9 @@ def test_a_rewound_cache_can_be_rewound_again(filled):
         cache.rewind(snapshot)
 
 
-def test_memory_is_rows_times_length(tiny, config):
-    model, per_token = tiny("experts"), cache_bytes(config("experts"), 1, bytes_per_value=4)
+@pytest.mark.parametrize("kind", ["experts", "latent"])
+def test_memory_is_rows_times_length(tiny, config, kind):
+    model, per_token = tiny(kind), cache_bytes(config(kind), 1, bytes_per_value=4)
     assert model.new_cache(3, 12).nbytes == 3 * 12 * per_token
     cache = model.new_cache(3, 24)
     assert cache.nbytes == 3 * 24 * per_token
@@ -141,8 +206,9 @@ def test_padding_on_the_left_is_refused(filled):
         model(torch.zeros(3, 2, dtype=torch.int64), Sequence(sequence.position_BT, sequence.document_BT.flip(1)), cache)
 
 
-def test_half_precision_cache_stays_close(tiny):
-    model = tiny()
+@pytest.mark.parametrize("kind", ["dense", "latent"])
+def test_half_precision_cache_stays_close(tiny, kind):
+    model = tiny(kind)
     text = torch.randint(0, 61, (9,))
     cache = model.new_cache(1, 9, torch.bfloat16)
     assert_close(feed(model, cache, [text])[0], uncached(model, text), atol=0.1, rtol=0.1)

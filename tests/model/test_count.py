@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig
-from hagane.model.count import batch_flops, cache_bytes, flops_per_token, mean_seen, num_active_parameters, num_parameters, parts
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.count import batch_flops, cache_bytes, flops_per_token, mean_seen, mixer_counts, num_active_parameters, num_parameters, parts
 from hagane.model.decoder import Decoder
 
 
@@ -42,10 +42,19 @@ mixers = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.b
 )
 changes = st.sampled_from([{}, {"gate": "sigmoid"}, {"partial_rotary": 2}, {"rope": None}])
 mixers = st.builds(lambda mixer, change: mixer.model_copy(update=change), mixers, changes)
+latents = st.builds(
+    LatentConfig,
+    num_heads=st.integers(1, 3),
+    query_rank=st.none() | st.integers(1, 9),
+    kv_rank=st.integers(1, 9),
+    nope_dim=st.integers(1, 5),
+    rope_dim=st.sampled_from([2, 4]),
+    value_dim=st.integers(1, 5),
+)
 deltas = st.tuples(*[st.integers(1, 3)] * 5).map(
     lambda t: DeltaConfig(num_key_heads=t[0], num_value_heads=t[0] * t[1], key_dim=t[2], value_dim=t[3], taps=1 + t[4])
 )
-layers = st.builds(LayerConfig, mixer=mixers | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
+layers = st.builds(LayerConfig, mixer=mixers | latents | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
 configs = st.builds(
     ModelConfig,
     vocabulary_size=st.integers(1, 50),
@@ -103,6 +112,18 @@ def test_a_gate_is_one_more_projection_of_the_queries_width():
     gated = plain.model_copy(update={"layers": (layer,) * 2})
     assert num_parameters(gated) - num_parameters(plain) == 2 * 24 * 32
     assert flops_per_token(gated, 5) - flops_per_token(plain, 5) == 2 * 2 * 24 * 32
+
+
+def test_latent_attention_is_counted_by_hand():
+    """A.X K1's: 64 heads of 128 + 64, queries from 1,536 and keys and values from 512."""
+    axk1 = LatentConfig(num_heads=64, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128)
+    counts = mixer_counts(7168, axk1)
+    assert counts.matrices == 7168 * 1536 + 1536 * 64 * 192 + 7168 * (512 + 64) + 512 * 64 * 256 + 64 * 128 * 7168
+    assert counts.vectors == 1536 + 512
+    assert counts.pair_flops == 2 * 64 * (192 + 128)
+    assert counts.cached == 576  # 57 times less than keys and values of 64 heads of 128 + 128
+    uncompressed = mixer_counts(7168, axk1.model_copy(update={"query_rank": None}))
+    assert uncompressed.matrices - counts.matrices == 7168 * 64 * 192 - 7168 * 1536 - 1536 * 64 * 192
 
 
 def test_more_choices_than_experts_are_refused():

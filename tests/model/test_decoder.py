@@ -40,8 +40,9 @@ def test_initial_weights_depend_on_seed_and_name_only(config):
     assert not torch.equal(one.embedding.weight, two.embedding.weight)
 
 
-def test_initial_weights_have_the_documented_spread(config):
-    settings = config("experts", num_layers=8, num_experts=32).model_copy(update={"init_std": 0.1})
+@pytest.mark.parametrize("kind", ["experts", "latent"])
+def test_initial_weights_have_the_documented_spread(config, kind):
+    settings = config(kind, num_layers=8, num_experts=32).model_copy(update={"init_std": 0.1})
     model = Decoder(settings)
     model.init_weights(0)
     for name, parameter in model.named_parameters():
@@ -50,6 +51,8 @@ def test_initial_weights_have_the_documented_spread(config):
         else:
             assert parameter.std().item() == pytest.approx(initial_std(name, settings), rel=0.2), name
     assert initial_std("layers.0.ffn.down", settings) == initial_std("layers.3.mixer.output.weight", settings) == pytest.approx(0.1 / 4)
+    if kind == "latent":
+        return
     assert initial_std("layers.0.ffn.router.weight", settings) == 0.1
     assert_close(model.layers[0].ffn.router.load_E, torch.full((32,), 1 / 32))
 
@@ -85,7 +88,7 @@ def test_bf16_stays_close_to_float32(tiny, kind):
     assert half_loss.item() == pytest.approx(wide_loss.item(), rel=0.03)
     for (name, parameter), a, b in zip(half.named_parameters(), wide, narrow, strict=True):
         assert b.dtype == parameter.dtype
-        assert (a - b.float()).norm() / a.norm() < (0.1 if kind == "dense" else 0.5), name  # a changed choice is a jump
+        assert (a - b.float()).norm() / a.norm() < (0.5 if kind == "experts" else 0.1), name  # a changed choice is a jump
 
 
 def test_the_embedding_gradient_of_a_common_token_is_summed_in_float32(tiny):
@@ -104,12 +107,12 @@ def test_two_runs_are_bit_equal(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dense", "experts"])
+@pytest.mark.parametrize("kind", ["dense", "experts", "latent"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_parts_equal_eager_ones(tiny, kind, dtype):
     """Whole graphs, one compilation for all blocks, the same numbers, and the same bits every time."""
     torch._dynamo.reset()
-    model = tiny(kind, num_layers=4)
+    model = tiny(kind, num_layers=4, query_ranks=(10, 10))
     to_working(model, dtype)
     eager_loss, eager = loss_and_gradients(model)
     model.compile_parts()

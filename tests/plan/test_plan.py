@@ -1,16 +1,14 @@
 """The plan is arithmetic that can be checked by hand, and refuses what cannot be."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hagane.errors import RecipeError
-from hagane.hosts import host_for
-from hagane.model.config import DeltaConfig
-from hagane.model.count import num_parameters
-from hagane.plan.choose import Known
+from hagane.hosts import HOSTS, host_for
+from hagane.model.config import DeltaConfig, LatentConfig, RopeConfig
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.decoder import Decoder
+from hagane.plan.choose import LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, promised_share
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
-from hagane.plan.law import Law, expected_bits_per_byte
 from hagane.plan.shapes import candidates, published, shape, shape_key
 from hagane.plan.sketch import sketch
 from hagane.plan.stage import make_plan
@@ -115,15 +113,6 @@ def test_every_kind_of_budget_is_understood():
         sketch(recipe_with(budget="1USD"), SizeSettings(), MACHINE)
 
 
-@given(st.integers(10_000, 10**9), st.integers(10_000, 10**11))
-def test_the_law_falls_with_parameters_and_tokens(parameters, tokens):
-    law = Law()
-    assert law.nats_per_token(parameters * 2, tokens) < law.nats_per_token(parameters, tokens)
-    assert law.nats_per_token(parameters, tokens * 2) < law.nats_per_token(parameters, tokens)
-    value, low, high = expected_bits_per_byte(law, parameters, tokens, 3.0)
-    assert low < value < high
-
-
 def test_speed_is_rate_over_flops():
     recipe = recipe_with(budget="10min")
     for config in candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=4096, context=256)[:8]:
@@ -135,6 +124,20 @@ def test_published_shapes_are_exact():
         recipe, _ = load_recipe(name)
         assert num_parameters(published(recipe.model, recipe.train.context)) == count
     assert published(load_recipe("nordic")[0].model, 256) is None
+
+
+def test_latent_attention_scales_with_the_width():
+    """A.X K1's ratios: at its width its ranks, at a small one a model of the same kind."""
+    changes = {"mixer": "latent", "query_ratio": 1536 / 7168, "kv_ratio": 512 / 7168, "head_dim": 128}
+    pattern = load_recipe("nordic")[0].model.pattern.model_copy(update=changes)
+    large = shape(pattern, SizeSettings(num_heads=64), width=7168, num_layers=1, vocabulary_size=4096, context=256).layers[0].mixer
+    assert large == LatentConfig(
+        num_heads=64, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, rope=RopeConfig(theta=pattern.rope_theta)
+    )
+    small = shape(pattern, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256).layers[0].mixer
+    assert (small.num_heads, small.nope_dim, small.rope_dim, small.query_rank, small.kv_rank) == (8, 32, 16, 64, 32)
+    uncompressed = pattern.model_copy(update={"query_ratio": 0.0})
+    assert shape(uncompressed, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256).layers[0].mixer.query_rank is None
 
 
 def test_three_layers_of_delta_before_each_of_attention():
@@ -152,6 +155,42 @@ def test_three_layers_of_delta_before_each_of_attention():
     assert len(keys) == len(candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256))
 
 
+def test_ax_k1_has_its_published_size():
+    """519B and 33B by its README, 518.98B and 32.78B from its shape; built on the meta device, and in a small size with every mechanism."""
+    recipe, _ = load_recipe("ax-k1")
+    config = published(recipe.model, recipe.train.context)
+    assert round(num_parameters(config) / 1e7) == 51898
+    assert round(num_active_parameters(config) / 1e7) == 3278
+    assert sum(parameter.numel() for parameter in Decoder(config, device="meta").parameters()) == num_parameters(config)
+    assert host_for(config) == "axk1"
+    host = HOSTS["axk1"].config_to_host(config, {})
+    wanted = {
+        "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_hidden_layers": 61, "num_attention_heads": 64,
+        "n_shared_experts": 1, "n_routed_experts": 192, "routed_scaling_factor": 2.5, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,
+        "v_head_dim": 128, "qk_nope_head_dim": 128, "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8, "norm_topk_prob": True,
+        "first_k_dense_replace": 1, "vocab_size": 163840, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+    }  # fmt: skip
+    assert {name: host[name] for name in wanted} == wanted
+    small = candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=4096, context=256)[2]
+    assert small.width < 256
+    assert host_for(small) == "axk1"
+
+
+def test_settings_that_do_not_go_with_the_mixer_are_refused():
+    with pytest.raises(RecipeError, match=r"query_ratio = 0.2 is of latent attention, but mixer = 'attention'"):
+        recipe_with(model={"pattern": {"query_ratio": 0.2}})
+    with pytest.raises(RecipeError, match=r"shared_experts = 1 is of experts, but ffn = 'dense'"):
+        recipe_with(model={"pattern": {"ffn": "dense", "shared_experts": 1}})
+    with pytest.raises(RecipeError, match=r"num_experts 6 must be a multiple of num_groups 4"):
+        recipe_with(model={"pattern": {"ffn": "experts", "num_experts": 6, "num_groups": 4}})
+    routed = load_recipe("ax-k1")[0].model.pattern
+    with pytest.raises(RecipeError, match=r"dense_layers = 1 leaves no layer with experts of the 1 there are"):
+        shape(routed, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256)
+    pattern = load_recipe("nordic")[0].model.pattern.model_copy(update={"mixer": "latent"})
+    with pytest.raises(RecipeError, match="num_kv_heads = 4 is of grouped-query attention"):
+        shape(pattern, SizeSettings(num_kv_heads=4), width=256, num_layers=1, vocabulary_size=4096, context=256)
+
+
 def test_patterns_that_contradict_themselves_are_refused():
     with pytest.raises(RecipeError, match="delta_head_dim = 32 is of Gated DeltaNet, but deltas = 0"):
         recipe_with(model={"pattern": {"delta_head_dim": 32}})
@@ -164,3 +203,13 @@ def test_heads_that_do_not_divide_are_refused():
     pattern = load_recipe("nordic")[0].model.pattern
     with pytest.raises(RecipeError, match="num_kv_heads"):
         shape(pattern, SizeSettings(num_kv_heads=5), width=256, num_layers=4, vocabulary_size=1024, context=128)
+
+
+def test_a_promise_leaves_room_for_a_stolen_minute():
+    shares = [promised_share(seconds) for seconds in (40.0, 130.0, 530.0, 1100.0, 1e6)]
+    assert shares == sorted(shares)
+    assert shares[0] == LEAST_SHARE
+    assert shares[-1] == pytest.approx(PROMISED_SHARE, rel=1e-4)
+    # a run at 0.79 of the timed speed, the slowest seen, from which a core is taken for a minute keeps nine tenths of its promise
+    for seconds in (130.0, 530.0, 1100.0):
+        assert 0.79 * (1 - STOLEN_SECONDS / seconds) / promised_share(seconds) >= 0.9

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.count import flops_per_token, num_active_parameters, num_parameters
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import View
@@ -23,13 +23,18 @@ def routed(experts=8, top_k=2, hidden=96):
     return ModelConfig(vocabulary_size=512, width=64, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * 3, context=128)
 
 
+def latent():
+    mixer = LatentConfig(num_heads=4, query_rank=24, kv_rank=32, nope_dim=16, rope_dim=8, value_dim=12)
+    return ModelConfig(vocabulary_size=512, width=64, layers=(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=160)),) * 3, context=128)
+
+
 def hybrid():
     delta = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=16, value_dim=8)
     layers = [LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=160)) for mixer in (delta, delta, delta, dense().layers[0].mixer)]
     return dense().model_copy(update={"layers": tuple(layers)})
 
 
-@pytest.mark.parametrize("config", [dense(), dense(qk_norm=True), routed(), hybrid()])
+@pytest.mark.parametrize("config", [dense(), dense(qk_norm=True), routed(), latent(), hybrid()])
 def test_counts_are_those_of_the_model(config):
     work = workload(config, 128)
     assert work.num_parameters == num_parameters(config)
@@ -52,6 +57,17 @@ def test_kept_activations_of_a_routed_block_tensor_by_tensor():
     block = {"norms": 4 * 64, "attention": 64 + 32 + 32 + 64 + 1, "scores of the router in float32": 2 * 8}
     per_choice = {"copy of the input": 64, "gate": 96, "up": 96, "product": 96}
     assert workload(routed(), 128).kept_bytes["none"] == 2 * (sum(block.values()) + 2 * sum(per_choice.values()))
+
+
+def test_kept_activations_of_latent_attention_tensor_by_tensor():
+    made = {"q": 4 * 24, "k": 4 * 24, "v": 4 * 12}
+    rest = {"norms": 4 * 64, "output of attention": 4 * 12, "log-sum-exp": 2 * 4 * 12 / 128, "gate, up, product": 3 * 160}
+    kept = workload(latent(), 128).kept_bytes
+    assert kept["none"] == 2 * sum((made | rest).values())
+    again = sum(made.values()) - (24 + 32 + 8)  # made again from the latents and the shared key, which are kept instead
+    assert kept["selective"] == 2 * (sum((made | rest).values()) - 64 - 64 - 160 - again)
+    assert workload(latent(), 128).kv_elements == 32 + 8  # what is sent around is what the cache holds
+    assert workload(latent(), 128).cache_bytes == 3 * 2 * (32 + 8)
 
 
 def test_explicit_numbers_agree_with_our_configuration():

@@ -1,6 +1,7 @@
 from hagane.evaluate.accuracy import cells, totals
 from hagane.evaluate.facts import BitsPerByte, BitsPerSentence, EvaluateFacts
 from hagane.release.card import CardFacts, CardSource, card
+from hagane.release.gguf import GgufFacts, GgufFile
 
 BASE = {
     "name": "toy", "host": "qwen3_moe", "num_parameters": 1_234_567, "num_active_parameters": 345_678, "vocabulary_size": 320, "context": 64,
@@ -40,3 +41,12 @@ def test_what_is_not_known_is_left_out():
 
 def test_a_dense_model_has_no_active_count():
     assert "active" not in card(CardFacts(**{**BASE, "num_active_parameters": BASE["num_parameters"]}))
+
+
+def test_gguf_files_are_listed_with_size_gap_and_cost():
+    half = GgufFile(file="toy-f16.gguf", quantisation="f16", bytes=3_666_656, max_logprob_gap=0.0126, kl_bits_per_token=1e-7, positions=160, greedy_tokens=236)
+    eight = half.model_copy(update={"file": "toy-q8_0.gguf", "quantisation": "q8_0", "kl_bits_per_token": 4.2e-4, "kept_f16": 3, "unsteady": 0})
+    text = card(CardFacts(**BASE, gguf=GgufFacts(files=(half, eight), architecture="qwen3moe")))
+    for part in ("| toy-f16.gguf | 3,666,656 | 0.013 | 1e-07 | 160 | 236 |", "| toy-q8_0.gguf |", "3 tensors of the q8_0 file are f16", "llama.cpp likewise"):
+        assert part in text, part
+    assert "GGUF" not in card(CardFacts(**BASE)) and "llama.cpp" not in card(CardFacts(**BASE))

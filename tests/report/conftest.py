@@ -61,7 +61,7 @@ def plan_facts(languages: tuple[str, ...] = LANGUAGES, *, dense: bool = False) -
         "budget": "5min", "machine": MACHINE, "vocabulary_size": 2048, "num_parameters": 4_120_064 if dense else 8_912_384,
         "num_active_parameters": 4_120_064,
         "model": {"vocabulary_size": 2048, "width": 256, "layers": [{"mixer": mixer, "ffn": ffn}] * 4, "tied": False, "context": 256},
-        "context": 256, "tokens_per_step": 4096, "tokens": 2_310_000, "flops": 5.8e13,
+        "context": 256, "tokens_per_step": 4096, "tokens": 2_310_000, "expected_tokens": 2_500_000, "flops": 5.8e13,
         "stages": {name: {"seconds": seconds, "tokens": TOKENS.get(name, 0), "steps": TOKENS.get(name, 0) // 4096} for name, seconds in PLANNED.items()},
         "phases": {"pretrain": [{"name": "pretrain", **phase}], "tune/supervised": [{"name": "supervised", **phase, "collection": "tune"}]},
         "mixture": {name: 1 / len(shards) for name in shards}, "repeats": {name: 0.4 + 0.1 * i for i, name in enumerate(shards)}, "items_per_cell": 28,
@@ -214,6 +214,7 @@ def write_run(folder: Path, *, until: str | None = None, dense: bool = False, la
                 facts = {
                     "host": "qwen3_moe", "folder": "huggingface", "num_parameters": 8_912_384, "num_active_parameters": 4_120_064, "max_logit_gap": 3.1e-6,
                     "greedy_equal": True, "prompts_checked": 8, "bytes": 17_900_000, "dtype": "bfloat16",
+                    "gguf": {"files": [{"file": "toy-f16.gguf", "bytes": 17_900_000, "max_logprob_gap": 0.0125, "kl_bits_per_token": 2e-7}], "skipped": ""},
                 }  # fmt: skip
         (folder / stage).mkdir(exist_ok=True)
         record = {"stage": stage, "key": "k", "digest": "d", "seconds": SECONDS[stage], "finished": "2026-01-01T00:05:00Z", "facts": facts}

@@ -54,12 +54,15 @@ def test_a_batch_of_experts_is_as_many_matrices():
         assert_close(together[expert], alone, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["dense", "experts"])
+@pytest.mark.parametrize("kind", ["dense", "experts", "latent"])
 def test_muon_takes_the_matrices_inside_the_layers(kind):
     decoder = Decoder(model(kind))
     taken = {name for name, parameter in decoder.named_parameters() if takes(name, parameter)}
     assert taken and all(name.startswith("layers.") for name in taken)
     assert not any("norm" in name or "router" in name for name in taken)
+    if kind == "latent":
+        for mixer, matrices in (("0.mixer", {"down", "query", "kv_up", "output"}), ("1.mixer", {"down", "query_up", "kv_up", "output"})):
+            assert {name for name in taken if mixer in name} == {f"layers.{mixer}.{matrix}.weight" for matrix in matrices}
     optimizer = MasterOptimizer(decoder, torch.bfloat16, "muon")
     assert {name.removesuffix(".mean") for name in optimizer.moments if name.endswith(".mean")} == set(optimizer.masters)
     assert {name.removesuffix(".square") for name in optimizer.moments if name.endswith(".square")} == set(optimizer.masters) - taken

@@ -24,7 +24,7 @@ def read(data, collection: str, rows: int, accumulation: int, steps: int) -> lis
     return read
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "latent", "delta"])
 @pytest.mark.parametrize("collection", ["text", "tune"])
 def test_micro_steps_equal_one_big_batch(data, kind: str, collection: str) -> None:
     whole, parts = stepper(kind), stepper(kind)
@@ -50,7 +50,7 @@ def padded(batch: Batch) -> Batch:
     return dataclasses.replace(batch, **wide)
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "latent", "delta"])
 def test_padding_counts_nothing(data, kind: str) -> None:
     plain, wide = stepper(kind), stepper(kind)
     for one in read(data, "tune", 4, 1, 2):
@@ -64,7 +64,7 @@ def test_padding_counts_nothing(data, kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["dense", "routed", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "latent", "delta"])
 def test_steps_repeat_bit_for_bit_and_learn(data, kind: str, dtype: str) -> None:
     steps = read(data, "text", 4, 1, 12)
     runs = []

@@ -1,7 +1,7 @@
 """The corpus stage: inputs in, documents kept and held out, counted, with their licences.
 
-Two passes, both parallel: every input is read and its documents set aside by language (`gather.py`); duplicates and the
-held-out split are decided from all hashes at once; every shard is then written from what was set aside. Between the two, documents
+Two passes, both parallel: every input is read and its documents set aside by language (`gather.py`); what stays and what is held out
+is decided from what is known of all (`decide.py`); every shard is then written from what was set aside. Between the two, documents
 without a label get a language (`relabel.py`). The result depends on the inputs, the settings and the seed, not on the number
 of processes.
 """
@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +21,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hagane.corpus import arrow, manifest, near, overlap, passages, pool
+from hagane.corpus import arrow, manifest, overlap, pool
+from hagane.corpus.decide import HELD_OUT, TRAIN, Decided, RuleFacts, Shard, decide
 from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
-from hagane.corpus.inputs import Input, Inputs, list_inputs
+from hagane.corpus.inputs import Inputs, list_inputs
 from hagane.corpus.relabel import IdentifyFacts, relabel
+from hagane.corpus.rules import lines
 from hagane.corpus.sample import plan_sample
-from hagane.corpus.split import choose_held_out, first_of_equal
+from hagane.corpus.shingles import Hashes
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
 MAX_MERGED = 1024  # batches of small files in one row group: each may hold a memory map, of which a process has some 65,000
-_LANG = SCHEMA.get_field_index("lang")
-DROP, TRAIN, HELD_OUT = np.uint8(0), np.uint8(1), np.uint8(2)
+_LANG, _TEXT = SCHEMA.get_field_index("lang"), SCHEMA.get_field_index("text")
 
 
 class Count(Frozen):
@@ -63,12 +63,14 @@ class CorpusFacts(Frozen):
     bytes_kept: int
     dropped: dict[str, Count]
     repaired: dict[str, int] = Field(default_factory=dict, description="documents in which something was put right, dropped ones among them")
+    masked: dict[str, dict[str, int]] = Field(default_factory=dict, description="source -> kind of personal data -> places masked")
     shards: dict[str, ShardFacts]
     files: int = Field(description="input files read")
     files_not_needed: int = Field(description="input files that the sample did not need")
     ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
     repeated_ids: int = Field(0, description="documents whose id another one had already: the hash of their text was added to it")
     identified: IdentifyFacts | None = Field(None, description="how languages were told apart; None where every document had a label")
+    rules: RuleFacts | None = Field(None, description="where the rules drew the line in each language; None where they did not apply")
     seconds: float
 
 
@@ -108,11 +110,11 @@ def build_corpus(
         for result in gathered:
             dropped.merge(result.dropped)
         identified = relabel(found.inputs, gathered, settings.identify, dropped, seed=seed, workers=workers, progress=progress)
-        shards, repeated_ids = _decide(found.inputs, gathered, settings, dropped, progress)
-        written = _write_shards(shards, folder, workers, progress)
+        decided = decide(found.inputs, gathered, settings, dropped, progress)
+        written = _write_shards(decided.shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, repeated_ids, identified, time.monotonic() - started)
+    facts = _facts(found, tasks, gathered, dropped, written, decided, identified, time.monotonic() - started)
     manifest.write(folder, sources, settings, seed, found, gathered, facts)
     _write_dropped(folder / "dropped.jsonl", dropped)
     if not facts.documents_kept:
@@ -134,120 +136,7 @@ def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(LANGUAGES)
 
 
-@dataclass
-class _Shard:
-    """What one shard is written from: parts in order; for every piece of a part whether it is dropped, trained on or held out; for every document
-    whether its id is taken.
-    """
-
-    name: str
-    source: str
-    language: str
-    parts: list[Part]
-    place_P: list[NDArray[np.uint8]]
-    repeated_D: list[NDArray[np.bool_]]
-    folder: Path = Path()
-
-
-def _decide(
-    inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped, progress: pool.Progress = pool.silent
-) -> tuple[list[_Shard], int]:
-    """Duplicates over everything, exact ones and near ones, then the held-out split language by language: so nothing is trained on that is
-    nearly what is held out. Also counts the documents whose id another one has."""
-    parts = [(inputs[result.index].source, part) for result in gathered for part in result.parts]
-    if not parts:
-        return [], 0
-    first = first_of_equal(np.concatenate([part.hash_D2 for _, part in parts]))
-    offsets = np.cumsum([0] + [len(part.hash_D2) for _, part in parts])
-    keep = [first[offsets[index] : offsets[index + 1]] for index in range(len(parts))]
-    by_language: dict[str, list[int]] = defaultdict(list)
-    for index, (_, part) in enumerate(parts):
-        by_language[part.language].append(index)
-        for document in np.flatnonzero(~keep[index]):
-            example = {"file": _file(inputs, part), "document": int(document)}
-            example |= {"text": _excerpt(part, int(document))} if dropped.wants("duplicate") else {}
-            dropped.add("duplicate", int(part.bytes_D[document]), example)
-    _drop_near_duplicates(inputs, [part for _, part in parts], keep, settings.near_duplicates, dropped, progress)
-    kept = np.concatenate(keep)
-    taken = np.zeros(len(kept), bool)
-    taken[kept] = ~first_of_equal(np.concatenate([part.id_D for _, part in parts])[kept, None])
-    places: dict[int, NDArray[np.uint8]] = {}
-    for members in by_language.values():
-        places |= _split_language({index: parts[index][1] for index in members}, keep, settings, dropped)
-    shards: dict[str, _Shard] = {}
-    for index, (source, part) in enumerate(parts):
-        name = f"{source}.{part.language}"
-        shard = shards.setdefault(name, _Shard(name, source, part.language, [], [], []))
-        shard.parts.append(part)
-        shard.place_P.append(places[index])
-        shard.repeated_D.append(taken[offsets[index] : offsets[index + 1]])
-    filled = [shards[name] for name in sorted(shards) if any((places != DROP).any() for places in shards[name].place_P)]
-    return filled, int(taken.sum())
-
-
-def _file(inputs: Sequence[Input], part: Part) -> str:
-    return inputs[int(part.path.name.partition(".")[0])].name
-
-
-def _excerpt(part: Part, document: int) -> str:
-    """How a document that was set aside begins."""
-    piece = np.searchsorted(part.document_P, [document])
-    return passages.texts_of([part], np.zeros(1, np.int64), piece)[0][:200]
-
-
-def _drop_near_duplicates(
-    inputs: Sequence[Input], parts: Sequence[Part], keep: list[NDArray[np.bool_]], threshold: float, dropped: Dropped, progress: pool.Progress
-) -> None:
-    """Of documents that are nearly alike the first stays: clears the others in `keep`."""
-    members = [index for index, part in enumerate(parts) if part.signatures is not None]
-    files = [near.Signed(path, parts[index].signature_D) for index in members if (path := parts[index].signatures) is not None]
-    if not files:
-        return
-    offsets = np.cumsum([0] + [len(keep[index]) for index in members])
-    total = sum(int(parts[index].bytes_D.sum()) for index in members)
-    first_D = near.clusters(
-        files, np.concatenate([keep[index] for index in members]), threshold, lambda share: progress("corpus: comparing", share * total, total)
-    )
-    for index, start, end in zip(members, offsets, offsets[1:]):
-        here = first_D[start:end]
-        for document in np.flatnonzero(keep[index] & (here != np.arange(start, end))):
-            like = int(np.searchsorted(offsets, here[document], side="right")) - 1
-            part, other, like_document = parts[index], parts[members[like]], int(here[document] - offsets[like])
-            example = {"file": _file(inputs, part), "document": int(document), "like_file": _file(inputs, other), "like_document": like_document}
-            if dropped.wants("near_duplicate"):
-                example |= {"text": _excerpt(part, int(document)), "like_text": _excerpt(other, like_document)}
-            dropped.add("near_duplicate", int(part.bytes_D[document]), example)
-            keep[index][document] = False
-
-
-def _split_language(parts: dict[int, Part], keep: list[NDArray[np.bool_]], settings: CorpusSettings, dropped: Dropped) -> dict[int, NDArray[np.uint8]]:
-    """Place of every piece of one language's parts."""
-    hashes = np.concatenate([part.hash_D2[keep[index]] for index, part in parts.items()])
-    sizes = np.concatenate([part.bytes_D[keep[index]] for index, part in parts.items()])
-    held = choose_held_out(hashes, sizes, settings.held_out_share, settings.held_out_bytes)
-    too_long = bool(held.any()) and int(sizes[held].sum()) > settings.held_out_bytes
-    places, start = {}, 0
-    for index, part in parts.items():
-        place_D = np.where(keep[index], TRAIN, DROP)
-        count = int(keep[index].sum())
-        place_D[np.flatnonzero(keep[index])[held[start : start + count]]] = HELD_OUT
-        start += count
-        places[index] = place_D[part.document_P]
-        if too_long:  # one document longer than may be held out: its first pieces are, the rest is neither trained on nor held out
-            pieces = np.flatnonzero(places[index] == HELD_OUT)
-            beyond = pieces[1:][np.cumsum(part.bytes_P[pieces])[1:] > settings.held_out_bytes]
-            places[index][beyond] = DROP
-            for piece in beyond:
-                dropped.add("held_out_rest", int(part.bytes_P[piece]), {"file": part.path.name, "piece": int(piece)})
-    if len(hashes) == 1:  # a language that is one long document: its last piece is held out
-        index = next(index for index in parts if keep[index].any())
-        pieces = np.flatnonzero(places[index] == TRAIN)
-        if len(pieces) > 1:
-            places[index][pieces[-1]] = HELD_OUT
-    return places
-
-
-def _write_shards(shards: list[_Shard], folder: Path, workers: int | None, progress: pool.Progress) -> list[ShardFacts]:
+def _write_shards(shards: list[Shard], folder: Path, workers: int | None, progress: pool.Progress) -> list[ShardFacts]:
     (folder / "train").mkdir()
     (folder / "held_out").mkdir()
     for shard in shards:
@@ -257,7 +146,7 @@ def _write_shards(shards: list[_Shard], folder: Path, workers: int | None, progr
     return list(pool.run_in_order(_write_shard, shards, use, what="corpus: writing", total=total, progress=progress))
 
 
-def _write_shard(shard: _Shard) -> ShardFacts:
+def _write_shard(shard: Shard) -> ShardFacts:
     counts = {TRAIN: [0, 0], HELD_OUT: [0, 0]}
     for place, name in ((TRAIN, "train"), (HELD_OUT, "held_out")):
         if not any((places == place).any() for places in shard.place_P):
@@ -267,9 +156,9 @@ def _write_shard(shard: _Shard) -> ShardFacts:
             groups = _RowGroups(writer)
             for part, places, repeated in zip(shard.parts, shard.place_P, shard.repeated_D, strict=True):
                 chosen = places == place
-                counts[place][0] += int(chosen.sum())
-                counts[place][1] += int(part.bytes_P[chosen].sum())
-                _copy(part, chosen, repeated, groups)
+                rows, num_bytes = _copy(part, chosen, repeated, shard.boilerplate, groups)
+                counts[place][0] += rows
+                counts[place][1] += num_bytes
                 pool.count(int(part.bytes_P[chosen].sum()))
             groups.flush()
     licenses = tuple(sorted({license for part in shard.parts for license in part.licenses}))
@@ -307,9 +196,11 @@ class _RowGroups:
         self._waiting, self._num_bytes = [], 0
 
 
-def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], groups: _RowGroups) -> None:
+def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], boilerplate: Hashes, groups: _RowGroups) -> tuple[int, int]:
+    """Write the chosen pieces; returns how many there are and the bytes of their text, boilerplate cut out."""
+    rows, num_bytes = 0, 0
     if not chosen_P.any():
-        return
+        return rows, num_bytes
     with pa.memory_map(str(part.path)) as source:
         reader = pa.ipc.open_file(source)
         for number, start in enumerate(part.start_B):
@@ -323,7 +214,29 @@ def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_]
                 batch = batch.set_column(_LANG, SCHEMA.field(_LANG), arrow.strings([part.language] * len(batch)))
             if not keep.all():
                 batch = batch.filter(arrow.mask(keep))
-            groups.add(_with_own_ids(batch, part, part.document_P[of_batch], repeated_D))
+            document_R, own_bytes = part.document_P[of_batch], int(part.bytes_P[of_batch].sum())
+            batch = _with_own_ids(batch, part, document_R, repeated_D)
+            if part.cut_D[document_R].any():
+                batch, fewer = _without_boilerplate(batch, part, document_R, boilerplate)
+                own_bytes -= fewer
+            groups.add(batch)
+            rows, num_bytes = rows + len(batch), num_bytes + own_bytes
+    return rows, num_bytes
+
+
+def _without_boilerplate(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], known: Hashes) -> tuple[pa.RecordBatch, int]:
+    """The batch with the lines cut out, pieces that were nothing else left out, and how many bytes fewer it has."""
+    texts = batch.column(_TEXT).to_pylist()
+    rows = np.flatnonzero(part.cut_D[document_R]).tolist()
+    origins = [part.groups[part.group_D[document_R[row]]][0] for row in rows]
+    fewer = 0
+    for row, (text, _) in zip(rows, lines.without([texts[row] for row in rows], origins, known), strict=True):
+        text = text if text.strip() else ""
+        fewer += len(texts[row].encode()) - len(text.encode())
+        texts[row] = text
+    batch = batch.set_column(_TEXT, SCHEMA.field(_TEXT), arrow.strings(texts))
+    filled = np.array([bool(text) for text in texts])
+    return (batch if filled.all() else batch.filter(arrow.mask(filled))), fewer
 
 
 def _with_own_ids(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], repeated_D: NDArray[np.bool_]) -> pa.RecordBatch:
@@ -345,7 +258,7 @@ def _facts(
     gathered: Sequence[Gathered],
     dropped: Dropped,
     shards: Sequence[ShardFacts],
-    repeated_ids: int,
+    decided: Decided,
     identified: IdentifyFacts | None,
     seconds: float,
 ) -> CorpusFacts:
@@ -356,15 +269,24 @@ def _facts(
         documents_kept=sum(shard.documents + shard.held_out_documents for shard in shards),
         bytes_kept=sum(shard.bytes + shard.held_out_bytes for shard in shards),
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
-        repaired=dict(sum((result.repaired for result in gathered), Counter())),
+        repaired=dict(sorted(dropped.repaired.items())),
+        masked=_by_source(dropped.masked),
         shards={f"{shard.source}.{shard.language}": shard for shard in shards},
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),
         ignored_files=dict(sorted(found.ignored.items())),
-        repeated_ids=repeated_ids,
+        repeated_ids=decided.repeated_ids,
+        rules=decided.rules,
         identified=identified,
         seconds=round(seconds, 3),
     )
+
+
+def _by_source(masked: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (source, kind), count in sorted(masked.items()):
+        found.setdefault(source, {})[kind] = count
+    return found
 
 
 def _write_dropped(path: Path, dropped: Dropped) -> None:

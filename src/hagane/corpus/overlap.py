@@ -81,9 +81,12 @@ def load_runs(path: Path) -> Hashes:
     return runs
 
 
-def without_overlap(text: str, known: Hashes) -> str | None:
-    """The text without the paragraphs (lines) that share a run of words with `known`; the same object where none does, None where most would go."""
-    runs = shingles(word_hashes(text), RUN_WORDS)
+def without_overlap(text: str, known: Hashes, words: Hashes | None = None) -> str | None:
+    """The text without the paragraphs (lines) that share a run of words with `known`; the same object where none does, None where most would go.
+
+    `words` are the hashes of its words where these are known.
+    """
+    runs = shingles(word_hashes(text) if words is None else words, RUN_WORDS)
     if not len(runs) or not len(known):
         return text
     place = np.minimum(np.searchsorted(known, runs), len(known) - 1)

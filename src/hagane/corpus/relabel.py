@@ -26,7 +26,7 @@ WRONG_LANGUAGE = "wrong_language"
 NOT_LEARNED = frozenset({UNDETERMINED, MULTIPLE, "zxx", "mis"})  # no languages (RFC 5646, section 4.1)
 MIN_CHARACTERS = 2000  # a language with less labelled text is not learned
 _BATCH = 64
-_COLUMNS = ("id", "text", "license")
+_COLUMNS = ("id", "text")
 
 _identifier: Identifier | None = None  # of this process
 
@@ -66,7 +66,7 @@ def relabel(
     `mode` is `corpus.identify`. Raises RunError where py3langid is missing.
     """
     tasks = [
-        _Task(index, place, part, inputs[result.index].name)
+        _Task(index, place, part, inputs[result.index].name, inputs[result.index].source)
         for index, result in enumerate(gathered)
         for place, part in enumerate(result.parts)
         if mode != "off" and (part.language == UNDETERMINED or (mode == "check" and part.language not in NOT_LEARNED and _is_text(inputs[result.index])))
@@ -142,6 +142,7 @@ class _Task:
     place: int
     part: Part
     file: str
+    source: str
 
 
 @dataclass
@@ -160,7 +161,6 @@ def _work(task: _Task) -> _Result:
     assert _identifier is not None
     part, result = task.part, _Result([])
     language_D: list[str | None] = []  # None: dropped
-    license_D: list[str] = []
     for rows in _first_pieces(part):
         texts = [row["text"] for row in rows]
         if part.language == UNDETERMINED:
@@ -171,18 +171,17 @@ def _work(task: _Task) -> _Result:
             for row, instead in zip(rows, _identifier.mislabelled(texts, part.language), strict=True):
                 if instead:
                     example = {"file": task.file, "id": row["id"], "language": part.language, "found": instead, "text": row["text"][:200]}
-                    result.dropped.add(WRONG_LANGUAGE, int(part.bytes_D[len(language_D)]), example)
+                    document = len(language_D)
+                    result.dropped.add(WRONG_LANGUAGE, int(part.bytes_D[document]), example, part.account(task.source, document))
                 language_D.append(None if instead else part.language)
-        license_D += [row["license"] for row in rows]
     for language in sorted({name for name in language_D if name is not None}):
         keep_D = np.array([name == language for name in language_D], bool)
-        licenses = sorted({license for license, keep in zip(license_D, keep_D, strict=True) if keep})
-        result.parts.append(part.select(keep_D, language, licenses))
+        result.parts.append(part.select(keep_D, language))
     return result
 
 
 def _first_pieces(part: Part) -> Iterator[list[dict[str, str]]]:
-    """Rows {id, text, license} with the first pieces of documents, `_BATCH` at a time."""
+    """Rows {id, text} with the first pieces of documents, `_BATCH` at a time."""
     first = set(part.row_P[np.flatnonzero(passages.turns(part.document_P) == 0)].tolist())
     for number, columns in passages.batches(part, _COLUMNS):
         start = int(part.start_B[number])

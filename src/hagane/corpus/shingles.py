@@ -35,7 +35,7 @@ def _kinds() -> NDArray[np.uint8]:
 
 
 @cache
-def _powers(size: int) -> tuple[Hashes, Hashes]:
+def powers(size: int) -> tuple[Hashes, Hashes]:
     """_BASE and its inverse to the powers 0 .. size-1, modulo 2^64. `size` is a power of two, so that few are kept."""
     inverse = pow(_BASE, -1, 1 << 64)
     found = []
@@ -94,7 +94,7 @@ def _block_hashes(text: str) -> Hashes:
     points, inside, first = _split(text)
     if not len(first):
         return np.zeros(0, np.uint64)
-    power, inverse = _powers(1 << len(points).bit_length())
+    power, inverse = powers(1 << len(points).bit_length())
     # a polynomial of the characters of a word: a difference of prefix sums, moved to the power 0
     terms = np.where(inside, (points + np.uint32(1)).astype(np.uint64) * power[: len(points)], np.uint64(0))
     sums = np.zeros(len(points) + 1, np.uint64)

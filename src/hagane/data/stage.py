@@ -13,6 +13,7 @@ from hagane.data.encode import encode_conversations, encode_text
 from hagane.data.writer import CollectionFacts
 from hagane.folder import Run
 from hagane.plan.facts import PlanFacts
+from hagane.plan.start import starting_folder
 from hagane.recipe.schema import TuneStep
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import cut, load_tokenizer
@@ -21,7 +22,7 @@ from hagane.tokenizer.save import save_for_transformers
 from hagane.tune.conversations import problem_conversations
 
 MEASURED = 400  # conversations whose mean length says how many are needed
-MARGIN = 1.1  # steering may add steps; beyond this the packed rows are read again
+MARGIN = 1.1  # over the steps that are expected; beyond this the packed rows are read again
 
 
 class EncodeFacts(Frozen):
@@ -36,7 +37,9 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     """Write tokenizer, `text/` and `tune/`."""
     started = time.monotonic()
     plan = PlanFacts.model_validate(run.facts("plan"))
-    tokenizer = cut(load_tokenizer(run.path("tokenizer")), plan.vocabulary_size)
+    tokenizer = load_tokenizer(run.path("tokenizer"))
+    if starting_folder(run.recipe) is None:  # the ids of a checkpoint's tokenizer are those of its rows
+        tokenizer = cut(tokenizer, plan.vocabulary_size)
     save_for_transformers(tokenizer, folder, plan.context)
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
     collections = {
@@ -62,5 +65,5 @@ def _conversations(run: Run, plan: PlanFacts, step: TuneStep, encoder: ChatEncod
         made = problem_conversations(run.recipe.tune, f"{run.seed}/{shard}", thinking, shard, step.learn_prompt)
         first = list(itertools.islice(made, MEASURED))
         mean = sum(len(ids) for ids, _ in encoder.training(first)) / len(first)
-        wanted = round(MARGIN * share * phase.num_steps * phase.tokens_per_step / mean)
+        wanted = round(MARGIN * share * phase.num_steps * phase.tokens_per_step * plan.expected_tokens / plan.tokens / mean)
         yield from itertools.islice(itertools.chain(first, made), max(MEASURED, wanted))

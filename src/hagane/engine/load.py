@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,16 +70,7 @@ def load_decoder(folder: Path, device: str | torch.device = "cpu", dtype: torch.
 
 def load_huggingface(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Decoder, ModelConfig]:
     """A checkpoint in a published form (`config.json`, `*.safetensors`): a release of ours, or one of a host's own. Needs no transformers."""
-    from hagane.hosts import host_of
+    from hagane.hosts.checkpoint import read_published
 
-    try:
-        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / 'config.json'} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
-    host = host_of(description)
-    config = host.config_from_host(description)
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors |= _read(path, "The release is incomplete: `hagane release` writes it again.")
-    state = dict(host.weights.weights_from_host(tensors, config))
-    return build_decoder(config, state, device, dtype), config
+    published = read_published(folder)
+    return build_decoder(published.config, published.state, device, dtype), published.config

@@ -67,6 +67,7 @@ class EvaluateFacts(Frozen):
     """The whole evaluation. `accuracy` and `baseline` hold one cell per family, language and mode, the totals their sums."""
 
     bits_per_byte: dict[str, BitsPerByte] = Field(default_factory=dict, description="by language")
+    start_bits_per_byte: dict[str, BitsPerByte] = Field(default_factory=dict, description="of the weights that the run started from, by language")
     parallel: dict[str, BitsPerSentence] = Field(default_factory=dict, description="by language")
     accuracy: tuple[Cell, ...] = ()
     accuracy_totals: tuple[Cell, ...] = ()

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from hagane.errors import RecipeError
+from hagane.hosts.axk1.config import HOST as AXK1
 from hagane.hosts.base import Host
+from hagane.hosts.deepseek_v3.config import HOST as DEEPSEEK_V3
 from hagane.hosts.llama.config import HOST as LLAMA
 from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
 from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
 from hagane.model.config import ModelConfig
 
-HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, QWEN3_NEXT)}
+HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, AXK1)}
 
 
 def host_for(config: ModelConfig) -> str:

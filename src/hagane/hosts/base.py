@@ -7,13 +7,17 @@ both ways.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, ModelConfig, RopeConfig, YarnConfig
+
+if TYPE_CHECKING:
+    from hagane.hosts.gguf import Gguf
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -38,6 +42,14 @@ class Host:
     def weights(self) -> ModuleType:
         """The side that needs torch: `weights_to_host(state, config)` and `weights_from_host(tensors, config)`, (name, tensor) pairs."""
         return importlib.import_module(f"hagane.hosts.{self.name}.weights")
+
+    @property
+    def gguf(self) -> Gguf | None:
+        """How llama.cpp holds it (`GGUF` of `hosts/NAME/gguf.py`; no torch); None where there is no such file: llama.cpp does not know this host."""
+        if importlib.util.find_spec(f"hagane.hosts.{self.name}.gguf") is None:
+            return None
+        found: Gguf = importlib.import_module(f"hagane.hosts.{self.name}.gguf").GGUF
+        return found
 
 
 def differing(values: list[T]) -> int | None:
@@ -92,24 +104,25 @@ def mixer_reason(config: ModelConfig, host: str, *, qk_norm: bool, windows: bool
 def common_fields(config: ModelConfig, architecture: str, model_type: str, special: Mapping[str, Any]) -> Json:
     """What every llama-like config.json says. Absent special ids are written as null: the readers' defaults are other models' ids."""
     mixer = attention(config)
-    theta = rope_of(config).theta
+    heads = {"num_attention_heads": mixer.num_heads, "num_key_value_heads": mixer.num_kv_heads, "head_dim": mixer.head_dim}
+    return {**outer_fields(config, architecture, model_type, special), **heads}
+
+
+def outer_fields(config: ModelConfig, architecture: str, model_type: str, special: Mapping[str, Any]) -> Json:
+    """The same without heads, for hosts whose mixers are of another kind."""
     return {
         "architectures": [architecture],
         "model_type": model_type,
         "vocab_size": config.vocabulary_size,
         "hidden_size": config.width,
         "num_hidden_layers": config.num_layers,
-        "num_attention_heads": mixer.num_heads,
-        "num_key_value_heads": mixer.num_kv_heads,
-        "head_dim": mixer.head_dim,
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
         "rms_norm_eps": config.norm_epsilon,
         "initializer_range": config.init_std,
         "max_position_embeddings": config.context,
-        "rope_theta": theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        **rope_fields(rope_of(config)),
         "tie_word_embeddings": config.tied,
         "use_cache": True,
         "bos_token_id": special.get("bos_token_id"),
@@ -121,6 +134,34 @@ def common_fields(config: ModelConfig, architecture: str, model_type: str, speci
 def rope_of(config: ModelConfig) -> RopeConfig:
     """The rotary positions of the first layer that has them; the default where none does."""
     return next((layer.mixer.rope for layer in config.layers if layer.mixer.rope is not None), RopeConfig())
+
+
+def rope_fields(rope: RopeConfig) -> Json:
+    """Rotary positions as transformers 5 reads them, and as what came before it does."""
+    if rope.yarn is None:
+        return {"rope_theta": rope.theta, "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta}}
+    yarn = rope.yarn
+    settings: Json = {
+        "rope_type": "yarn", "factor": yarn.factor, "original_max_position_embeddings": yarn.original_context,
+        "beta_fast": yarn.beta_fast, "beta_slow": yarn.beta_slow,
+    }  # fmt: skip
+    settings |= {name: value for name, value in (("mscale", yarn.mscale), ("mscale_all_dim", yarn.mscale_all_dim)) if value}
+    return {"rope_theta": rope.theta, "rope_parameters": {**settings, "rope_theta": rope.theta}, "rope_scaling": {**settings, "type": "yarn"}}
+
+
+def rope_from_host(host: Mapping[str, Any]) -> RopeConfig:
+    """Rotary positions of a config.json in either form. Raises RecipeError where they are scaled in a way the decoder lacks."""
+    settings = host.get("rope_parameters") or host.get("rope_scaling") or {}
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    theta = settings.get("rope_theta") or host.get("rope_theta") or 10000.0
+    if kind == "default":
+        return RopeConfig(theta=theta)
+    if kind != "yarn":
+        raise RecipeError(f"config.json: rotary positions of kind {kind!r} are not supported; hagane has 'default' and 'yarn' only.")
+    refuse(settings, attention_factor=None, truncate=True)
+    original = settings.get("original_max_position_embeddings") or require(host, "max_position_embeddings")
+    given = {ours: settings[ours] for ours in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim") if settings.get(ours)}
+    return RopeConfig(theta=theta, yarn=YarnConfig(factor=require(settings, "factor"), original_context=original, **given))
 
 
 def require(host: Mapping[str, Any], field: str) -> Any:
@@ -140,17 +181,14 @@ def refuse(host: Mapping[str, Any], **allowed: Any) -> None:
 def attention_from_host(host: Mapping[str, Any], *, qk_norm: bool, default_head_dim: int | None = None) -> AttentionConfig:
     """The attention of a llama-like config.json. Raises RecipeError for biases, scaled positions and other activations."""
     refuse(host, hidden_act="silu", attention_bias=False, mlp_bias=False, partial_rotary_factor=1.0)
-    rope = host.get("rope_parameters") or host.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise RecipeError(f"config.json: rotary positions of kind {kind!r} are not supported; hagane has 'default' only.")
+    refuse(host.get("rope_parameters") or host.get("rope_scaling") or {}, partial_rotary_factor=1.0)
     num_heads = require(host, "num_attention_heads")
     return AttentionConfig(
         num_heads=num_heads,
         num_kv_heads=host.get("num_key_value_heads") or num_heads,
         head_dim=host.get("head_dim") or default_head_dim or require(host, "hidden_size") // num_heads,
         qk_norm=qk_norm,
-        rope=RopeConfig(theta=rope.get("rope_theta") or host.get("rope_theta") or 10000.0),
+        rope=rope_from_host(host),
     )
 
 

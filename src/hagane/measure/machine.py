@@ -5,13 +5,13 @@ The matrix rate is the best bf16 `linear` over a stated set of shapes, the bandw
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from hagane.cache import cache_folder
 from hagane.errors import RunError
@@ -25,6 +25,7 @@ from hagane.recipe.types import Machine, StepRate
 CPU_SHAPES = ((4096, 256, 1024), (4096, 512, 2048), (2048, 1024, 4096), (4096, 1024, 1024))
 CUDA_SHAPES = ((8192, 2048, 8192), (8192, 4096, 4096), (8192, 8192, 8192))
 SECONDS_PER_SHAPE = 0.25
+GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA's driver, the same under WSL, AMD's
 STEP_VERSION = 5  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 # Watts of a core under AVX load and of the rest of a small machine, where no counter can be read: a stated model, not a measurement.
 _WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
@@ -33,12 +34,21 @@ _WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
 def pick_device(wanted: str) -> str:
     """`auto` is the first GPU if there is one. Raises RunError for a device that is not there."""
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if _has_gpu() else "cpu"
     if wanted not in ("cpu", "cuda"):
         raise RunError(f"{wanted!r} is not a device. Give auto, cpu or cuda.")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if wanted == "cuda" and not _has_gpu():
         raise RunError("PyTorch finds no CUDA GPU here. Take the device cpu or auto, or install the driver and PyTorch's CUDA build.")
     return wanted
+
+
+def _has_gpu() -> bool:
+    """Whether PyTorch finds a GPU. It is not asked (importing it takes a second) on a Linux machine without the device files of any driver."""
+    if sys.platform == "linux" and not any(Path(path).exists() for path in GPU_FILES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def profile(device: str = "auto", threads: int | None = None, *, renew: bool = False, say: Callable[[str], None] = lambda text: None) -> Machine:
@@ -81,6 +91,8 @@ def add_step(machine: Machine, key: str, rate: StepRate, threads: int | None = N
 
 def measure(device: str, threads: int | None = None) -> Machine:
     """Measure matrix rate and bandwidth. `device` is `cpu` or `cuda`."""
+    import torch
+
     if threads and device == "cpu":
         torch.set_num_threads(threads)
     shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES
@@ -104,6 +116,8 @@ def cores() -> int:
 
 def matmul_rate(device: str, rows: int, width: int, out: int) -> float:
     """bf16 FLOP/s of `linear(rows x width, out x width)`: the best of repeated calls, each a multiply-add counted as two."""
+    import torch
+
     x = torch.randn(rows, width, device=device).bfloat16()
     weight = torch.randn(out, width, device=device).bfloat16()
     best = _fastest(lambda: torch.nn.functional.linear(x, weight), device)
@@ -112,6 +126,8 @@ def matmul_rate(device: str, rows: int, width: int, out: int) -> float:
 
 def copy_rate(device: str) -> float:
     """Bytes read and written per second by a copy much larger than any cache."""
+    import torch
+
     size = (1 << 30) if device == "cuda" else (1 << 28)
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -119,6 +135,8 @@ def copy_rate(device: str) -> float:
 
 
 def _fastest(call: Callable[[], object], device: str) -> float:
+    import torch
+
     def once() -> float:
         start = time.perf_counter()
         call()
@@ -135,6 +153,8 @@ def _fastest(call: Callable[[], object], device: str) -> float:
 
 def power(device: str) -> tuple[float, str]:
     """Watts under load, and where the figure comes from."""
+    import torch
+
     if device == "cuda":
         try:
             return torch.cuda.power_draw() / 1000 if torch.cuda.power_draw() > 250_000 else 700.0, "board power limit of the GPU's class"
@@ -144,7 +164,7 @@ def power(device: str) -> tuple[float, str]:
 
 
 def _profile_path(device: str, threads: int | None) -> Path:
-    name = "".join(c if c.isalnum() else "-" for c in f"{_cpu_name()}-{device}-{threads or cores()}-torch{torch.__version__}")
+    name = "".join(c if c.isalnum() else "-" for c in f"{_cpu_name()}-{device}-{threads or cores()}-torch{importlib.metadata.version('torch')}")
     return cache_folder() / "machines" / f"{name}.json"
 
 

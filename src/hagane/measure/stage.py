@@ -15,6 +15,7 @@ from hagane.recipe.types import StepRate
 TIMED_SHARE, TIMED_SECONDS = 0.015, (6.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 
 COPY_BYTES = 12  # per parameter: masters and moments, copied while a checkpoint is written
+READING_BYTES = 64 << 20  # shards, packed rows, journal, TensorBoard: by how much training outgrew the timed steps
 
 
 def run_stage(run: Run, folder: Path) -> PlanFacts:
@@ -52,10 +53,10 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
             return before.model_copy(update={"compile_seconds": 0.0})
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         if run.machine.device == "cpu":
-            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + COPY_BYTES * num_parameters(config)})
+            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_parameters(config)})
         add_step(kept, key, rate, execution.threads)
         return rate
 
     spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
     known = known_from(run.facts("corpus"), run.facts("tokenizer"))
-    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent)
+    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent, run.law)

@@ -29,22 +29,23 @@ def local_context(key_BTKH: Tensor, value_BTKH: Tensor, view: View) -> tuple[Ten
     return key_BTKH, value_BTKH, view
 
 
-def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSH: Tensor, mask_BTS: Tensor) -> Tensor:
-    """softmax(q·k / sqrt(H)) · v with a float32 softmax; heads N share K keys. Returns (B, N, T, H)."""
+def attend(query_BNTH: Tensor, key_BKSH: Tensor, value_BKSV: Tensor, mask_BTS: Tensor, scale: float | None = None) -> Tensor:
+    """softmax(scale q·k) · v with a float32 softmax; heads N share K keys; scale None is 1 / sqrt(H). Returns (B, N, T, V)."""
     rows, num_heads, length, head_dim = query_BNTH.shape
     num_kv_heads, span = key_BKSH.shape[1], key_BKSH.shape[2]
     group = num_heads // num_kv_heads
     if query_BNTH.device.type == "cuda":
         # expanded, not enable_gqa: the memory-efficient kernel, the one that takes a mask, has no grouped form
-        key, value = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (key_BKSH, value_BKSH))
-        return F.scaled_dot_product_attention(query_BNTH, key, value, attn_mask=mask_BTS[:, None])
+        key, value = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (key_BKSH, value_BKSV))
+        return F.scaled_dot_product_attention(query_BNTH, key, value, attn_mask=mask_BTS[:, None], scale=scale)
     query_BKMH = query_BNTH.reshape(rows, num_kv_heads, group * length, head_dim)
-    score_BKGTS = (query_BKMH @ key_BKSH.transpose(2, 3)).view(rows, num_kv_heads, group, length, span).float() * head_dim**-0.5
+    score_BKGTS = (query_BKMH @ key_BKSH.transpose(2, 3)).view(rows, num_kv_heads, group, length, span).float()
+    score_BKGTS = score_BKGTS * (head_dim**-0.5 if scale is None else scale)
     # the lowest finite number, not -inf: a padding query that sees nothing must not become NaN
     score_BKGTS = torch.where(mask_BTS[:, None, None], score_BKGTS, torch.finfo(torch.float32).min)
-    weight_BKGTS = score_BKGTS.softmax(-1).to(value_BKSH.dtype)
-    mixed_BKMH = weight_BKGTS.view(rows, num_kv_heads, group * length, span) @ value_BKSH
-    return mixed_BKMH.view(rows, num_heads, length, head_dim)
+    weight_BKGTS = score_BKGTS.softmax(-1).to(value_BKSV.dtype)
+    mixed_BKMV = weight_BKGTS.view(rows, num_kv_heads, group * length, span) @ value_BKSV
+    return mixed_BKMV.view(rows, num_heads, length, -1)
 
 
 class Attention(nn.Module):

@@ -5,6 +5,7 @@ No torch here: the plan, the recipe and the config side of the hosts read these 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -12,10 +13,47 @@ from pydantic import Field, model_validator
 from hagane.recipe.types import Frozen
 
 
+class YarnConfig(Frozen):
+    """Positions beyond those a model was trained on (Peng et al. 2023, YaRN): slow rotations are interpolated, fast ones kept.
+
+    `mscale` and `mscale_all_dim` are DeepSeek's: with both, cosines and sines are scaled by their ratio instead of 0.1 ln(factor) + 1,
+    and latent attention scales its scores by the square of the latter's. 0 is "not given".
+    """
+
+    factor: float = Field(gt=1, description="new context over the original one")
+    original_context: int = Field(gt=0, description="tokens the model was trained on before")
+    beta_fast: float = Field(default=32.0, gt=0, description="rotations over the original context from which a dimension is kept as it is")
+    beta_slow: float = Field(default=1.0, gt=0, description="rotations up to which it is interpolated whole")
+    mscale: float = Field(default=0.0, ge=0)
+    mscale_all_dim: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> YarnConfig:
+        if self.beta_fast <= self.beta_slow:
+            raise ValueError(f"beta_fast {self.beta_fast:g} must be more than beta_slow {self.beta_slow:g}")
+        return self
+
+    def _temperature(self, mscale: float) -> float:
+        return 0.1 * mscale * math.log(self.factor) + 1.0
+
+    @property
+    def rotation_factor(self) -> float:
+        """What cosines and sines are multiplied by."""
+        if self.mscale and self.mscale_all_dim:
+            return self._temperature(self.mscale) / self._temperature(self.mscale_all_dim)
+        return self._temperature(1.0)
+
+    @property
+    def score_factor(self) -> float:
+        """What latent attention multiplies its scores by."""
+        return self._temperature(self.mscale_all_dim) ** 2
+
+
 class RopeConfig(Frozen):
     """Rotary positions (Su et al. 2021), rotating the two halves of a head against each other as Hugging Face does."""
 
     theta: float = Field(default=10000.0, gt=0)
+    yarn: YarnConfig | None = None
 
 
 class AttentionConfig(Frozen):
@@ -53,6 +91,49 @@ class AttentionConfig(Frozen):
             raise ValueError(f"head_dim {self.head_dim} must be even: rotary positions pair its halves")
         if self.partial_rotary is not None and (self.rope is None or self.partial_rotary % 2 or self.partial_rotary > self.head_dim):
             raise ValueError(f"partial_rotary {self.partial_rotary} must be even and at most head_dim {self.head_dim}, and needs rope")
+        return self
+
+
+class LatentConfig(Frozen):
+    """Multi-head latent attention (DeepSeek-V2, 2024, section 2.1), causal within a document.
+
+    Keys and values of all heads are made from one latent vector per token, beside which one rotated key is shared by all heads:
+    the cache holds kv_rank + rope_dim values per token.
+    """
+
+    kind: Literal["latent"] = "latent"
+    num_heads: int = Field(gt=0)
+    query_rank: int | None = Field(default=None, gt=0, description="queries are made from a latent vector of this width; None: from the hidden state")
+    kv_rank: int = Field(gt=0, description="width of the latent vector that keys and values are made from")
+    nope_dim: int = Field(gt=0, description="part of a head's query and key that is not rotated")
+    rope_dim: int = Field(gt=0, description="part that is")
+    value_dim: int = Field(gt=0, description="width of a head's value")
+    rope: RopeConfig = RopeConfig()
+
+    @property
+    def qk_dim(self) -> int:
+        """Width of a head's query and key."""
+        return self.nope_dim + self.rope_dim
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that turn with the position."""
+        return self.rope_dim
+
+    @property
+    def window(self) -> None:
+        """The whole document."""
+        return None
+
+    @property
+    def key(self) -> str:
+        """What decides its speed, as part of the name under which a machine's profile keeps a measured step."""
+        return f"m{self.num_heads}q{self.query_rank or 0}c{self.kv_rank}x{self.nope_dim}-{self.rope_dim}-{self.value_dim}"
+
+    @model_validator(mode="after")
+    def _check(self) -> LatentConfig:
+        if self.rope_dim % 2:
+            raise ValueError(f"rope_dim {self.rope_dim} must be even: rotary positions pair its halves")
         return self
 
 
@@ -152,12 +233,12 @@ class ExpertsConfig(Frozen):
             raise ValueError(f"top_k {self.top_k} is more than the {self.top_groups * each} experts of top_groups {self.top_groups}")
 
 
-MixerConfig = Annotated[AttentionConfig | DeltaConfig, Field(discriminator="kind")]
+MixerConfig = Annotated[AttentionConfig | LatentConfig | DeltaConfig, Field(discriminator="kind")]
 """What a layer mixes with: a union of frozen classes, told apart by `kind`.
 
 Every kind has, as fields or properties, what the decoder makes its view from: `rotary_dim` (dimensions that turn, 0 for none), `rope`
-(None where that is 0) and `window` (None for the whole document); and `key`, what decides its speed, in a few letters. It is counted
-in `count`, built in `mixer`.
+(None where that is 0) and `window` (None for the whole document); and `key`, what decides its speed, in a few letters. It is counted in
+`count`, built in `mixer`.
 """
 
 

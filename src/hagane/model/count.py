@@ -12,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, MixerConfig, ModelConfig
+from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
+
+WINDOW_STEP = 32
+"""A windowed layer's cache holds its window rounded up to a multiple of this (`linear.SHAPE_STEP`, which needs torch)."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class MixerCounts:
     vectors: int  # all other parameters: norms, biases, decays
     pair_flops: int  # per query and key that it sees, all heads: scores and mixing
     num_heads: int  # upper limit of tensor parallelism; each sees every key once
-    query: int  # values per token: queries, as many as the mixed values have
+    query: int  # values per token: queries
+    mixed: int  # values per token that come out of the mixing
     key_value: int  # values per token: keys and values together, as the mixing reads them
     token_flops: int = 0  # per token, besides matrices and pairs: what a recurrent state costs
     latent: int = 0  # values per token that queries, keys and values are made from (MLA)
     cached: int = 0  # values one more token takes in the cache
+    held: int | None = None  # tokens the cache keeps of a row at most
     state_bytes: int = 0  # of a row's cache, whatever its length
     kept: int = 0  # two-byte values per token kept for the backward pass besides queries, keys, values and what is mixed
 
@@ -38,7 +43,19 @@ def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
         matrices=width * (2 * query + key_value + (query if mixer.gate == "sigmoid" else 0)),
         vectors=2 * mixer.head_dim if mixer.qk_norm else 0,
         pair_flops=4 * query,  # two multiply-adds per head dimension
-        num_heads=mixer.num_heads, query=query, key_value=key_value, cached=key_value,
+        num_heads=mixer.num_heads, query=query, mixed=query, key_value=key_value, cached=key_value,
+        held=None if mixer.window is None else -(-mixer.window // WINDOW_STEP) * WINDOW_STEP,
+    )  # fmt: skip
+
+
+def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
+    """As it trains, with keys and values of every head made; decoding in the absorbed form does more per pair and less per token."""
+    query, mixed, latent = mixer.num_heads * mixer.qk_dim, mixer.num_heads * mixer.value_dim, (mixer.query_rank or 0) + mixer.kv_rank
+    made = mixer.num_heads * (mixer.nope_dim + mixer.value_dim)
+    return MixerCounts(
+        matrices=width * (latent + mixer.rope_dim) + (mixer.query_rank or width) * query + mixer.kv_rank * made + mixed * width,
+        vectors=latent, pair_flops=2 * (query + mixed), num_heads=mixer.num_heads, query=query, mixed=mixed, key_value=query + mixed,
+        latent=latent + mixer.rope_dim, cached=mixer.kv_rank + mixer.rope_dim,
     )  # fmt: skip
 
 
@@ -55,14 +72,14 @@ def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
     return MixerCounts(
         matrices=width * (mixer.channels + 2 * values + 2 * mixer.num_value_heads),
         vectors=mixer.channels * mixer.taps + 2 * mixer.num_value_heads + mixer.value_dim,
-        pair_flops=0, num_heads=mixer.num_key_heads, query=values, key_value=mixer.channels,
+        pair_flops=0, num_heads=mixer.num_key_heads, query=values, mixed=values, key_value=mixer.channels,
         token_flops=2 * (mixer.channels * mixer.taps + 2 * met * queries + mixer.num_value_heads * value_head),
         state_bytes=4 * (mixer.channels * (mixer.taps - 1) + values * mixer.key_dim),
         kept=mixer.num_value_heads * (16 * (mixer.key_dim + mixer.value_dim) + 5 * DELTA_CHUNK),
     )  # fmt: skip
 
 
-_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "delta": _delta}
+_MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "latent": _latent, "delta": _delta}
 
 
 def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:
@@ -138,7 +155,7 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
 
 def cache_bytes(config: ModelConfig, length: int, bytes_per_value: int = 2) -> int:
     """Bytes the cache of all layers takes for a row of up to `length` tokens."""
-    return sum(mixer.cached * length * bytes_per_value + mixer.state_bytes for mixer in _mixers(config))
+    return sum(mixer.cached * min(length, mixer.held or length) * bytes_per_value + mixer.state_bytes for mixer in _mixers(config))
 
 
 def cache_bytes_per_token(config: ModelConfig, context: int, bytes_per_value: int = 2) -> float:

@@ -2,7 +2,8 @@
 
 A mixer of another kind brings a class of its own, derived from `LayerCache`. One that holds a slot per token (`KeyValueCache`) rewinds
 by forgetting lengths: what lies beyond them is never read and gets overwritten. One that holds a state which every token changes
-cannot, so a snapshot copies it: that is what `LayerCache.snapshot` and `rewind` do unless overridden.
+cannot, so a snapshot copies it: that is what `LayerCache.snapshot` and `rewind` do unless overridden. Nor can one that keeps
+the last tokens only (`WindowCache`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from hagane.model.sequence import slot_mask
+from hagane.model.linear import stepped
+from hagane.model.sequence import slot_mask, visible
 
 
 class Placement(NamedTuple):
@@ -97,3 +99,73 @@ class KeyValueCache(LayerCache):
 
     def rewind(self, saved: tuple[Tensor, ...]) -> None:
         pass
+
+
+class WindowCache(KeyValueCache):
+    """Keys and values of the last tokens of each row only: position p is kept in slot p mod capacity, so new tokens overwrite the oldest.
+
+    The capacity is the window, rounded up to whole steps, or the length asked for where that is less. Where the new tokens of one
+    forward pass fit beside the window, they are stored first and the slots are read; where they do not (a long prompt), the earliest
+    of them still need what the latest overwrite: then the slots as they were and the new tokens are read side by side.
+    """
+
+    def __init__(
+        self, rows: int, length: int, window: int, key: tuple[int, int], value: tuple[int, int], dtype: torch.dtype, device: torch.device | str | None
+    ) -> None:
+        super().__init__(rows, min(length, stepped(window)), key, value, dtype, device)
+        self.window = window
+
+    @property
+    def capacity(self) -> int:
+        return self.key_BKLH.shape[2]
+
+    def _fits(self, num_tokens: int) -> bool:
+        """Whether all that the earliest new token sees is still there when the latest is stored."""
+        assert self.placement is not None
+        return self.window + num_tokens - 1 <= self.capacity or self.placement.span <= self.capacity
+
+    def _num_read(self) -> int:
+        """Slots up to the longest row, or all."""
+        assert self.placement is not None
+        return min(self.capacity, self.placement.span)
+
+    def mask(self, real_BT: Tensor, window: int | None) -> Tensor:
+        assert self.placement is not None and window == self.window
+        start_B, num_tokens = self.placement.start_B, real_BT.shape[1]
+        query_BT = start_B[:, None] + torch.arange(num_tokens, device=real_BT.device)
+        if self._fits(num_tokens):
+            key_BS = self._positions(start_B + real_BT.sum(1).to(start_B.dtype))
+        else:
+            key_BS = torch.cat((self._positions(start_B), query_BT), dim=1)
+        # padding sees everything: no query may see nothing at all
+        return visible(query_BT, key_BS, window) & (key_BS >= 0)[:, None] | (real_BT == 0)[:, :, None]
+
+    def _positions(self, length_B: Tensor) -> Tensor:
+        """The position of the token in every slot that is read (rows, slots) when rows hold so many tokens; negative where there is none."""
+        slot_L = torch.arange(self._num_read(), device=length_B.device)
+        return slot_L + (length_B[:, None] - 1 - slot_L).div(self.capacity, rounding_mode="floor") * self.capacity
+
+    def append(self, key_BKTH: Tensor, value_BKTH: Tensor) -> tuple[Tensor, Tensor]:
+        """Store what stays of the new tokens; return the keys and values that `mask` speaks of."""
+        assert self.placement is not None, "the decoder places tokens before its layers run"
+        fits, num_read, new = self._fits(key_BKTH.shape[2]), self._num_read(), (key_BKTH, value_BKTH)
+        if not fits:
+            read = [torch.cat((slots[:, :, :num_read].to(tokens.dtype), tokens), dim=2) for slots, tokens in zip(self.tensors(), new, strict=True)]
+        row, time, position, start_B, _ = self.placement
+        # of two tokens for one slot only the later: which of them an indexed write leaves is not defined
+        end_B = start_B + torch.zeros_like(start_B).index_add(0, row, torch.ones_like(row))
+        kept = position >= end_B[row] - self.capacity
+        row, time, slot = row[kept], time[kept], position[kept] % self.capacity
+        self.key_BKLH[row, :, slot] = key_BKTH[row, :, time].to(self.key_BKLH.dtype)
+        self.value_BKLH[row, :, slot] = value_BKTH[row, :, time].to(self.value_BKLH.dtype)
+        if fits:
+            read = [slots[:, :, :num_read].to(tokens.dtype) for slots, tokens in zip(self.tensors(), new, strict=True)]
+        return read[0], read[1]
+
+    def snapshot(self) -> tuple[Tensor, ...]:
+        """Copies: tokens that come later overwrite what earlier lengths would see again."""
+        return LayerCache.snapshot(self)
+
+    def rewind(self, saved: tuple[Tensor, ...]) -> None:
+        for mine, old in zip(self.tensors(), saved, strict=True):
+            mine[:, :, : old.shape[2]] = old

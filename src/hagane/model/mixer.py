@@ -14,9 +14,10 @@ from torch import nn
 
 from hagane.kernels.attention import serves
 from hagane.model.attention import Attention
-from hagane.model.config import AttentionConfig, MixerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, LatentConfig, MixerConfig, ModelConfig
 from hagane.model.delta import Delta, DeltaCache
-from hagane.model.layer_cache import KeyValueCache, LayerCache
+from hagane.model.latent import LatentAttention, kernel_dim
+from hagane.model.layer_cache import KeyValueCache, LayerCache, WindowCache
 
 Device = torch.device | str | None
 
@@ -33,11 +34,24 @@ class Kind(NamedTuple):
 
 
 def _attention_cache(rows: int, length: int, config: AttentionConfig, dtype: torch.dtype, device: Device) -> LayerCache:
-    return KeyValueCache(rows, length, (config.num_kv_heads, config.head_dim), (config.num_kv_heads, config.head_dim), dtype, device)
+    heads = config.num_kv_heads, config.head_dim
+    if config.window is not None:
+        return WindowCache(rows, length, config.window, heads, heads, dtype, device)
+    return KeyValueCache(rows, length, heads, heads, dtype, device)
+
+
+def _latent(width: int, config: LatentConfig, norm_epsilon: float, device: Device) -> nn.Module:
+    return LatentAttention(width, config, device)  # its norms have an epsilon of their own
+
+
+def _latent_cache(rows: int, length: int, config: LatentConfig, dtype: torch.dtype, device: Device) -> LayerCache:
+    """One key for all heads; the value of a token is the first part of its key, so nothing is stored for it."""
+    return KeyValueCache(rows, length, (1, config.kv_rank + config.rope_dim), (1, 0), dtype, device)
 
 
 _KINDS: dict[str, Kind] = {
     "attention": Kind(Attention, _attention_cache, lambda config, device, dtype: serves(device, dtype, config.head_dim)),
+    "latent": Kind(_latent, _latent_cache, lambda config, device, dtype: serves(device, dtype, kernel_dim(config))),
     "delta": Kind(Delta, lambda rows, length, config, dtype, device: DeltaCache(rows, config, device), lambda config, device, dtype: True),
 }
 

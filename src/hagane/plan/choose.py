@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hagane.corpus.mixture import Shard, mixture
+from hagane.corpus.mixture import mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
+from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
-from hagane.plan.law import Law, expected_bits_per_byte
+from hagane.plan.languages import effective_total, language_plans, read_by_language, readings, shards_of
+from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.shapes import published
-from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters
+from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
+from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Machine, Phase, StepRate, duration
 
@@ -22,8 +25,10 @@ from hagane.recipe.types import Machine, Phase, StepRate, duration
 # (docs/notebook.md, "learning rate of small models").
 MAX_LEARNING_RATE = 3e-3
 # Speed of training over that of the timed steps: 0.79 to 1.07 in sixteen runs (docs/notebook.md, "Promised and kept"). Without steering the
-# time is promised, so the plan counts on the mean; with it tokens are, and they should be kept though another process takes a core for a while.
-STEADY_SHARE, PROMISED_SHARE = 0.96, 0.8
+# time is promised, so the plan counts on the mean. With it tokens are, and a promise should hold though another process takes a core for a
+# minute: it then costs STOLEN_SECONDS, as a step waits for its slowest thread.
+STEADY_SHARE, PROMISED_SHARE = 0.96, 0.85
+STOLEN_SECONDS, LEAST_SHARE = 33.0, 0.5
 MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no faster and takes more memory
 
 
@@ -55,6 +60,7 @@ def choose(
     allowance: Allowance,
     time_step: Callable[[ModelConfig, int], StepRate],
     model: ModelConfig | None = None,
+    law: Law = PUBLISHED,
 ) -> PlanFacts:
     """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape, and the seconds of
     compiling that training has still before it; `model` is one chosen before.
@@ -62,20 +68,14 @@ def choose(
     Raises RecipeError where nothing fits.
     """
     reasons: dict[str, str] = {}
-    law = Law()
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
     config = model or _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
-    bytes_per_token = _mean_bytes_per_token(known, config.vocabulary_size)
+    bytes_per_token = mean_bytes_per_token(known, config.vocabulary_size)
     roughly = seconds * tokens_per_second(config, recipe.train.context, machine) if allowance.training_seconds is not None else sketch.tokens
     rows, accumulation = _choose_batch(recipe, machine, roughly, reasons)
-    memory = training_memory(config, rows, recipe.train.context)
-    if memory > machine.memory_bytes * 0.9:
-        raise RecipeError(
-            f"training this model needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
-            f"Lower train.rows (now {rows}), model.size.width (now {config.width}), or give no size so that the plan chooses one that fits."
-        )
+    memory = _checked_memory(config, rows, recipe.train.context, machine)
     rate = time_step(config, rows)
-    share = PROMISED_SHARE if recipe.execution.steer else STEADY_SHARE
+    share = promised_share(seconds) if recipe.execution.steer else STEADY_SHARE
     step_seconds = rate.step_seconds * accumulation / share
     tokens_per_step = rows * accumulation * recipe.train.context
     stepping = max(0.0, seconds - rate.compile_seconds)
@@ -99,32 +99,65 @@ def choose(
         steps = sum(phase.num_steps for phase in stage_phases)
         first = rate.compile_seconds if name == "pretrain" else 0.0
         stages[name] = StagePlan(seconds=first + steps * step_seconds, steps=steps, tokens=steps * tokens_per_step)
-    text_tokens = expected_tokens / tokens * sum(stage.tokens for name, stage in stages.items() if not name.startswith("tune"))
-    value, low, high = expected_bits_per_byte(law, body_parameters(config), max(1, text_tokens), bytes_per_token)
+    text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    read = read_by_language(shards, rates, text_bytes)
+    value, low, high = law.predict(point_of(config, effective_total(read)))
+    speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
+    training = seconds if allowance.training_seconds is not None else total_steps * step_seconds
     total_seconds = sum(stage.seconds for stage in stages.values())
     return PlanFacts(
         budget=recipe.budget, machine=machine, model=config, vocabulary_size=config.vocabulary_size,
         num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), context=recipe.train.context,
-        tokens_per_step=tokens_per_step, tokens=tokens, flops=tokens * training_flops_per_token(config, recipe.train.context),
+        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, flops=tokens * training_flops_per_token(config, recipe.train.context),
         stages=stages, phases=phases, mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
         predicted=Prediction(
             bits_per_byte=value, low=low, high=high, seconds=total_seconds, joules=joules(total_seconds, machine),
             peak_memory_bytes=rate.peak_memory_bytes or memory,
         ),
-        law=law.source, reasons=reasons,
+        law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes),
+        curve=loss_curve(recipe, pinned, machine, law, training, config.vocabulary_size, bytes_per_token, speed),
     )  # fmt: skip
 
 
+def _checked_memory(config: ModelConfig, rows: int, context: int, machine: Machine) -> int:
+    """Peak bytes of training. Raises RecipeError where the machine has less."""
+    memory = training_memory(config, rows, context)
+    if memory > machine.memory_bytes * 0.9:
+        raise RecipeError(
+            f"training this model needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
+            f"Lower train.rows (now {rows}), model.size.width (now {config.width}), or give no size so that the plan chooses one that fits."
+        )
+    return memory
+
+
+def text_tokens(recipe: Recipe, stages: Mapping[str, StagePlan], phases: Mapping[str, tuple[Phase, ...]]) -> int:
+    """Tokens of text that are trained on: pretraining, midtraining, and what tuning replays."""
+    replayed = {f"tune/{step.name}": step.replay_share for step in recipe.tune.steps}
+    return round(sum(stages[name].tokens * replayed.get(name, 1.0) for name in phases))
+
+
+def promised_share(training_seconds: float) -> float:
+    """Of the timed speed, what a steered run promises: less the shorter it is, for a disturbance of a minute then takes more of it."""
+    return max(LEAST_SHARE, PROMISED_SHARE * (1 - STOLEN_SECONDS / training_seconds))
+
+
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
-    context = recipe.train.context
+    context, start = recipe.train.context, starting_model(recipe)
+    if start is not None:
+        reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
+        reasons["law"] = "the predicted loss is that of a model trained from nothing on this text; starting from trained weights should do better"
+        return start
     exact = published(recipe.model, context) if recipe.budget is None else None
     if exact is not None and exact.vocabulary_size in known.bytes_per_token:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+
     def loss(config: ModelConfig) -> float:
-        tokens = seconds * tokens_per_second(config, context, machine)
-        return expected_bits_per_byte(law, body_parameters(config), tokens, _mean_bytes_per_token(known, config.vocabulary_size))[0]
+        read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
+        return law.constants.loss(point_of(config, effective_total(readings(recipe, shards, read)) if law.corpus else read))
 
     sizes = [pinned.vocabulary_size] if pinned.vocabulary_size else sorted(known.bytes_per_token)
     missing = [size for size in sizes if size not in known.bytes_per_token]
@@ -144,7 +177,8 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
     return best
 
 
-def _mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
+def mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
+    """Bytes of text a token stands for, every language the same number of bytes."""
     by_language = known.bytes_per_token[vocabulary_size]
     return len(by_language) / sum(1 / value for value in by_language.values())
 
@@ -152,8 +186,8 @@ def _mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
 def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict[str, str]) -> tuple[int, int]:
     """Rows of a micro-step and micro-steps of a step: Step Law's 0.58 D^0.571 tokens, as a power of two of rows."""
     context = recipe.train.context
-    wanted = 0.58 * tokens**0.571
-    total_rows = recipe.train.rows or 2 ** max(0, round(math.log2(max(1.0, wanted / context))))
+    wanted = _step_law_batch(tokens)
+    total_rows = recipe.train.rows or max(1, batch_rule(recipe, tokens) // context)
     most = max(1, MAX_ROWS_TOKENS[machine.device] // context)
     accumulation = recipe.train.accumulation or max(1, math.ceil(total_rows / most))
     rows = recipe.train.rows or math.ceil(total_rows / accumulation)
@@ -165,18 +199,35 @@ def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict
     return rows, accumulation
 
 
+def _step_law_batch(tokens: float) -> float:
+    return float(0.58 * tokens**0.571)
+
+
+def batch_rule(recipe: Recipe, tokens: float) -> int:
+    """Tokens of an optimizer step for a run of `tokens`: Step Law's, as a power of two of rows, unless the recipe gives its rows."""
+    context = recipe.train.context
+    if recipe.train.rows is not None:
+        return recipe.train.rows * (recipe.train.accumulation or 1) * context
+    return int(2 ** max(0, round(math.log2(max(1.0, _step_law_batch(tokens) / context))))) * context
+
+
+def learning_rate_rule(config: ModelConfig, tokens: float) -> float:
+    """Peak learning rate: Step Law's, at most MAX_LEARNING_RATE, three digits."""
+    return float(f"{min(MAX_LEARNING_RATE, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307):.3g}")
+
+
 def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, reasons: dict[str, str]) -> float:
     if recipe.train.learning_rate is not None:
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
         return recipe.train.learning_rate
-    value = min(MAX_LEARNING_RATE, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307)
+    value = learning_rate_rule(config, tokens)
     reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
-    return float(f"{value:.3g}")
+    return value
 
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
     """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
-    shards = {name: Shard(known.shard_source[name], known.shard_language[name], size) for name, size in known.shard_bytes.items()}
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
     fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
     shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}

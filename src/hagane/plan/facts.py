@@ -27,6 +27,31 @@ class Prediction(Frozen):
     peak_memory_bytes: int
 
 
+class LanguagePlan(Frozen):
+    """One language in the plan. Bits per byte only where the law knows the language."""
+
+    bytes: int = Field(description="different text there is to read, UTF-8")
+    read_bytes: int = Field(description="read in all, repeats counted")
+    repeats: float
+    worth: float = Field(description="of a byte that is read, against one of new text (Muennighoff et al. 2023)")
+    bits_per_byte: float | None = None
+    low: float | None = None
+    high: float | None = None
+    more_text_gain: float | None = Field(None, description="bits per byte that ten more megabytes of it would take away")
+
+
+class CurvePoint(Frozen):
+    """What another training time would buy: the best shape for it, and the loss it is expected to reach."""
+
+    seconds: float
+    joules: float
+    flops: float
+    num_active_parameters: int
+    bits_per_byte: float
+    low: float
+    high: float
+
+
 class PlanFacts(Frozen):
     """The plan of a run. Frozen once written: the stages after it read nothing else."""
 
@@ -38,7 +63,8 @@ class PlanFacts(Frozen):
     num_active_parameters: int
     context: int
     tokens_per_step: int
-    tokens: int
+    tokens: int = Field(description="what the phases' steps read; a steered run that finds time left over trains on more")
+    expected_tokens: int = Field(description="what they are expected to become")
     flops: float
     stages: dict[str, StagePlan]
     phases: dict[str, tuple[Phase, ...]] = Field(description="per training stage or tune step")
@@ -47,4 +73,6 @@ class PlanFacts(Frozen):
     items_per_cell: int
     predicted: Prediction
     law: str
+    languages: dict[str, LanguagePlan] = Field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = Field((), description="expected loss of the text model over training time; text is taken to suffice")
     reasons: dict[str, str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -30,19 +30,41 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, width // 8)
     num_heads = size.num_heads or max(1, width // head_dim)
     multiple = 32 if width < 1024 else 128
-    ffn: DenseConfig | ExpertsConfig
-    if pattern.ffn == "dense":
-        ffn = DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))
-    else:
-        ffn = ExpertsConfig(
-            num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple),
-            balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
-        )  # fmt: skip
-    attention = _attention(pattern, size, width, num_heads, head_dim)
-    layers = [LayerConfig(mixer=mixer, ffn=ffn) for mixer in _in_order(pattern, attention, width, num_layers)]
+    attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
+    mixers = _in_order(pattern, attention, width, num_layers)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(layers), tied=pattern.tied,
-        norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=_layers(pattern, size, mixers, width, multiple),
+        tied=pattern.tied, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std, context=context,
+    )  # fmt: skip
+
+
+def _layers(pattern: PatternSettings, size: SizeSettings, mixers: list[MixerConfig], width: int, multiple: int) -> tuple[LayerConfig, ...]:
+    """Dense layers, or routed ones behind the first dense ones. A given width of the feed-forward is that of one expert where there are any."""
+    dense = rounded(width * pattern.ffn_ratio, multiple)
+    if pattern.ffn == "dense":
+        return tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=size.ffn_hidden or dense)) for mixer in mixers)
+    if pattern.dense_layers >= len(mixers):
+        raise RecipeError(f"model.pattern.dense_layers = {pattern.dense_layers} leaves no layer with experts of the {len(mixers)} there are.")
+    hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
+    experts = ExpertsConfig(
+        num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
+        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden, balance=pattern.balance,
+        aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+    )  # fmt: skip
+    first = [LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=dense)) for mixer in mixers[: pattern.dense_layers]]
+    routed = [LayerConfig(mixer=mixer, ffn=experts, post_ffn_norm=pattern.post_experts_norm) for mixer in mixers[pattern.dense_layers :]]
+    return (*first, *routed)
+
+
+def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads: int, head_dim: int) -> MixerConfig:
+    """Ranks go with the width, as wide as the feed-forward's steps; the parts of a head with the head."""
+    if size.num_kv_heads is not None:
+        raise RecipeError(f"model.size.num_kv_heads = {size.num_kv_heads} is of grouped-query attention, but model.pattern.mixer = 'latent'. Leave it out.")
+    multiple = 32 if width < 1024 else 128
+    return LatentConfig(
+        num_heads=num_heads, query_rank=rounded(width * pattern.query_ratio, multiple) if pattern.query_ratio else None,
+        kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rounded(head_dim * pattern.rope_ratio, 2), value_dim=head_dim,
+        rope=RopeConfig(theta=pattern.rope_theta),
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
-from hagane.plan.law import Law
+from hagane.plan.law import PUBLISHED, REFERENCE_BYTES_PER_TOKEN, Law, Point
 from hagane.plan.shapes import candidates
+from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Frozen, Machine
 
@@ -21,6 +22,7 @@ from hagane.recipe.types import Budget, Frozen, Machine
 START_SECONDS = 6.0  # interpreter, torch, profile
 PLAN_SECONDS = 14.0  # compiling and timing the chosen step
 RELEASE_SECONDS = 6.0  # the folder, its reload in transformers, the comparison, the report
+GGUF_SECONDS = 4.0  # two files and their comparison in llama.cpp (docs/notebook.md, "GGUF")
 EVALUATE_SECONDS = 7.0  # of a model of two million parameters, before its speed is known
 SCORING_SPEED = 2.2  # tokens scored over tokens trained on in the same time: 1.5 dense, 2.8 with experts
 GENERATING_SPEED = 0.4  # tokens generated, likewise: 0.38 and 0.6
@@ -29,7 +31,8 @@ SENTENCE_TOKENS = 25
 LOAD_SECONDS = 1.0
 ENCODE_TUNE_TOKENS_PER_SECOND = 4.0e5  # generating and encoding tuning conversations
 PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes into corpus, tokenizer and encode
-FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + EVALUATE_SECONDS
+# GGUF is counted here whether the recipe wants it or not: a setting of the release must not change how much text is read
+FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + GGUF_SECONDS + EVALUATE_SECONDS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
 SPARE_TEXT = 1.3  # text read over text needed: cleaning drops some, steering may add steps
@@ -59,28 +62,37 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
 
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
-    """The rung of the ladder with the lowest expected loss after training for `seconds`."""
-    context = recipe.train.context
+    """The rung of the ladder with the lowest expected loss after training for `seconds`; the checkpoint's shape where the run starts from one."""
+    start, context = starting_model(recipe), recipe.train.context
+    if start is not None:
+        return start
+    # a law of its own is in bytes; the published one is for English tokens, and the shapes that were tried were chosen with it as it is
+    each = bytes_per_token(vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
 
     def loss(config: ModelConfig) -> float:
-        return law.nats_per_token(body_parameters(config), seconds * tokens_per_second(config, context, machine))
+        return law.constants.loss(point_of(config, seconds * tokens_per_second(config, context, machine) * each))
 
     return min(candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context), key=loss)
 
 
-def body_parameters(config: ModelConfig) -> float:
-    """N of the loss law: parameters without embedding and head. Routed experts count as the geometric mean of active and total
-    (the effective size of a sparse model lies between them; Clark et al. 2022, eq. 6, at the low expert counts of a small run)."""
+def point_of(config: ModelConfig, num_bytes: float) -> Point:
+    """Where a model after `num_bytes` (effective) of text stands in the loss law: parameters without embedding and head."""
     outside = config.vocabulary_size * config.width * (1 if config.tied else 2)
-    return math.sqrt((num_parameters(config) - outside) * (num_active_parameters(config) - outside))
+    return Point(num_active_parameters(config) - outside, num_parameters(config) - outside, num_bytes, config.vocabulary_size)
 
 
-def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine) -> Sketch:
+def body_parameters(config: ModelConfig) -> float:
+    """N of rules that know one number of parameters: without embedding and head, routed experts as the geometric mean of active and total
+    (the effective size of a sparse model lies between them; Clark et al. 2022, eq. 6, at the low expert counts of a small run)."""
+    point = point_of(config, 0.0)
+    return math.sqrt(point.active * point.total)
+
+
+def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = PUBLISHED) -> Sketch:
     """Divide the budget. Raises RecipeError, with the smallest useful budget, where nothing could be learned."""
     budget = Budget.parse(recipe.budget) if recipe.budget else None
     seconds = budget_seconds(budget, machine, recipe.execution.price_per_hour) if budget else None
     vocabulary_size = pinned.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
-    law = Law()
     if seconds is not None:
         training = training_seconds(seconds)
         if training < MINIMUM_TRAINING_SECONDS:
@@ -139,9 +151,9 @@ def evaluate_seconds(recipe: Recipe, plan: Sketch, scored_tokens: float, tokens_
     return LOAD_SECONDS + (scored / SCORING_SPEED + asked * ANSWER_TOKENS / GENERATING_SPEED) / tokens_per_second
 
 
-def release_seconds() -> float:
+def release_seconds(recipe: Recipe) -> float:
     """Expected seconds of release and report."""
-    return RELEASE_SECONDS
+    return RELEASE_SECONDS + (0.0 if recipe.release.gguf is False else GGUF_SECONDS)
 
 
 def _two_digits(value: float) -> int:

@@ -9,6 +9,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.choose import Allowance, Known, choose
 from hagane.plan.facts import PlanFacts
+from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.sketch import ENCODE_TUNE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Machine, StepRate
@@ -39,6 +40,7 @@ def make_plan(
     remaining: Callable[[], float | None],
     time_step: Callable[[ModelConfig, int], StepRate],
     spent: dict[str, float],
+    law: Law = PUBLISHED,
 ) -> PlanFacts:
     """Choose for what is left of the budget once the step of the chosen shape was timed. `spent`: seconds of the stages before."""
     encode = sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND + sketch.tokens * recipe.tune.share / ENCODE_TUNE_TOKENS_PER_SECOND
@@ -55,17 +57,17 @@ def make_plan(
         left = remaining()
         speed = next((rate.tokens_per_second for rate in timed.values()), sketch.tokens / sketch.training_seconds)
         scored = _scored_tokens(recipe, known, vocabulary_size)
-        other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds()}
+        other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds(recipe)}
         training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
         return Allowance(training_seconds=training, other_seconds=other)
 
-    first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once)
+    first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once, law=law)
     if remaining() is None:
         return first
     # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
     phase = first.phases["pretrain"][0]
     same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
-    final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model)
+    final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model, law=law)
     return final.model_copy(update={"reasons": {**first.reasons, "steps": final.reasons["steps"]}})
 
 

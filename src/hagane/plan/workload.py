@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hagane.model.config import DenseConfig, ExpertsConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
 from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, parts
 from hagane.recipe.types import Frozen
 
@@ -73,6 +73,8 @@ class _Block:
     expert_hidden: int = 0
     num_experts: int = 0
     latent: int = 0  # of MLA: what queries, keys and values are made from
+    mixed: int | None = None  # what comes out of attention; None: as much as the queries
+    exchanged: int | None = None  # what context parallelism sends; None: keys and values
     kept_by_mixer: int = 0  # of a recurrent mixer, besides: the parts of its form in chunks
     stored_scores: int = 0  # scores per token that pass through memory: none with fused attention
 
@@ -90,8 +92,9 @@ class _Block:
         matrices = 3 if self.gated else 2
         whole = checkpointing == "none"
         norms = (4 if whole else 2) * self.width
+        mixed = self.query if self.mixed is None else self.mixed
         projected = self.latent if self.latent and not whole else self.query + self.key_value
-        attention = self.query + projected + 2 * self.query / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
+        attention = mixed + projected + 2 * mixed / 128 + (self.query + self.key_value / 2) * self.qk_norm * whole
         inner = matrices if whole else matrices - 1
         experts = self.top_k * (self.width + inner * self.expert_hidden) + 2 * self.num_experts
         scores = 2.5 * self.stored_scores * whole  # softmax, its mask and what dropout leaves: 5 bytes (Korthikanti et al., equation 1)
@@ -104,7 +107,7 @@ class _Block:
         activation (reads its inputs, writes the product); routed experts add the copy to and from expert order and the weighted sum.
         """
         rotation = 2 * (self.query + self.key_value / 2) + (2 * (self.query + self.key_value / 2) if self.qk_norm else 0)
-        attention = 2 * self.query + self.key_value
+        attention = self.query + (self.query if self.mixed is None else self.mixed) + self.key_value
         activation = (3 if self.gated else 2) * self.hidden
         values = 10 * self.width + rotation + attention + activation
         if self.top_k:
@@ -122,10 +125,11 @@ def workload(config: ModelConfig, context: int) -> Workload:
         routed = layer.ffn if isinstance(layer.ffn, ExpertsConfig) else None
         blocks.append(
             _Block(
-                width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, kept_by_mixer=mixer.kept,
+                width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, mixed=mixer.mixed, exchanged=mixer.cached,
+                kept_by_mixer=mixer.kept,
                 hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
-                qk_norm=mixer.vectors > 0, top_k=routed.top_k if routed else 0,
-                expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
+                qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
+                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
             )
         )  # fmt: skip
     all_parts, used = parts(config), parts(config, active=True)
@@ -149,7 +153,7 @@ def _means(blocks: list[_Block]) -> dict[str, Any]:
     count = len(blocks)
     modes: tuple[Checkpointing, ...] = ("none", "selective", "full")
     return {
-        "kv_elements": sum(block.key_value for block in blocks) / count,
+        "kv_elements": sum(block.key_value if block.exchanged is None else block.exchanged for block in blocks) / count,
         "kept_bytes": {mode: sum(block.kept(mode) for block in blocks) / count for mode in modes},
         "moved_bytes": sum(block.moved() for block in blocks) / count,
     }

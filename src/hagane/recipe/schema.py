@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hagane.errors import RecipeError
+from hagane.model.config import ExpertsConfig
 from hagane.recipe.types import Budget, Frozen
 
 
@@ -46,6 +47,20 @@ class Source(Frozen):
         return value
 
 
+class RuleSettings(Frozen):
+    """Which rules mend documents or leave them out, and how far from a language's own text a document may be."""
+
+    markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
+    contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
+    repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
+    lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
+    signs: bool = Field(True, description="drop: far more signs such as braces and slashes than its language has")
+    broken_text: bool = Field(True, description="drop: words taken apart, run together or mixed with digits, as a bad scan gives")
+    cut_lines: bool = Field(True, description="drop: most lines are cut off with an ellipsis")
+    width: float = Field(6.0, gt=0, description="spreads (median to ninth decile of a language) beyond which a document is dropped; fewer are stricter")
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -55,6 +70,10 @@ class CorpusSettings(Frozen):
     max_record_bytes: int = Field(1 << 27, ge=1000, description="a line, page, notebook or row with more bytes is dropped without being held (too_long)")
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
+    rules: RuleSettings = RuleSettings()
+    personal_data: Literal["mask", "keep"] = Field(
+        "mask", description="e-mail addresses, telephone, card, account and national numbers and secrets become placeholders such as <EMAIL>, or stay"
+    )
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
     )
@@ -98,6 +117,10 @@ class TokenizerSettings(Frozen):
 class PatternSettings(Frozen):
     """Mechanisms and their ratios: invariant under scaling."""
 
+    mixer: Literal["attention", "latent"] = Field("attention", description="grouped-query attention, or multi-head latent attention")
+    query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
+    kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
+    rope_ratio: float = Field(0.5, gt=0, description="latent attention: rotated dimensions of a head, beside head_dim that are not, over head_dim")
     deltas: int = Field(0, ge=0, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
     delta_head_dim: int = Field(64, ge=8, description="Gated DeltaNet: width of a head of queries, keys and values")
     value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
@@ -108,8 +131,15 @@ class PatternSettings(Frozen):
     head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
     heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
+    dense_layers: int = Field(0, ge=0, description="first layers of a model with experts that are dense")
     num_experts: int = Field(8, ge=2)
     top_k: int = Field(2, ge=1)
+    score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
+    scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
+    num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
+    top_groups: int = Field(1, ge=1, description="groups a token may choose from")
+    shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
+    post_experts_norm: bool = Field(False, description="RMSNorm of what the experts add, as in A.X K1")
     expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
@@ -120,6 +150,14 @@ class PatternSettings(Frozen):
     init_std: float = Field(0.02, gt=0)
 
     @model_validator(mode="after")
+    def _latent(self) -> PatternSettings:
+        fields = type(self).model_fields
+        unused = [name for name in ("query_ratio", "kv_ratio", "rope_ratio") if getattr(self, name) != fields[name].default]
+        if self.mixer != "latent" and unused:
+            raise ValueError(f"{unused[0]} = {getattr(self, unused[0]):g} is of latent attention, but mixer = '{self.mixer}'")
+        return self
+
+    @model_validator(mode="after")
     def _delta(self) -> PatternSettings:
         unused = [name for name in ("delta_head_dim", "value_heads_per_key_head") if getattr(self, name) != type(self).model_fields[name].default]
         if self.deltas == 0 and unused:
@@ -127,9 +165,20 @@ class PatternSettings(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _top_k(self) -> PatternSettings:
-        if self.ffn == "experts" and self.top_k > self.num_experts:
+    def _experts(self) -> PatternSettings:
+        if self.ffn == "dense":
+            fields = type(self).model_fields
+            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "post_experts_norm")
+            unused = [name for name in names if getattr(self, name) != fields[name].default]
+            if unused:
+                raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
+            return self
+        if self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        try:
+            ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
 
 
@@ -167,6 +216,12 @@ class TrainSettings(Frozen):
     clip: float = Field(1.0, gt=0)
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
+
+
+class StartSettings(Frozen):
+    """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
+
+    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
 
 
 class MidtrainSettings(Frozen):
@@ -220,6 +275,7 @@ class EvaluateSettings(Frozen):
 
 class ReleaseSettings(Frozen):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gguf: Literal["auto"] | bool = Field("auto", description="also write GGUF files; auto: where the packages are installed and llama.cpp knows the host")
     license: str = Field("Apache-2.0", description="licence you give the weights")
     author: str = ""
     country: str = ""
@@ -250,6 +306,7 @@ class Recipe(Frozen):
     corpus: CorpusSettings = CorpusSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
+    start: StartSettings = StartSettings()
     train: TrainSettings = TrainSettings()
     midtrain: MidtrainSettings = MidtrainSettings()
     tune: TuneSettings = TuneSettings()

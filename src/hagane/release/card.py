@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hagane.evaluate.accuracy import ALL
 from hagane.evaluate.facts import BitsPerByte, Cell, EvaluateFacts
 from hagane.recipe.types import Frozen, duration
+from hagane.release.gguf import GgufFacts
 
 
 class CardSource(Frozen):
@@ -45,16 +46,20 @@ class CardFacts(Frozen):
     power_source: str = ""
     evaluation: EvaluateFacts | None = None
     hagane: str
+    gguf: GgufFacts = GgufFacts()
 
 
 def card(facts: CardFacts) -> str:
     """The card as Markdown with the YAML head that model hubs read."""
     parts = [_head(facts), f"# {facts.name}", facts.description or "A language model made from scratch.", _use(facts), "## Facts", _facts_table(facts)]
+    if facts.gguf.files:
+        parts += ["## GGUF", _gguf_note(facts.gguf), _gguf_table(facts.gguf)]
     if facts.sources:
         parts += ["## Data and licences", _sources_table(facts.sources)]
     if facts.evaluation is not None:
         parts += _scores(facts.evaluation)
-    parts.append(f"Made with hagane {facts.hagane}. Before it was released, transformers was shown to give the same logits and the same greedy text.")
+    proof = "transformers was shown to give the same logits and the same greedy text"
+    parts.append(f"Made with hagane {facts.hagane}. Before it was released, {proof}{', llama.cpp likewise within the gaps above' if facts.gguf.files else ''}.")
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
@@ -96,6 +101,23 @@ def _facts_table(facts: CardFacts) -> str:
         ("Time", duration(facts.seconds)), ("Energy", energy), ("Made by", made), ("Licence of the weights", facts.license),
     ]  # fmt: skip
     return _table(("", ""), [row for row in rows if row[1]])
+
+
+def _gguf_note(gguf: GgufFacts) -> str:
+    note = (
+        "For llama.cpp and what is built on it. The gap is the largest difference of a log-probability (nat) from the float32 weights, over the whole "
+        "vocabulary; the cost is the mean KL divergence from them."
+    )
+    kept = next((file.kept_f16 for file in gguf.files if file.kept_f16), 0)
+    return note + (f" {kept} tensors of the q8_0 file are f16: their rows are no multiple of 32." if kept else "")
+
+
+def _gguf_table(gguf: GgufFacts) -> str:
+    rows = [
+        (file.file, f"{file.bytes:,}", f"{file.max_logprob_gap:.2g}", f"{file.kl_bits_per_token:.2g}", f"{file.positions:,}", f"{file.greedy_tokens:,}")
+        for file in gguf.files
+    ]
+    return _table(("File", "Bytes", "Gap", "Cost, bits per token", "Places compared", "Greedy tokens equal"), rows)
 
 
 def _sources_table(sources: Sequence[CardSource]) -> str:

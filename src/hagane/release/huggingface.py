@@ -19,10 +19,12 @@ from torch import Tensor
 
 from hagane.engine.load import build_decoder
 from hagane.errors import RunError
+from hagane.folder import replace_folder
 from hagane.hosts import HOSTS, host_for
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.recipe.types import Frozen
+from hagane.release.gguf import GgufFacts
 from hagane.release.verify import Verdict, verify
 from hagane.tokenizer.bpe import load_tokenizer, special_ids
 from hagane.tokenizer.special import END_OF_TEXT, IM_END
@@ -48,6 +50,7 @@ class ReleaseFacts(Frozen):
     greedy_tokens: int
     prompts_checked: int
     transformers: str
+    gguf: GgufFacts = GgufFacts()
 
 
 def release_huggingface(
@@ -78,7 +81,7 @@ def release_huggingface(
             (temporary / "README.md").write_text(card, encoding="utf-8")
         verdict = verify(temporary, build_decoder(config, rounded), build_decoder(config, state), tokenizer)
         size = sum(path.stat().st_size for path in temporary.iterdir())
-        _replace(temporary, folder)
+        replace_folder(temporary, folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
@@ -121,16 +124,6 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], max_bytes: int = 
 
 def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put a folder in the place of another, which is deleted only after that."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    temporary.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _facts(verdict: Verdict, config: ModelConfig, host: str, folder: Path, dtype: ReleaseDtype, size: int) -> ReleaseFacts:

@@ -1,4 +1,4 @@
-"""The release stage: the trained weights as a Hugging Face folder with its card, proven before it counts."""
+"""The release stage: the trained weights as a Hugging Face folder with its card and as GGUF files, proven before they count."""
 
 from __future__ import annotations
 
@@ -6,28 +6,53 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from hagane.engine.load import load_config, load_weights
+from hagane.evaluate.bits_per_byte import read_held_out
 from hagane.evaluate.facts import EvaluateFacts
 from hagane.folder import Run
-from hagane.hosts import host_for
+from hagane.hosts import HOSTS, host_for
+from hagane.hosts.gguf import missing_tools, unfit
+from hagane.measure.machine import cores
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import joules
 from hagane.release.card import CardFacts, CardSource, card
+from hagane.release.gguf import GgufFacts, Identity, release_gguf
 from hagane.release.huggingface import ReleaseFacts, release_huggingface
+from hagane.tokenizer.bpe import load_tokenizer
 from hagane.tune.stage import trained_folder
+
+TEXTS, TEXT_CHARACTERS = 3, 2_000  # held-out texts of a shard that llama.cpp must read as we do, and how much of each
 
 
 def run_stage(run: Run, folder: Path) -> ReleaseFacts:
-    """Write `huggingface/` into the stage's folder. Raises RunError where transformers does not agree."""
+    """Write `gguf/` and `huggingface/` into the stage's folder. Raises RunError where llama.cpp or transformers does not agree."""
     trained = trained_folder(run)
-    config, settings = load_config(trained), run.recipe.release
-    text = card(_card_facts(run, config))
+    config, state, settings = load_config(trained), load_weights(trained), run.recipe.release
+    gguf = _gguf(run, folder, config, state)
+    text = card(_card_facts(run, config, gguf))
     (folder / "card.md").write_text(text, encoding="utf-8")
-    return release_huggingface(load_weights(trained), config, run.path("encode"), folder / "huggingface", settings.dtype, text)
+    facts = release_huggingface(state, config, run.path("encode"), folder / "huggingface", settings.dtype, text)
+    return facts.model_copy(update={"gguf": gguf})
 
 
-def _card_facts(run: Run, config: ModelConfig) -> CardFacts:
+def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor]) -> GgufFacts:
+    """The GGUF files, or why there are none. What the recipe demands and cannot be is an error, what `auto` cannot do is said."""
+    settings, host = run.recipe.release, host_for(config)
+    if settings.gguf is False:
+        return GgufFacts(skipped="release.gguf = false")
+    if settings.gguf == "auto" and (reason := missing_tools() or unfit(HOSTS[host], config)) is not None:
+        return GgufFacts(skipped=reason)
+    held_out = read_held_out(run.path("corpus"), TEXTS * TEXT_CHARACTERS, run.seed)
+    texts = [text[:TEXT_CHARACTERS] for part in held_out for text in part.texts[:TEXTS]]
+    identity = Identity(name=run.recipe.name, license=settings.license, author=settings.author)
+    threads = run.recipe.execution.threads or cores()
+    return release_gguf(state, config, host, load_tokenizer(run.path("encode")), folder / "gguf", identity, texts, threads)
+
+
+def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
     settings, machine = run.recipe.release, run.machine
     training: list[dict[str, Any]] = [run.facts("pretrain"), run.facts("midtrain"), *run.facts("tune")["steps"].values()]
     seconds = run.clock.spent()
@@ -42,5 +67,5 @@ def _card_facts(run: Run, config: ModelConfig) -> CardFacts:
         vocabulary_size=config.vocabulary_size, context=config.context, training_tokens=sum(stage["tokens"] for stage in training), sources=sources,
         hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine), power_source=machine.power_source, evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
-        hagane=run.environment.hagane,
+        hagane=run.environment.hagane, gguf=gguf,
     )  # fmt: skip

@@ -85,7 +85,7 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
 def _prompts(tokenizer: Tokenizer, their_tokenizer: object) -> dict[str, list[int]]:
     """Prompt -> ids, after making sure that both tokenizers and both chat templates agree on every one."""
     texts = [*TEXTS, END_OF_TEXT, f"{END_OF_TEXT}{TEXTS[0]}"]
-    for messages in _conversations():
+    for messages in conversations():
         for thinking in (True, False):
             text = render(messages, thinking)
             theirs = their_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def _prompts(tokenizer: Tokenizer, their_tokenizer: object) -> dict[str, list[in
     return prompts
 
 
-def _conversations() -> list[list[Message]]:
+def conversations() -> list[list[Message]]:
     single = [[{"role": "user", "content": question}] for question in QUESTIONS]
     answer = {"role": "assistant", "content": "2221", "reasoning_content": "1234 + 987 = 2221"}
     return [*single, [{"role": "system", "content": "Answer briefly."}, *single[0], answer, *single[1]]]

@@ -125,7 +125,19 @@ def _proof(record: Record) -> Tile | None:
     if gap is None:
         return None
     same = "the same greedy text" if release.get("greedy_equal") else "other greedy text"
-    return Tile("Logit gap", text.small(gap), f"to the released files loaded by transformers; {same} on {text.whole(release.get('prompts_checked'))} prompts")
+    note = f"to the released files loaded by transformers; {same} on {text.whole(release.get('prompts_checked'))} prompts"
+    return Tile("Logit gap", text.small(gap), f"{note}; {_gguf(table(release.get('gguf')))}")
+
+
+def _gguf(facts: dict[str, Any]) -> str:
+    """The GGUF files with what they differ by, or why there are none."""
+    files = [
+        f"{file.get('file')} ({text.size(file.get('bytes'))}, log-probabilities within {text.small(file.get('max_logprob_gap'))}, "
+        f"{text.small(file.get('kl_bits_per_token'))} bits per token)"
+        for file in facts.get("files") or ()
+        if isinstance(file, dict)
+    ]
+    return f"in llama.cpp: {', '.join(files)}" if files else f"no GGUF ({facts.get('skipped') or 'made before there were any'})"
 
 
 def stage_joules(record: Record, stage: Stage) -> float | None:
@@ -146,9 +158,11 @@ def outcome(record: Record) -> dict[str, Any] | None:
     peak = max((_told(stage, "peak_memory_bytes", "memory_bytes") or 0.0 for stage in record.training), default=0.0) or None
     low, high, mean = number(predicted.get("low")), number(predicted.get("high")), mean_bits(record)
     bits = mean[0] if mean else None
+    expected = plan.get("expected_tokens", plan.get("tokens"))
     lines = [
         ("Time", text.seconds(predicted.get("seconds")), text.seconds(record.seconds), _ratio(record.seconds, predicted.get("seconds"))),
-        ("Training tokens", text.scaled(plan.get("tokens")), text.scaled(trained), _ratio(trained, plan.get("tokens"))),
+        ("Training tokens", text.scaled(expected), text.scaled(trained), _ratio(trained, expected)),
+        ("Promised tokens", text.scaled(plan.get("tokens")), text.scaled(trained), _ratio(trained, plan.get("tokens"))),
         ("Bits per byte", text.fixed(predicted.get("bits_per_byte"), 2), text.fixed(bits, 2), _ratio(bits, predicted.get("bits_per_byte"))),
         ("Energy", text.energy(predicted.get("joules")), text.energy(spent_joules), _ratio(spent_joules, predicted.get("joules"))),
         ("Peak memory", text.size(predicted.get("peak_memory_bytes")), text.size(peak), _ratio(peak, predicted.get("peak_memory_bytes"))),

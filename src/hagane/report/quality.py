@@ -58,9 +58,18 @@ def languages(record: Record) -> dict[str, Any] | None:
     if parallel:
         note = "The same sentences in every language: what one meaning costs, whatever the script. Lower is better, and languages can be compared."
         pictures.append(figures.intervals("parallel", "Bits per parallel sentence", _by_value(parallel), caption=note))
-    columns = ("language", "bits per byte", "95 % interval", "bits per sentence", "95 % interval", "held-out text", "bytes per token")
-    lines = tuple(_language_row(tag, facts, bits.get(tag), parallel.get(tag)) for tag in dict.fromkeys([*bits, *parallel]))
-    return {"pictures": pictures, "table": Table("Quality by language", columns, lines, frozenset(range(1, 7)))}
+    columns: tuple[str, ...] = ("language", "bits per byte", "95 % interval", "bits per sentence", "95 % interval", "held-out text", "bytes per token")
+    lines: tuple[tuple[str, ...], ...] = tuple(_language_row(tag, facts, bits.get(tag), parallel.get(tag)) for tag in dict.fromkeys([*bits, *parallel]))
+    before = _intervals(facts.get("start_bits_per_byte"), "value")
+    if before:
+        columns += ("bits per byte at the start", "change")
+        lines = tuple((*line, *_change(before.get(tag), bits.get(tag))) for tag, line in zip(dict.fromkeys([*bits, *parallel]), lines, strict=True))
+    return {"pictures": pictures, "table": Table("Quality by language", columns, lines, frozenset(range(1, len(columns))))}
+
+
+def _change(before: Interval | None, after: Interval | None) -> tuple[str, str]:
+    """Of a run that started from trained weights: what they were worth on this text, and what is gained (less) or forgotten (more)."""
+    return text.fixed(before.value if before else None), f"{after.value - before.value:+.3f}" if before and after else text.UNKNOWN
 
 
 def _language_row(tag: str, facts: dict[str, Any], bits: Interval | None, parallel: Interval | None) -> tuple[str, ...]:

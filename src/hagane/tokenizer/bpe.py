@@ -124,16 +124,25 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def bytes_per_token(tokenizer: Tokenizer, held_out: dict[str, list[str]], sizes: Sequence[int]) -> dict[int, dict[str, float]]:
     """Bytes of UTF-8 per token for every vocabulary size and language. Every size is encoded anew: keep the texts small (100 kB each)."""
-    measured: dict[int, dict[str, float]] = {}
-    num_bytes = {language: sum(len(text.encode()) for text in texts) for language, texts in held_out.items()}
-    for size in sizes:
-        encoder = plain(cut(tokenizer, size))
-        measured[size] = {}
-        for language, texts in held_out.items():
-            tokens = sum(len(encoding) for encoding in encoder.encode_batch_fast(texts, add_special_tokens=False))
-            if tokens:
-                measured[size][language] = num_bytes[language] / tokens
+    return {size: bytes_per_token_as_it_is(cut(tokenizer, size), held_out) for size in sizes}
+
+
+def bytes_per_token_as_it_is(tokenizer: Tokenizer, held_out: dict[str, list[str]]) -> dict[str, float]:
+    """Bytes of UTF-8 per token by language, with the whole vocabulary."""
+    encoder, measured = plain(tokenizer), {}
+    for language, texts in held_out.items():
+        tokens = sum(len(encoding) for encoding in encoder.encode_batch_fast(texts, add_special_tokens=False))
+        if tokens:
+            measured[language] = sum(len(text.encode()) for text in texts) / tokens
     return measured
+
+
+def pre_tokenizer_is_ours(tokenizer: Tokenizer) -> bool:
+    """Whether text is split as PATTERN does and nothing is normalised: then pieces of a text may be encoded one by one, and llama.cpp knows the name."""
+    description = json.loads(tokenizer.to_str())
+    steps = (description.get("pre_tokenizer") or {}).get("pretokenizers", [])
+    patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"]
+    return description["model"]["type"] == "BPE" and patterns == [PATTERN] and description.get("normalizer") is None
 
 
 def _bare(model: models.BPE) -> Tokenizer:

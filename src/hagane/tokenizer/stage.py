@@ -9,8 +9,9 @@ from pathlib import Path
 from hagane.corpus.build import CorpusFacts
 from hagane.corpus.documents import balanced_sample, held_out_texts
 from hagane.folder import Run
+from hagane.plan.start import starting_folder, starting_model
 from hagane.recipe.types import Frozen
-from hagane.tokenizer.bpe import bytes_per_token, num_learned, train_tokenizer
+from hagane.tokenizer.bpe import bytes_per_token, bytes_per_token_as_it_is, num_learned, train_tokenizer
 from hagane.tokenizer.save import save_for_transformers
 
 MEASURED_BYTES = 60_000  # held-out text per language on which the candidates are compared
@@ -38,13 +39,30 @@ def run_stage(run: Run, folder: Path) -> TokenizerFacts:
             read += len(text.encode())
             yield text
 
+    texts = held_out_texts(corpus, facts, MEASURED_BYTES)
+    start = starting_folder(run.recipe)
+    if start is not None:
+        return _kept(run, folder, start, texts, started)
     candidates = run.recipe.tokenizer.candidates
     tokenizer = train_tokenizer(sample(), max(candidates))
     learned = num_learned(tokenizer)
     sizes = [size for size in candidates if size <= learned] or [min(candidates)]
     # a corpus of one document has nothing held out: its own beginning stands in
-    texts = held_out_texts(corpus, facts, MEASURED_BYTES) or {"und": [next(balanced_sample(corpus, facts, MEASURED_BYTES))]}
+    texts = texts or {"und": [next(balanced_sample(corpus, facts, MEASURED_BYTES))]}
     save_for_transformers(tokenizer, folder, run.recipe.train.context)
     return TokenizerFacts(
         vocabulary_size=learned, sample_bytes=read, bytes_per_token=bytes_per_token(tokenizer, texts, sizes), seconds=time.monotonic() - started
+    )
+
+
+def _kept(run: Run, folder: Path, start: Path, texts: dict[str, list[str]], started: float) -> TokenizerFacts:
+    """The tokenizer of the checkpoint that the run starts from; nothing is trained."""
+    from hagane.hosts.checkpoint import read_tokenizer
+
+    tokenizer, model = read_tokenizer(start), starting_model(run.recipe)
+    assert model is not None
+    save_for_transformers(tokenizer, folder, run.recipe.train.context)
+    measured = bytes_per_token_as_it_is(tokenizer, texts or {"und": ["no text was held out"]})
+    return TokenizerFacts(
+        vocabulary_size=model.vocabulary_size, sample_bytes=0, bytes_per_token={model.vocabulary_size: measured}, seconds=time.monotonic() - started
     )

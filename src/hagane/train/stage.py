@@ -6,21 +6,33 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from hagane.folder import Run, read_json, write_atomic
+from hagane.hosts.checkpoint import read_published
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.plan.facts import PlanFacts
+from hagane.plan.start import starting_folder
 from hagane.recipe.types import StepRate
 from hagane.train import callbacks
 from hagane.train.facts import TrainFacts
 from hagane.train.loop import train
 from hagane.train.settings import TrainSettings
 
+START = "start.safetensors"  # the checkpoint's weights under our names, while training needs them
 STEPS_TO_REMEMBER = 50  # of fewer the speed is a chance one
 
 
 def run_pretrain(run: Run, folder: Path) -> TrainFacts:
-    """Train from the initial weights on the text of the corpus. What a step took is kept: the next plan of this shape counts on it."""
-    facts = train_phases(run, folder, "pretrain", None)
+    """Train on the text of the corpus, from initial weights or from a checkpoint's. What a step took is kept: the next plan of this shape counts on it."""
+    start = starting_folder(run.recipe)
+    initial = None if start is None else folder / START
+    if start is not None and initial is not None and not initial.exists():
+        save_file(read_published(start).state, folder / f".{START}")
+        (folder / f".{START}").replace(initial)
+    facts = train_phases(run, folder, "pretrain", initial)
+    if initial is not None:
+        initial.unlink(missing_ok=True)  # as large as the result, and the checkpoint is still where it was
     if facts.tokens_per_second is not None and facts.steps >= STEPS_TO_REMEMBER:
         plan, execution = PlanFacts.model_validate(run.facts("plan")), run.recipe.execution
         phase = plan.phases["pretrain"][0]

@@ -16,7 +16,7 @@ from hagane.corpus.records import CorruptError, Damage, EndsTooSoonError, Item, 
 
 TEXT_BLOCK = 1 << 24  # characters: a file larger than this becomes several documents, cut at paragraph ends
 # `---`, lines of YAML of which the first is `key:`, `---`: as Jekyll, Hugo, pandoc and others agree. Longer heads are no heads.
-_FRONT_MATTER = re.compile(r"\s*---[ \t]*\r?\n[\w.-]+[ \t]*:.{0,65536}?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+FRONT_MATTER = re.compile(r"\s*---[ \t]*\r?\n[\w.-]+[ \t]*:.{0,65536}?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
 def read_text(item: Input, trace: Trace, wanted: Wanted, limit: int) -> Iterator[Item]:
@@ -55,7 +55,7 @@ def read_text(item: Input, trace: Trace, wanted: Wanted, limit: int) -> Iterator
 
 
 def _document(item: Input, position: int, text: str, name: str, replaced: Damage | None) -> Item:
-    if item.kind == "markdown" and not position and (head := _FRONT_MATTER.match(text)):
+    if item.kind == "markdown" and not position and (head := FRONT_MATTER.match(text)):
         text = text[head.end() :]
     if replaced is None:
         return Record(position, text, name)

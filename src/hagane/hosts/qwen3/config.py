@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, mixer_reason, model_fields, require
 from hagane.model.config import DenseConfig, LayerConfig, ModelConfig
 
@@ -39,6 +40,8 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     window = host.get("sliding_window", 4096) if host.get("use_sliding_window") else None
     first = host.get("max_window_layers", 28)
     kinds = host.get("layer_types") or ["full_attention" if index < first else "sliding_attention" for index in range(num_layers)]
+    if len(kinds) != num_layers:
+        raise RecipeError(f"config.json: layer_types names {len(kinds)} layers, num_hidden_layers = {num_layers}.")
     mixer = attention_from_host(host, qk_norm=True, default_head_dim=128)
     windowed = mixer.model_copy(update={"window": window})
     ffn = DenseConfig(hidden=require(host, "intermediate_size"))

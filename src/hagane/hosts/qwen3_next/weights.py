@@ -75,7 +75,7 @@ def _named_by_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     for index, layer in enumerate(config.layers):
         if isinstance(layer.mixer, DeltaConfig):
             yield from delta_to_host(state, layer.mixer, index)
-        else:
+        elif isinstance(layer.mixer, AttentionConfig):
             yield from _gate_to_host(mixer_to_host(state, config, index), state, layer.mixer, index)
         if isinstance(layer.ffn, ExpertsConfig):
             yield from experts_to_host(state, config, index)
@@ -98,7 +98,7 @@ def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Wei
     for index, layer in enumerate(config.layers):
         if isinstance(layer.mixer, DeltaConfig):
             yield from delta_from_host(tensors, layer.mixer, index)
-        else:
+        elif isinstance(layer.mixer, AttentionConfig):
             yield from _attention_from_host(tensors, config, layer.mixer, index)
         if isinstance(layer.ffn, ExpertsConfig):
             yield from experts_from_host(tensors, layer.ffn.num_experts, index)

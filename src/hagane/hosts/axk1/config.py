@@ -1,0 +1,55 @@
+"""config.json of `axk1`, both ways, and what an axk1 cannot hold. Checked against transformers 5.23.
+
+It is deepseek_v3 whose queries always have a latent vector, and whose routed layers, not the dense ones, norm what the experts add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hagane.errors import RecipeError
+from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
+from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason
+from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+
+NAME, ARCHITECTURE = "axk1", "AXK1ForCausalLM"
+
+
+def can_hold(config: ModelConfig) -> str | None:
+    reason = latent_reason(config, NAME) or ffn_reason(config, NAME)
+    if reason is not None:
+        return reason
+    mixer = config.layers[0].mixer
+    if isinstance(mixer, LatentConfig) and mixer.query_rank is None:
+        return f"{NAME} makes queries from a latent vector; this model has none (query_rank)"
+    for index, layer in enumerate(config.layers):
+        if layer.post_mixer_norm or layer.post_ffn_norm != isinstance(layer.ffn, ExpertsConfig):
+            return f"{NAME} has a norm after the experts and nowhere else after a mixer or feed-forward; layer {index} does not"
+    return None
+
+
+def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
+    return {**outer_fields(config, ARCHITECTURE, NAME, special), **latent_fields(config), **ffn_fields(config)}
+
+
+def _num_dense(host: Mapping[str, Any]) -> int:
+    """Layers before the first routed one, from the list that transformers writes or the number in published files."""
+    kinds = host.get("mlp_layer_types")
+    if kinds is None:
+        return int(host.get("first_k_dense_replace", 1))
+    num_dense: int = sum(kind == "dense" for kind in kinds)
+    if "dense" in kinds[num_dense:]:
+        raise RecipeError("config.json: mlp_layer_types has dense layers behind routed ones, which is not supported; hagane reads dense layers first.")
+    return num_dense
+
+
+def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
+    require(host, "q_lora_rank")
+    mixer = latent_from_host(host)
+    ffns = ffns_from_host(host, _num_dense(host))
+    layers = tuple(LayerConfig(mixer=mixer, ffn=ffn, post_ffn_norm=isinstance(ffn, ExpertsConfig)) for ffn in ffns)
+    return ModelConfig(layers=layers, **model_fields(host))
+
+
+HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host)

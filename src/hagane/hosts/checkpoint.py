@@ -1,0 +1,133 @@
+"""A published checkpoint from disk: `config.json`, `*.safetensors`, `tokenizer.json`, read whole or refused by the field or tensor at fault.
+
+Nothing is written here, and no tensor is passed over in silence: what the host's adapter did not ask for is an error as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hagane.errors import DataError, RunError
+from hagane.hosts.base import Host
+from hagane.hosts.published import CONFIG, read_config
+from hagane.model.config import ModelConfig
+from hagane.model.decoder import Decoder
+from hagane.tokenizer.bpe import pre_tokenizer_is_ours
+from hagane.tokenizer.special import SPECIAL_TOKENS
+
+INDEX, TOKENIZER = "model.safetensors.index.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint of a host: `state` holds float32 tensors by our canonical names."""
+
+    host: Host
+    config: ModelConfig
+    state: dict[str, Tensor]
+
+
+class _Asked(Mapping[str, Tensor]):
+    """Tensors by name that remembers which were asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors, self.names = tensors, set[str]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        self.names.add(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+
+def read_published(folder: Path) -> Published:
+    """Read everything. Raises RunError or DataError that names the file or tensor: damaged, missing, left over, of another shape, not a number."""
+    host, config, _ = read_config(folder)
+    tensors = _Asked(_tensors(folder))
+    try:
+        state = {name: tensor.float() for name, tensor in host.weights.weights_from_host(tensors, config)}
+    except RuntimeError as error:  # parts that cannot be joined
+        raise DataError(f"{folder}: the tensors do not have the shapes that {CONFIG} says ({str(error).splitlines()[0]}).") from None
+    # a tied head is written by some engines although it is the embedding
+    left = sorted(set(tensors) - tensors.names - ({"lm_head.weight"} if config.tied else set()))
+    if left:
+        raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {len(left)} such in all. One of the two is wrong.")
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    wanted = {name: tensor.shape for name, tensor in [*decoder.named_parameters(), *decoder.selection_biases().items()]}
+    assert wanted.keys() == state.keys(), "an adapter gives every tensor of the model"
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name]:
+            raise DataError(f"{folder}: {name} has shape {tuple(tensor.shape)}, and {CONFIG} says {tuple(wanted[name])}.")
+        if not bool(tensor.isfinite().all()):
+            raise DataError(f"{folder}: {name} holds values that are not finite numbers; the file is damaged or training had failed.")
+    return Published(host, config, state)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer beside the weights. Raises RunError where it is missing, damaged or that of another model."""
+    path = folder / TOKENIZER
+    if not path.exists():
+        raise RunError(f"{path} is missing: the text must be cut as it was when these weights were trained.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise RunError(f"{path} is damaged ({error}).") from None
+    _, config, description = read_config(folder)
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if largest >= config.vocabulary_size:
+        raise RunError(f"{path} has an id {largest:,}, and {CONFIG} says vocab_size = {config.vocabulary_size:,}: it is the tokenizer of another model.")
+    ends = description.get("eos_token_id")
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    for number in ends if isinstance(ends, list) else [ends]:
+        if number is not None and number not in special:
+            raise RunError(f"{path} has no special token {number}, which {CONFIG} gives as eos_token_id: it is the tokenizer of another model.")
+    lacking = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    if lacking:
+        raise RunError(f"{path} has no token {lacking[0]}, which documents or conversations need here: a run cannot start from this model yet.")
+    if not pre_tokenizer_is_ours(tokenizer):
+        raise RunError(f"{path}: its normalizer or pre_tokenizer is not that of `qwen2` without a normalizer: a run cannot start from this model yet.")
+    return tokenizer
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    paths = sorted(folder.glob("*.safetensors"))
+    index = folder / INDEX
+    if index.exists():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise RunError(f"{index} cannot be read ({error}): fetch it again.") from None
+        missing = sorted(named - {path.name for path in paths})
+        if missing:
+            raise RunError(f"{folder / missing[0]} is missing, and {INDEX} names it: fetch it again.")
+        paths = [path for path in paths if path.name in named]
+    if not paths:
+        raise RunError(f"{folder} has no *.safetensors file: this is not a complete Hugging Face folder.")
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                    if name in tensors:
+                        raise DataError(f"{path}: tensor {name} is in another file of the folder as well; only one can be meant.")
+                    tensors[name] = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{path} is damaged or ends too early ({error}): fetch it again.") from None
+    return tensors

@@ -1,0 +1,31 @@
+"""What a published checkpoint says it is: its `config.json`. No torch here; weights and tokenizer are read in `checkpoint`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hagane.errors import RecipeError, RunError
+from hagane.hosts import host_of
+from hagane.hosts.base import Host
+from hagane.model.config import ModelConfig
+
+CONFIG = "config.json"
+
+
+def read_config(folder: Path) -> tuple[Host, ModelConfig, dict[str, Any]]:
+    """Host, model and `config.json` as it stands. Raises RunError where the file cannot be read, RecipeError by field where it cannot be computed."""
+    path = folder / CONFIG
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
+    try:
+        host = host_of(description)
+        return host, host.config_from_host(description), description
+    except ValidationError as error:  # fields that contradict each other
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{path} does not describe a model: {reason}.") from None

@@ -1,0 +1,31 @@
+"""Loss against time and cost: what half or twice the training would buy, each with the shape that would be best for it."""
+
+from __future__ import annotations
+
+from hagane.model.count import num_active_parameters
+from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token
+from hagane.plan.facts import CurvePoint
+from hagane.plan.law import Law
+from hagane.plan.sketch import best_shape, point_of
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import Machine
+
+RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def loss_curve(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law, seconds: float, vocabulary_size: int, bytes_per_token: float, speed: float = 1.0
+) -> tuple[CurvePoint, ...]:
+    """Expected loss over training time around `seconds`. `speed` is what was measured over what the matrix rate lets expect."""
+    found = []
+    for ratio in RATIOS:
+        config = best_shape(recipe, pinned, machine, vocabulary_size, seconds * ratio * speed, law)
+        tokens = seconds * ratio * speed * tokens_per_second(config, recipe.train.context, machine)
+        value, low, high = law.predict(point_of(config, tokens * bytes_per_token))
+        found.append(
+            CurvePoint(
+                seconds=seconds * ratio, joules=joules(seconds * ratio, machine), flops=tokens * training_flops_per_token(config, recipe.train.context),
+                num_active_parameters=num_active_parameters(config), bits_per_byte=value, low=low, high=high,
+            )
+        )  # fmt: skip
+    return tuple(found)

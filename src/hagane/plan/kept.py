@@ -1,0 +1,127 @@
+"""Where fitted laws are kept: beside the machine profiles, one file per corpus, named by where its text is and what is there now."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hagane.cache import cache_folder
+from hagane.errors import DataError, RunError
+from hagane.folder import write_atomic
+from hagane.plan.law import PUBLISHED, Law, Point
+from hagane.recipe.schema import CorpusSettings, Recipe, Source
+
+CHANGED_ERROR = 0.04  # relative, added to the noise of a law whose corpus has changed since
+
+
+def corpus_inputs(settings: CorpusSettings) -> list[Source]:
+    """What decides a corpus: the text, and the evaluation files that are kept out of it."""
+    if not settings.exclude:
+        return [*settings.sources]
+    from hagane.corpus.overlap import excluded_source
+
+    return [*settings.sources, *excluded_source(settings.exclude)]
+
+
+def corpus_paths(recipe: Recipe) -> tuple[str, ...]:
+    """Where the text of a recipe is."""
+    return tuple(sorted(path for source in recipe.corpus.sources for path in source.path))
+
+
+def law_folder() -> Path:
+    return cache_folder() / "laws"
+
+
+def law_path(paths: tuple[str, ...], fingerprint: str) -> Path:
+    """`laws/PLACE-FINGERPRINT.json`: laws of earlier states of a corpus lie beside the present one's."""
+    return law_folder() / f"{_place(paths)}-{fingerprint}.json"
+
+
+def _place(paths: tuple[str, ...]) -> str:
+    return hashlib.blake2b("\n".join(paths).encode(), digest_size=6).hexdigest()
+
+
+def keep_law(law: Law) -> Path:
+    """Write a law where `find_law` finds it. Raises RunError where the cache cannot be written."""
+    assert law.corpus is not None
+    path = law_path(law.paths, law.corpus)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path.parent} cannot be made: {error.strerror}. Set HAGANE_CACHE to a folder that can be written.") from None
+    write_atomic(path, law.model_dump_json())
+    return path
+
+
+def read_law(path: Path, corpus: str | None = None) -> Law:
+    """A law file. Raises RunError where it is damaged, of another version, or of another corpus than the one asked for."""
+    try:
+        law = Law.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}. Run hagane ladder again.") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not text"
+        raise RunError(f"{path} is damaged or of another version ({what}). Delete it to plan by published constants, or run hagane ladder again.") from None
+    if corpus is not None and law.corpus != corpus:
+        raise RunError(
+            f"{path} is the law of another corpus ({', '.join(law.paths) or 'unknown'}, fitted {law.fitted}). Delete it, or run hagane ladder for this one."
+        )
+    return law
+
+
+def find_law(recipe: Recipe) -> Law:
+    """The law of the recipe's text: its own where there is one, an earlier state's with a wider interval, else the published constants.
+
+    Raises RunError for a law file that is damaged or of another corpus.
+    """
+    from hagane.corpus.inputs import fingerprint
+
+    paths = corpus_paths(recipe)
+    kept = sorted(law_folder().glob(f"{_place(paths)}-*.json"), key=lambda path: path.stat().st_mtime)
+    if not kept:
+        return PUBLISHED
+    try:
+        now = fingerprint(corpus_inputs(recipe.corpus))
+    except DataError:  # the text is not there (yet): the stage that reads it says so
+        return PUBLISHED
+    own = law_path(paths, now)
+    if own.exists():
+        law = read_law(own, now)
+        return law.model_copy(update={"source": law.source + _differs(law, recipe)})
+    law = read_law(kept[-1])
+    said = f"{law.source}; the text has changed since, so the interval is wider: hagane ladder fits it anew{_differs(law, recipe)}"
+    return law.model_copy(update={"source": said, "noise": math.hypot(law.noise, CHANGED_ERROR)})
+
+
+def _differs(law: Law, recipe: Recipe) -> str:
+    """A warning where models are trained otherwise than those the law was fitted on."""
+    wrong = [
+        f"{name} {there} (this recipe: {here})"
+        for name, there, here in (("context", law.context, recipe.train.context), ("optimizer", law.optimizer, recipe.train.optimizer))
+        if there != here
+    ]
+    return f"; fitted with {' and '.join(wrong)}, so it may be off" if wrong else ""
+
+
+def law_page(law: Law) -> tuple[list[str], dict[str, Any]]:
+    """A fitted law for people and for scripts."""
+    constants, fitted = law.constants, law.fit
+    assert fitted is not None
+    lines = [
+        f"loss law: {law.source}",
+        f"  L = {constants.irreducible:.2f} + {constants.a:.3f} n^-{constants.alpha:.2f} + {constants.b:.2f} v^{constants.kappa:.2f} d^-{constants.beta:.2f} "
+        "bits per byte; n in millions of parameters, d in tens of megabytes, v over 2,048",
+        f"  experts: n = active^{1 - constants.share:.2f} total^{constants.share:.2f}; a run differs from the law by {100 * law.noise:.1f} %",
+    ]
+    for factor in (8.0, 64.0):
+        parameters = math.sqrt(factor) * fitted.parameters[1]
+        value, low, high = law.predict(Point(parameters, parameters, math.sqrt(factor) * fitted.bytes[1], float(fitted.vocabularies[-1])))
+        lines.append(f"  {factor:.0f} times its largest model times its longest run: {value:.2f} ({low:.2f}-{high:.2f})")
+    return lines, {
+        "corpus": law.corpus, "runs": fitted.runs, "constants": constants.model_dump(), "noise": law.noise, "own": law.own,
+        "languages": {name: language.weights for name, language in law.languages.items()}, "law": str(law_path(law.paths, law.corpus or "")),
+    }  # fmt: skip

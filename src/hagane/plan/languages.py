@@ -1,0 +1,94 @@
+"""Every language in the plan: how much of its text is read and how often, what quality to expect, and what more text of it would buy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from hagane.corpus.mixture import Shard, mixture
+from hagane.model.config import ModelConfig
+from hagane.plan.facts import LanguagePlan
+from hagane.plan.law import Law, effective_bytes
+from hagane.plan.sketch import point_of
+from hagane.recipe.schema import Recipe
+
+MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
+WORTH = 0.9  # of new text: below this share repeats hurt
+
+
+class Reading(NamedTuple):
+    """What is read of one language: bytes there are, bytes read with repeats, and what these are worth in new text."""
+
+    unique: float
+    read: float
+    effective: float
+
+
+def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: Mapping[str, str]) -> dict[str, Shard]:
+    """Shards by name, as the mixture wants them."""
+    return {name: Shard(source[name], language[name], size) for name, size in sizes.items()}
+
+
+def readings(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, Reading]:
+    """By language, for `total_bytes` of training text under the recipe's mixture."""
+    fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
+    return read_by_language(shards, mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed), total_bytes)
+
+
+def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float) -> dict[str, Reading]:
+    """By language, for `total_bytes` of training text in which shards have these rates."""
+    found: dict[str, Reading] = {}
+    for name, shard in shards.items():
+        before, read = found.get(shard.language, Reading(0.0, 0.0, 0.0)), rates.get(name, 0.0) * total_bytes
+        found[shard.language] = Reading(before.unique + shard.size, before.read + read, before.effective + effective_bytes(shard.size, read))
+    return found
+
+
+def effective_total(read: Mapping[str, Reading]) -> float:
+    """Bytes of new text that all of it is worth."""
+    return max(1.0, sum(reading.effective for reading in read.values()))
+
+
+def language_plans(recipe: Recipe, law: Law, config: ModelConfig, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, LanguagePlan]:
+    """One entry per language. Expected bits per byte only for languages that the law was fitted on."""
+    read = readings(recipe, shards, total_bytes)
+    point = point_of(config, effective_total(read))
+    found = {}
+    for language, reading in sorted(read.items()):
+        value = low = high = more = None
+        if language in law.languages:
+            value, low, high = law.predict_language(language, point, reading.effective)
+            richer = _with_more(shards, language)
+            after = readings(recipe, richer, total_bytes)
+            better = law.predict_language(language, point_of(config, effective_total(after)), after[language].effective)[0]
+            more = max(0.0, value - better)
+        found[language] = LanguagePlan(
+            bytes=round(reading.unique), read_bytes=round(reading.read), repeats=reading.read / reading.unique if reading.unique else 0.0,
+            worth=reading.effective / reading.read if reading.read else 1.0, bits_per_byte=value, low=low, high=high, more_text_gain=more,
+        )  # fmt: skip
+    return found
+
+
+def _with_more(shards: Mapping[str, Shard], language: str) -> dict[str, Shard]:
+    """The same with MORE_BYTES more of a language, in its largest shard."""
+    largest = max((name for name, shard in shards.items() if shard.language == language), key=lambda name: shards[name].size)
+    return {name: replace(shard, size=shard.size + MORE_BYTES) if name == largest else shard for name, shard in shards.items()}
+
+
+def text_of(law: Law) -> dict[str, Shard]:
+    """The shards of the corpus as the law remembers them; none for the published law."""
+    return {f"{item.source}.{item.language}": Shard(item.source, item.language, item.bytes) for item in law.text}
+
+
+def language_lines(plans: Mapping[str, LanguagePlan]) -> list[str]:
+    """The table of languages for the terminal; nothing where nothing is known of them."""
+    if not plans:
+        return []
+    lines = [f"  {'language':<10} {'text':>9} {'read':>6}  {'bits per byte':<18} {MORE_BYTES / 1e6:.0f} MB more of it"]
+    for language, plan in plans.items():
+        expected = f"{plan.bits_per_byte:.2f} ({plan.low:.2f}-{plan.high:.2f})" if plan.bits_per_byte is not None else "not in the law"
+        gain = "" if plan.more_text_gain is None else f"-{plan.more_text_gain:.3f}" if plan.more_text_gain >= 0.0005 else "nothing"
+        hurt = "; repeats hurt" if plan.worth < WORTH else ""
+        lines.append(f"  {language:<10} {plan.bytes / 1e6:>6.1f} MB {plan.repeats:>5.1f}x  {expected:<18} {gain}{hurt}")
+    return lines

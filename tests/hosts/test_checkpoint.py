@@ -1,0 +1,130 @@
+"""A published folder is read whole, or refused in one sentence that names the file, field or tensor."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hagane.errors import HaganeError
+from hagane.hosts import HOSTS
+from hagane.hosts.checkpoint import read_published, read_tokenizer
+from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.decoder import Decoder
+from hagane.release.huggingface import write_config, write_weights
+from toy_models import toy_config, toy_decoder, toy_tokenizer
+
+KINDS = {"qwen3_moe": ("experts", {}), "qwen3": ("dense", {}), "llama": ("dense", {"qk_norm": False, "tied": False})}
+
+
+@pytest.fixture(params=KINDS)
+def host(request):
+    return request.param
+
+
+def write(folder, host="qwen3", max_bytes=1 << 30):
+    kind, settings = KINDS[host]
+    folder.mkdir()
+    state, config, tokenizer = dict(toy_decoder(kind, **settings).named_parameters()), toy_config(kind, **settings), toy_tokenizer()
+    special = {"eos_token_id": tokenizer.token_to_id("<|im_end|>")}
+    write_config(folder, HOSTS[host].config_to_host(config, special), tokenizer, "float32")
+    write_weights(folder, dict(HOSTS[host].weights.weights_to_host(state, config)), max_bytes)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return state, config
+
+
+def test_what_was_written_is_read_again(tmp_path, host):
+    state, config = write(tmp_path / "model", host, max_bytes=20_000)
+    published = read_published(tmp_path / "model")
+    assert published.host.name == host and published.config.layers[0].mixer == config.layers[0].mixer
+    assert published.state.keys() == state.keys() and all(torch.equal(published.state[name], state[name]) for name in state)
+    assert read_tokenizer(tmp_path / "model").to_str() == toy_tokenizer().to_str()
+
+
+def test_selection_biases_are_read_with_the_weights(tmp_path):
+    mixer = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8)
+    ffn = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", balance="bias", shared_hidden=16)
+    config = ModelConfig(vocabulary_size=61, width=24, layers=(LayerConfig(mixer=mixer, ffn=ffn),) * 2, context=64)
+    decoder = Decoder(config)
+    decoder.init_weights(0)
+    state = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    state |= {name: torch.arange(4.0) / 10 for name in decoder.selection_biases()}
+    host = HOSTS["deepseek_v3"]
+    (tmp_path / "config.json").write_text(json.dumps(host.config_to_host(config, {})))
+    write_weights(tmp_path, dict(host.weights.weights_to_host(state, config)))
+    read = read_published(tmp_path).state
+    assert read.keys() == state.keys() and sum(name.endswith("bias_E") for name in read) == 2
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+def edit(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def field(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def truncate(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) * 2 // 3])
+
+
+DAMAGES = {
+    "missing tensor": (lambda f: edit(f, lambda t: t.pop("model.layers.1.mlp.up_proj.weight")), "layers.1.mlp.up_proj.weight"),
+    "extra tensor": (lambda f: edit(f, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(3)})), "layers.0.self_attn.q_proj.bias"),
+    "extra layer": (lambda f: field(f, num_hidden_layers=1, layer_types=["full_attention"]), r"model\.layers\.1\..* 11 such"),
+    "layers counted twice": (lambda f: field(f, num_hidden_layers=1), "layer_types names 2 layers, num_hidden_layers = 1"),
+    "other shape": (lambda f: edit(f, lambda t: t.update({"model.norm.weight": torch.ones(5)})), r"norm.weight has shape \(5,\)"),
+    "parts that do not fit": (lambda f: edit(f, lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.ones(48, 5)})), "shapes"),
+    "not a number": (lambda f: edit(f, lambda t: t["model.embed_tokens.weight"].fill_(float("nan"))), "embedding.weight holds"),
+    "truncated": (truncate, "model.safetensors is damaged or ends too early"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no \\*.safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json cannot be read"),
+    "contradiction": (lambda f: field(f, num_key_value_heads=3), "num_kv_heads"),
+    "unknown host": (lambda f: field(f, model_type="mamba"), "mamba"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_wrong_with_the_weights_is_named(tmp_path, damage):
+    change, message = DAMAGES[damage]
+    write(tmp_path / "model")
+    change(tmp_path / "model")
+    with pytest.raises(HaganeError, match=message) as error:
+        read_published(tmp_path / "model")
+    assert "\n" not in str(error.value)
+
+
+def test_a_slice_that_the_index_names_and_is_not_there_is_named(tmp_path):
+    write(tmp_path / "model", max_bytes=20_000)
+    (lost, *_) = sorted((tmp_path / "model").glob("model-00002*.safetensors"))
+    lost.unlink()
+    with pytest.raises(HaganeError, match=lost.name):
+        read_published(tmp_path / "model")
+
+
+def test_a_tied_head_that_is_written_all_the_same_is_no_surplus(tmp_path):
+    write(tmp_path / "model")
+    edit(tmp_path / "model", lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}))
+    assert "head.weight" not in read_published(tmp_path / "model").state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "damaged"),
+        (lambda f: field(f, vocab_size=300), "vocab_size = 300"),
+        (lambda f: field(f, eos_token_id=7), "eos_token_id"),
+    ),
+)
+def test_a_tokenizer_of_another_model_is_refused(tmp_path, change, message):
+    write(tmp_path / "model")
+    change(tmp_path / "model")
+    with pytest.raises(HaganeError, match=message) as error:
+        read_tokenizer(tmp_path / "model")
+    assert "\n" not in str(error.value)
