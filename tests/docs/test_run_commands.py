@@ -60,6 +60,7 @@ WAYS = {
     rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
     r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
     r"hagane corpus show runs/(quickstart|nordic)": Way("documents kept"),
+    r"hagane corpus remove runs/(quickstart|nordic)( --document \S+)+": Way("0 documents taken out"),
     **{rf"hagane {stage}( build)? runs/(quickstart|nordic)": Way(rf"{stage}  +(?!unchanged)\S", without=(stage,)) for stage in STAGES},
     r"hagane status runs/nordic": Way(r"release +done"),
     r"hagane report runs/nordic": Way("report.html"),
