@@ -397,10 +397,10 @@ def _cleaned(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropp
         if plain is None:
             return text, markup.NO_PAGE
         if plain is not text:
-            dropped.repair("markup", place | _change(text, plain))
+            dropped.repair("markup", place | (_change(text, plain) if dropped.wants("markup") else {}))
             text = plain
     if settings.rules.contents and (rest := contents.without_contents(text)) is not text:
-        dropped.repair("contents", place | _change(text, rest))
+        dropped.repair("contents", place | (_change(text, rest) if dropped.wants("contents") else {}))
         text = rest
     return text, None
 

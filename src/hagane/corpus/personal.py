@@ -82,6 +82,7 @@ _NATIONAL = (
     _number("nl.bsn", r"\d{9}", r"\bbsn\b|burgerservicenummer"),
     _number("za.idnr", r"\d{13}", r"\bid\b|identity"),
 )
+_SHORTEST, _LONGEST = 9, 22  # bytes of one of these, separators included
 
 
 def mask(text: str, language: str, data: bytes | None = None) -> tuple[str, Counter[str]]:
@@ -175,6 +176,8 @@ def _is_card(number: bytes) -> bool:
 
 
 def _is_national(data: bytes, first: int, last: int) -> bool:
+    if not _SHORTEST <= last - first <= _LONGEST:
+        return False
     number, before = data[first:last].decode(), _words_before(data, first)
     return any(own.form.match(number) and (own.word is None or own.word.search(before)) and _valid(own.module, number) for own in _NATIONAL)
 
@@ -200,9 +203,12 @@ def _is_phone(data: bytes, first: int, last: int, language: str) -> bool:
     import phonenumbers as library
 
     plus = number.lstrip("(").startswith("+")
-    said = _PHONE_WORD.search(_words_before(data, first)) is not None
     region = _REGIONS.get(language.partition("-")[0])
-    if not plus and (region is None or not (said or number.lstrip("(").startswith("0"))):
+    if not plus and region is None:
+        return False
+    said = not plus and _PHONE_WORD.search(_words_before(data, first)) is not None
+    # in one run of digits, or not begun with a zero, only a word makes it a telephone number
+    if not (plus or said or (number.lstrip("(").startswith("0") and not number.isdigit())):
         return False
     try:
         parsed = library.parse(number, None if plus else region)

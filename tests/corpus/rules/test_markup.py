@@ -15,6 +15,7 @@ from hagane.corpus.rules.markup import mend
         ("| Ord<br/><br/> Mer | B |", "| Ord Mer | B |"),
         ("Ein {{Glossary(\"a\", \"Begriff\")}} und {{cssxref(\"@font-face\")}}.\n{{Compat}}\n", "Ein Begriff und @font-face.\n"),
         ("[!INCLUDE [x](y.md)]\nKun [!INCLUDE[prod](z.md)] on.", "Kun prod on."),
+        ("1. Ett\n\n    Två [!INCLUDE[prod](z.md)] `x`\n<b>tre</b>", "1. Ett\n\n    Två prod `x`\ntre"),
         ("::: moniker range=\"vs\"\nText\n:::\n", "Text\n"),
         ("## Rubrik {#id}\n", "## Rubrik\n"),
         ("---\ntitle: X\nlang: sv\n---\nText\n", "Text\n"),

@@ -27,7 +27,7 @@ FEWEST = 6  # documents
 SHARE = 0.04  # of the documents of its origin
 MANY = 1000  # documents are enough however large the origin is
 MOST = 0.5  # of its documents, on average
-AT_ONCE = 1 << 21
+AT_ONCE = 1 << 19
 
 
 class LineFile(NamedTuple):

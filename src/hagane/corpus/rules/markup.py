@@ -19,7 +19,7 @@ from hagane.corpus.formats.text import FRONT_MATTER
 
 NO_PAGE = "markup_page"  # a web page whose main text cannot be had
 
-_CODE = re.compile(r"(^(?:```|~~~).*?(?:^(?:```|~~~)[ \t]*$|\Z)|``.+?``|`[^`\n]+`|^(?: {4}|\t).*$)", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"(^(?:```|~~~).*?(?:^(?:```|~~~)[ \t]*$|\Z)|``.+?``|`[^`\n]+`|^(?: {4}|\t)[^\n]*$)", re.MULTILINE | re.DOTALL)
 _PAGE = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!DOCTYPE\s+html|<html[\s>])", re.IGNORECASE | re.DOTALL)
 _XML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!DOCTYPE[^>\[]*>\s*)?<([A-Za-z][\w.:-]*)[\s>]")
 _NAMES = (
@@ -122,8 +122,10 @@ def _xml(text: str) -> str:
 
 def _outside_code(text: str) -> str:
     """Tags, macros, attributes and entities taken out where they are not shown as code."""
+    if "[" in text and "[!" in text:  # in no language is this code, and indented it is most often a paragraph of a list
+        text = _INCLUDE.sub(r"\1", _INCLUDE_LINE.sub("", text))
     # one character is looked for many times faster than two
-    if not ("<" in text or ("[" in text and "[!" in text) or ("{" in text and _BRACES.search(text)) or "\n:::" in text or _has_entity(text)):
+    if not ("<" in text or ("{" in text and _BRACES.search(text)) or "\n:::" in text or _has_entity(text)):
         return text
     if "`" not in text and "~~~" not in text and "\n    " not in text and "\n\t" not in text:
         return _prose(text)
@@ -141,8 +143,6 @@ def _prose(text: str) -> str:
         text = _XREF.sub(r"\1", text)
         text = _ROW.sub(lambda row: _ROW_BREAK.sub(" ", row[0]), text)
         text = _TAG.sub("", _BREAK.sub("\n", text))
-    if "[!" in text:
-        text = _INCLUDE.sub(r"\1", _INCLUDE_LINE.sub("", text))
     if ":::" in text:
         text = _FENCED_DIV.sub("", text)
     if "{{" in text:

@@ -31,6 +31,7 @@ MIN_LINE = 24  # bytes of a line that may be told from another by its hash: shor
 MIN_PRINTED = 256  # bytes without white space: of less text shares say nothing
 MIN_PACKED = 1 << 10
 _PROSE_SIGNS = b".,;:!?'\"()-"
+_UNDERLINES = b"=-~^*_+\"'."
 _LIST_SIGNS = b"-*+|0123456789"
 
 
@@ -165,7 +166,11 @@ def _lines(data_N: Bytes, offset_P: NDArray[np.int64]) -> Lines:
 
 
 def _running(data_N: Bytes, lines: Lines, offset_P: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which lines are neither code (fenced, or indented by four and more), nor headings, nor rows of tables: such a line may well be in many documents."""
+    """Which lines are neither code (fenced, or indented by four and more), nor headings and what underlines them, rows of tables, numbered steps
+    or openings that end in a colon.
+
+    Such a line may well be in many documents without being boilerplate: `2. Choose the action New.`
+    """
     first_L, row_L = lines.start_L, lines.row_L
     begins = data_N[first_L]
     second, third = data_N[np.minimum(first_L + 1, len(data_N) - 1)], data_N[np.minimum(first_L + 2, len(data_N) - 1)]
@@ -177,7 +182,13 @@ def _running(data_N: Bytes, lines: Lines, offset_P: NDArray[np.int64]) -> NDArra
     room_L = first_L - offset_P[row_L]
     spaces = (indent[0] == 32) & (indent[1] == 32) & (indent[2] == 32) & (indent[3] == 32)
     indented = ((indent[0] == 9) & (room_L >= 1)) | (spaces & (room_L >= 4))
-    running: NDArray[np.bool_] = ~fenced & ~indented & (begins != ord("|")) & (begins != ord("#"))
+    dots = [(mark == ord(".")) | (mark == ord(")")) for mark in (second, third)]
+    digits = [(mark - np.uint8(48)) < 10 for mark in (begins, second)]
+    steps = digits[0] & (dots[0] | (digits[1] & dots[1]))
+    rule = np.isin(begins, np.frombuffer(_UNDERLINES, np.uint8)) & (begins == second) & (begins == third) & (lines.end_L - first_L >= 3)
+    heading = np.concatenate([rule[1:] & (row_L[1:] == row_L[:-1]), np.zeros(min(1, len(rule)), bool)])
+    opening = data_N[lines.end_L - 1] == ord(":")
+    running: NDArray[np.bool_] = ~steps & ~rule & ~heading & ~opening & ~fenced & ~indented & (begins != ord("|")) & (begins != ord("#"))
     return running
 
 
