@@ -45,7 +45,9 @@ class Wanted(NamedTuple):
     count: int
 
 
-def encoded_problems(wanted: Iterable[Wanted], settings: TuneSettings, tokenizer: Tokenizer, workers: int, progress: Progress = silent) -> Iterator[EncodedBatch]:
+def encoded_problems(
+    wanted: Iterable[Wanted], settings: TuneSettings, tokenizer: Tokenizer, workers: int, progress: Progress = silent
+) -> Iterator[EncodedBatch]:
     """The conversations as ids, in order: every process makes and encodes some of them, the same ones for any number of `workers`."""
     known_problems(settings)
     tasks = [one._replace(first=one.first + start, count=min(BATCH, one.count - start)) for one in wanted for start in range(0, one.count, BATCH)]
