@@ -28,7 +28,7 @@ def test_batches_are_the_conversations_in_order(tokenizer):
     assert [(batch.shard, len(batch.lengths_N)) for batch in batches] == [("practice.thinking", BATCH), ("practice.thinking", 300), ("answers.plain", 500)]
     for wanted in WANTED:
         made = problem_conversations(SETTINGS, wanted.seed, wanted.thinking, wanted.shard, wanted.learn_prompt)
-        expected = encoder.training(list(itertools.islice(made, wanted.count)))
+        expected = encoder.training(list(itertools.islice(made, wanted.num)))
         own = [batch for batch in batches if batch.shard == wanted.shard]
         assert np.concatenate([batch.ids_T for batch in own]).tolist() == [token for ids, _ in expected for token in ids]
         assert np.concatenate([batch.targets_T for batch in own]).tolist() == [target for _, targets in expected for target in targets]

@@ -52,7 +52,7 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     if steps:
         encoder = ChatEncoder(tokenizer)
         wanted = [one for step in steps for one in _wanted(run, plan, step, encoder)]
-        total = sum(one.count for one in wanted)
+        total = sum(one.num for one in wanted)
         workers = useful_workers(run.recipe.corpus.workers, total, total, CONVERSATIONS_PER_WORKER)
         made = encoded_problems(wanted, run.recipe.tune, tokenizer, workers, ConsoleProgress())
         collections["tune"] = write_conversations(made, tokenizer, folder / "tune", [plan.context])

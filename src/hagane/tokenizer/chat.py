@@ -8,6 +8,7 @@ Special tokens are ids only where the template puts them; where a message spells
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,8 +165,8 @@ class ChatEncoder:
         batches = []
         for name, indices in members.items():
             first = conversations[indices[0]]
-            ids = np.fromiter((token for index in indices for token in encoded[index][0]), np.uint32)
-            targets = np.fromiter((target for index in indices for target in encoded[index][1]), np.uint8)
+            ids = np.fromiter(itertools.chain.from_iterable(encoded[index][0] for index in indices), np.uint32)
+            targets = np.fromiter(itertools.chain.from_iterable(encoded[index][1] for index in indices), np.uint8)
             lengths = np.fromiter((len(encoded[index][0]) for index in indices), np.int64)
             num_bytes = sum(conversations[index].num_bytes for index in indices)
             batches.append(EncodedBatch(name, first.source or name.split(".")[0], first.language, ids, targets, lengths, num_bytes))

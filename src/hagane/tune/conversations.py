@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
     thinking: bool
     learn_prompt: bool
     first: int
-    count: int
+    num: int
 
 
 def encoded_problems(
@@ -50,9 +50,9 @@ def encoded_problems(
 ) -> Iterator[EncodedBatch]:
     """The conversations as ids, in order: every process makes and encodes some of them, the same ones for any number of `workers`."""
     known_problems(settings)
-    tasks = [one._replace(first=one.first + start, count=min(BATCH, one.count - start)) for one in wanted for start in range(0, one.count, BATCH)]
+    tasks = [one._replace(first=one.first + start, num=min(BATCH, one.num - start)) for one in wanted for start in range(0, one.num, BATCH)]
     arguments = (settings, tokenizer.to_str(), workers > 1)
-    total = sum(task.count for task in tasks) * PROBLEM_BYTES
+    total = sum(task.num for task in tasks) * PROBLEM_BYTES
     yield from run_in_order(_encode, tasks, workers, what="problems", total=total, progress=progress, initialise=_prepare, arguments=arguments)
 
 
@@ -70,8 +70,8 @@ def _encode(wanted: Wanted) -> EncodedBatch:
     assert _prepared is not None
     settings, encoder = _prepared
     made = problem_conversations(settings, wanted.seed, wanted.thinking, wanted.shard, wanted.learn_prompt, wanted.first)
-    (batch,) = encoder.batches(list(itertools.islice(made, wanted.count)), lambda conversation: conversation.source)
-    count(wanted.count * PROBLEM_BYTES)
+    (batch,) = encoder.batches(list(itertools.islice(made, wanted.num)), lambda conversation: conversation.source)
+    count(wanted.num * PROBLEM_BYTES)
     return batch
 
 
