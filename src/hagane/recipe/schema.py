@@ -152,6 +152,7 @@ class PatternSettings(Frozen):
     top_k: int = Field(2, ge=1)
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
     scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
+    normalise: bool = Field(True, description="the weights of the chosen experts are divided by their sum; with top_k = 1 that leaves nothing to learn")
     num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
     top_groups: int = Field(1, ge=1, description="groups a token may choose from")
     shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
@@ -185,7 +186,7 @@ class PatternSettings(Frozen):
     def _experts(self) -> PatternSettings:
         if self.ffn == "dense":
             fields = type(self).model_fields
-            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
+            names = ("dense_layers", "score", "scaling", "normalise", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
             unused = [name for name in names if getattr(self, name) != fields[name].default]
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
