@@ -17,6 +17,7 @@ REASONS = {
     "duplicate": "the same text was read before",
     "near_duplicate": "nearly the same as another document (corpus.near_duplicates)",
     "evaluation_overlap": "holds items of the evaluation files of corpus.exclude; their paragraphs were cut out",
+    "held_out_overlap": "holds most of a held-out document, or is mostly in one; its paragraphs were cut out",
     "too_short": "shorter than corpus.min_characters",
     "encoding_damage": "not UTF-8, or more damaged characters than corpus.max_damage",
     "empty": "nothing but white space",

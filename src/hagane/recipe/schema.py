@@ -88,6 +88,12 @@ class CorpusSettings(Frozen):
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
     )
+    held_out_overlap: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="what shares this much of its runs of five words with a held-out document, or of the other's, loses its paragraphs; 0: nothing does",
+    )
     exclude: tuple[str, ...] = Field((), description="evaluation files: paragraphs that share a run of 13 words with one are cut out (evaluation_overlap)")
     held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
     held_out_bytes: int = Field(400_000, ge=1, description="at most this much text is held out per language")
