@@ -25,7 +25,7 @@ from hagane.corpus.personal import mask
 from hagane.corpus.readers import read
 from hagane.corpus.records import Damage, Drop, Record
 from hagane.corpus.removal import Removed
-from hagane.corpus.rules import contents, lines, markup
+from hagane.corpus.rules import contents, dumps, includes, lines, markup, twice
 from hagane.corpus.rules.measure import RAW, measure
 from hagane.corpus.sample import Take
 from hagane.corpus.shingles import Hashes, shingles, word_hashes
@@ -401,7 +401,7 @@ def _mend(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropped,
 
 
 def _cleaned(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropped, place: dict[str, Any]) -> tuple[str, str | None]:
-    """Encoding, markup and contents."""
+    """Encoding, markup, contents, dumps and second copies."""
     settings = task.settings
     if settings.repair_encoding and (fixed := repair_encoding(text, data)) is not text:
         text = fixed
@@ -409,15 +409,20 @@ def _cleaned(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropp
     if not _ruled(task.item, tag or UNDETERMINED):
         return text, None
     if settings.rules.markup and task.item.kind not in ("html", "warc"):  # of which only the main text was read
-        plain = markup.mend(text)
+        plain = markup.mend(includes.resolved(text, task.item))
         if plain is None:
             return text, markup.NO_PAGE
         if plain is not text:
             dropped.repair("markup", place | (_change(text, plain) if dropped.wants("markup") else {}))
             text = plain
-    if settings.rules.contents and (rest := contents.without_contents(text)) is not text:
-        dropped.repair("contents", place | (_change(text, rest) if dropped.wants("contents") else {}))
-        text = rest
+    for rule, wanted, mended in (
+        ("contents", settings.rules.contents, contents.without_contents),
+        ("dumps", settings.rules.dumps, dumps.without_dumps),
+        ("twice", settings.rules.twice, twice.without_copies),
+    ):
+        if wanted and (rest := mended(text)) is not text:
+            dropped.repair(rule, place | (_change(text, rest) if dropped.wants(rule) else {}))
+            text = rest
     return text, None
 
 

@@ -52,6 +52,8 @@ class RuleSettings(Frozen):
 
     markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
     contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    dumps: bool = Field(True, description="mend: JSON in code fences that a page mostly consists of is cut out")
+    twice: bool = Field(True, description="mend: of text that a page holds twice one copy stays")
     boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
     repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
     lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
