@@ -32,7 +32,6 @@ from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
 from hagane.corpus.sample import plan_sample
-from hagane.corpus.shingles import Hashes
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
@@ -165,7 +164,7 @@ def _write_shard(shard: Shard) -> ShardFacts:
             groups = _RowGroups(writer)
             for part, places, repeated in zip(shard.parts, shard.place_P, shard.repeated_D, strict=True):
                 chosen = places == place
-                rows, num_bytes = _copy(part, chosen, repeated, shard.boilerplate, groups)
+                rows, num_bytes = _copy(part, chosen, repeated, shard, groups)
                 counts[place][0] += rows
                 counts[place][1] += num_bytes
                 pool.count(int(part.bytes_P[chosen].sum()))
@@ -205,8 +204,8 @@ class _RowGroups:
         self._waiting, self._num_bytes = [], 0
 
 
-def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], boilerplate: Hashes, groups: _RowGroups) -> tuple[int, int]:
-    """Write the chosen pieces; returns how many there are and the bytes of their text, boilerplate cut out."""
+def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], shard: Shard, groups: _RowGroups) -> tuple[int, int]:
+    """Write the chosen pieces; returns how many there are and the bytes of their text, boilerplate and held-out paragraphs cut out."""
     rows, num_bytes = 0, 0
     if not chosen_P.any():
         return rows, num_bytes
@@ -225,27 +224,28 @@ def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_]
                 batch = batch.filter(arrow.mask(keep))
             document_R, own_bytes = part.document_P[of_batch], int(part.bytes_P[of_batch].sum())
             batch = _with_own_ids(batch, part, document_R, repeated_D)
-            if part.cut_D[document_R].any():
-                batch, fewer = _without_boilerplate(batch, part, document_R, boilerplate)
+            if part.cut_D[document_R].any() or part.leak_D[document_R].any():
+                batch, fewer = _cut(batch, part, document_R, shard)
                 own_bytes -= fewer
             groups.add(batch)
             rows, num_bytes = rows + len(batch), num_bytes + own_bytes
     return rows, num_bytes
 
 
-def _without_boilerplate(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], known: Hashes) -> tuple[pa.RecordBatch, int]:
-    """The batch with the lines cut out, pieces that were nothing else left out, and how many bytes fewer it has."""
+def _cut(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], shard: Shard) -> tuple[pa.RecordBatch, int]:
+    """The batch with lines of boilerplate and held-out paragraphs cut out, pieces that were nothing else left out, and how many bytes fewer it has."""
     texts = batch.column(_TEXT).to_pylist()
+    before = sum(len(text.encode()) for text in texts)
     rows = np.flatnonzero(part.cut_D[document_R]).tolist()
     origins = [part.groups[part.group_D[document_R[row]]][0] for row in rows]
-    fewer = 0
-    for row, (text, _) in zip(rows, lines.without([texts[row] for row in rows], origins, known), strict=True):
-        text = text if text.strip() else ""
-        fewer += len(texts[row].encode()) - len(text.encode())
+    for row, (text, _) in zip(rows, lines.without([texts[row] for row in rows], origins, shard.boilerplate), strict=True):
         texts[row] = text
+    for row in np.flatnonzero(part.leak_D[document_R]).tolist():
+        texts[row] = overlap.without_overlap(texts[row], shard.held_out) or ""
+    texts = [text if text.strip() else "" for text in texts]
     batch = batch.set_column(_TEXT, SCHEMA.field(_TEXT), arrow.strings(texts))
     filled = np.array([bool(text) for text in texts])
-    return (batch if filled.all() else batch.filter(arrow.mask(filled))), fewer
+    return (batch if filled.all() else batch.filter(arrow.mask(filled))), before - sum(len(text.encode()) for text in texts)
 
 
 def _with_own_ids(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], repeated_D: NDArray[np.bool_]) -> pa.RecordBatch:

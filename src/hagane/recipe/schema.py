@@ -52,6 +52,8 @@ class RuleSettings(Frozen):
 
     markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
     contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    dumps: bool = Field(True, description="mend: JSON in code fences that a page mostly consists of is cut out")
+    twice: bool = Field(True, description="mend: of text that a page holds twice one copy stays")
     boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
     repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
     lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
@@ -87,6 +89,12 @@ class CorpusSettings(Frozen):
     )
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
+    )
+    held_out_overlap: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="what shares this much of its runs of five words with a held-out document, or of the other's, loses its paragraphs; 0: nothing does",
     )
     exclude: tuple[str, ...] = Field((), description="evaluation files: paragraphs that share a run of 13 words with one are cut out (evaluation_overlap)")
     held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
