@@ -60,9 +60,10 @@ def test_shape_and_tokenizer_are_those_of_the_checkpoint_and_the_plan_says_so(fi
 def test_what_the_weights_were_worth_before_is_measured_and_reported(finished):
     run, _ = finished
     evaluated = facts(run, "evaluate")
-    before, after = evaluated["start_bits_per_byte"], evaluated["bits_per_byte"]
+    before, after = evaluated["start"]["before"], evaluated["bits_per_byte"]
     assert before.keys() == after.keys() and all(after[tag]["value"] < before[tag]["value"] for tag in after), "toy weights are worse than any training"
-    assert "bits per byte at the start" in (run / "report.html").read_text(encoding="utf-8")
+    assert all(evaluated["start"]["change"][tag]["value"] == pytest.approx(after[tag]["value"] - before[tag]["value"]) for tag in after)
+    assert "forgot and gained" in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

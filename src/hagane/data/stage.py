@@ -18,7 +18,7 @@ from hagane.recipe.schema import TuneStep
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import cut, load_tokenizer
 from hagane.tokenizer.chat import ChatEncoder, Conversation
-from hagane.tokenizer.save import save_for_transformers
+from hagane.tokenizer.save import load_pieces, save_for_transformers, save_pieces
 from hagane.tune.conversations import problem_conversations
 
 MEASURED = 400  # conversations whose mean length says how many are needed
@@ -38,8 +38,10 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     started = time.monotonic()
     plan = PlanFacts.model_validate(run.facts("plan"))
     tokenizer = load_tokenizer(run.path("tokenizer"))
-    if starting_folder(run.recipe) is None:  # the ids of a checkpoint's tokenizer are those of its rows
+    if starting_folder(run.recipe) is None:
         tokenizer = cut(tokenizer, plan.vocabulary_size)
+    else:  # the ids of a checkpoint's tokenizer are those of its rows
+        save_pieces(folder, load_pieces(run.path("tokenizer")))
     save_for_transformers(tokenizer, folder, plan.context)
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
     collections = {
