@@ -194,8 +194,11 @@ def check_recipe(run: Run) -> None:
     if start is not None and run.record("pretrain") is None:
         from hagane.hosts.checkpoint import read_published
         from hagane.hosts.vocabulary import starting_tokenizer
+        from hagane.tokenizer.bpe import pre_tokenizer_is_ours
 
-        starting_tokenizer(start)
+        extended = starting_tokenizer(start)
+        if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(extended.tokenizer):
+            raise RunError(f"release.gguf = true cannot be done: the tokenizer of {start} splits text as none that hagane knows by a name of llama.cpp's.")
         read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 

@@ -23,7 +23,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.tokenizer.bpe import not_byte_level
 
-INDEX, TOKENIZER, TOKENIZER_CONFIG = "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"
+INDEX, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,15 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RunError(f"{path} is not a table of settings: fetch it again.")
     return values
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template that is published with a checkpoint, in a file of its own or among the tokenizer's settings; None where there is none."""
+    path = folder / TEMPLATE
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    template = read_tokenizer_config(folder).get("chat_template")
+    return template if isinstance(template, str) else None
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -82,7 +82,8 @@ def starting_digest(recipe: Recipe) -> dict[str, str]:
     if folder is None:
         return {}
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted([folder / "config.json", folder / "tokenizer.json", folder / "tokenizer_config.json", *folder.glob("*.safetensors")]):
+    named = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for path in sorted([*(folder / name for name in named), *folder.glob("*.safetensors")]):
         if path.exists():
             digest.update(f"{path.name}:{file_digest(path)}\n".encode())
     return {"start": digest.hexdigest()}

@@ -70,7 +70,8 @@ def _forgetting(record: Record) -> Table | None:
     before, change, after = _intervals(start.get("before"), "value"), _intervals(start.get("change"), "value"), _intervals(facts.get("bits_per_byte"), "value")
     if not before:
         return None
-    known, each = start.get("languages") or (), table(record.facts("tokenizer").get("bytes_per_token_at_start"))
+    named, each = start.get("languages"), table(record.facts("tokenizer").get("bytes_per_token_at_start"))
+    known = {str(tag) for tag in named} if isinstance(named, list) else set()
     lines = []
     for tag in sorted(before, key=lambda tag: (tag not in known, tag)):
         num_bytes, num_tokens = (number(dig(facts, "bits_per_byte", tag, name)) for name in ("bytes", "tokens"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from hagane.errors import DataError
-from hagane.folder import write_atomic
+from hagane.folder import read_json, write_atomic
 from hagane.tokenizer.chat import CHAT_TEMPLATE
 from hagane.tokenizer.extend import Pieces
 from hagane.tokenizer.special import END_OF_TEXT, IM_END
@@ -16,7 +16,7 @@ from hagane.tokenizer.special import END_OF_TEXT, IM_END
 PIECES = "pieces.json"
 
 
-def save_for_transformers(tokenizer: Tokenizer, folder: Path, context: int) -> None:
+def save_for_transformers(tokenizer: Tokenizer, folder: Path, context: int, template: str = CHAT_TEMPLATE) -> None:
     """Write both files into `folder` (made if missing), each whole or not at all. `AutoTokenizer.from_pretrained(folder)` reads them.
 
     `context` is the longest text the model was made for, in tokens.
@@ -31,10 +31,16 @@ def save_for_transformers(tokenizer: Tokenizer, folder: Path, context: int) -> N
         "unk_token": None,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": template,
     }
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_atomic(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
+
+
+def chat_template(folder: Path) -> str:
+    """The chat template of `folder/tokenizer_config.json`."""
+    template: str = read_json(folder / "tokenizer_config.json")["chat_template"]
+    return template
 
 
 def save_pieces(folder: Path, pieces: Pieces) -> None:

@@ -14,6 +14,7 @@ from hagane.folder import Run
 from hagane.plan.start import starting_folder, starting_model
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import bytes_per_token, bytes_per_token_as_it_is, num_learned, train_tokenizer
+from hagane.tokenizer.chat import CHAT_TEMPLATE
 from hagane.tokenizer.extend import extend, next_id
 from hagane.tokenizer.save import save_for_transformers, save_pieces
 
@@ -65,6 +66,7 @@ def run_stage(run: Run, folder: Path) -> TokenizerFacts:
 
 def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[str, list[str]], started: float) -> TokenizerFacts:
     """The tokenizer of the checkpoint that the run starts from, with as many new tokens as the recipe asks for; its merges and ids stay."""
+    from hagane.hosts.checkpoint import read_chat_template
     from hagane.hosts.vocabulary import rows_for, starting_tokenizer
 
     known, model = starting_tokenizer(start), starting_model(run.recipe)
@@ -78,7 +80,9 @@ def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[s
         most, least = (MOST_NEW, _least_count(run, read)) if settings.new_tokens == "auto" else (settings.new_tokens, 2)
         larger = extend(tokenizer, sample, most, least)
         tokenizer, pieces = larger.tokenizer, {**pieces, **larger.pieces}
-    save_for_transformers(tokenizer, folder, run.recipe.train.context)
+    # one that speaks of other special tokens than ours would end its turns with one that is not ours either
+    template = None if known.pieces else read_chat_template(start)
+    save_for_transformers(tokenizer, folder, run.recipe.train.context, template or CHAT_TEMPLATE)
     save_pieces(folder, pieces)
     rows = rows_for(next_id(tokenizer), model.vocabulary_size)
     measured = bytes_per_token_as_it_is(tokenizer, texts or {"und": ["no text was held out"]})
