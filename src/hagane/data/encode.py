@@ -22,10 +22,9 @@ from hagane.data.pack import stream_rows, whole_rows
 from hagane.data.writer import CollectionFacts, CollectionWriter, ShardWriter
 from hagane.errors import DataError
 from hagane.tokenizer.bpe import pieces, plain, pre_tokenizer_is_ours
-from hagane.tokenizer.chat import ChatEncoder, Conversation
+from hagane.tokenizer.chat import EncodedBatch
 
 BATCH_BYTES = 1 << 19  # text handed to the tokenizer at once: enough to keep all cores busy, little enough to overlap
-BATCH_CONVERSATIONS = 1000  # likewise
 PIECE_CHARACTERS = 1500  # of a document encoded at a time; anything from 500 to 2,000 is as fast
 
 T = TypeVar("T")
@@ -77,29 +76,19 @@ def encode_text(
         return _finished(writer, tokens_per_step)
 
 
-def encode_conversations(
-    conversations: Iterable[Conversation],
-    tokenizer: Tokenizer,
-    folder: Path,
-    contexts: Sequence[int],
-    *,
-    shard: Callable[[Conversation], str] = lambda conversation: f"{conversation.source or 'chat'}.{conversation.language}",
-    tokens_per_step: int = 0,
+def write_conversations(
+    batches: Iterable[EncodedBatch], tokenizer: Tokenizer, folder: Path, contexts: Sequence[int], *, tokens_per_step: int = 0
 ) -> CollectionFacts:
-    """Encode whole conversations into shards named by `shard(conversation)`; what the model must write is its target.
+    """Write whole conversations into the shards that they name; what the model must write is its target.
 
     A conversation longer than a row of a context is left out of that packing and counted in `over_long`.
     """
-    encoder = ChatEncoder(tokenizer)
     opened: dict[str, tuple[ShardWriter, str, str]] = {}
     with CollectionWriter(folder, tokenizer) as writer:
-        for batch, encoded in _ahead(encoder.training, _many(conversations, BATCH_CONVERSATIONS)):
-            for conversation, (ids, targets) in zip(batch, encoded, strict=True):
-                name = shard(conversation)
-                if name not in opened:
-                    opened[name] = (writer.shard(name, weighted=True), conversation.source or name.split(".")[0], conversation.language)
-                size = sum(len(value.encode()) for message in conversation.messages for key, value in message.items() if key != "role")
-                opened[name][0].add(ids, size, targets)
+        for batch in batches:
+            if batch.shard not in opened:
+                opened[batch.shard] = (writer.shard(batch.shard, weighted=True), batch.source, batch.language)
+            opened[batch.shard][0].extend(batch.ids_T, batch.targets_T, batch.lengths_N, batch.num_bytes)
         for name in sorted(opened):
             stream, source, language = opened[name]
             packings = {context: whole_rows(stream.offsets, context) for context in contexts}
@@ -155,12 +144,6 @@ def _batches(documents: Iterable[_Document]) -> Iterator[list[_Document]]:
             yield batch
             batch, size = [], 0
     if batch:
-        yield batch
-
-
-def _many(items: Iterable[T], count: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, count)):
         yield batch
 
 
