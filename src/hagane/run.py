@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from hagane.errors import HaganeError, RunError
 from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
-from hagane.plan.start import starting_digest
+from hagane.plan.start import starting_settings
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
@@ -192,9 +192,13 @@ def check_recipe(run: Run) -> None:
         raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
     start = starting_folder(run.recipe)
     if start is not None and run.record("pretrain") is None:
-        from hagane.hosts.checkpoint import read_published, read_tokenizer
+        from hagane.hosts.checkpoint import read_published
+        from hagane.hosts.vocabulary import starting_tokenizer
+        from hagane.tokenizer.bpe import pre_tokenizer_is_ours
 
-        read_tokenizer(start)
+        extended = starting_tokenizer(start)
+        if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(extended.tokenizer):
+            raise RunError(f"release.gguf = true cannot be done: the tokenizer of {start} splits text as none that hagane knows by a name of llama.cpp's.")
         read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 
@@ -226,13 +230,14 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
         removed = removal.load(run.folder)
         return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
     if stage == "tokenizer":
-        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_settings(run.recipe, "languages", "new_tokens", "replay_share")}
     if stage == "plan":
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **starting_digest(run.recipe)}
+        learning = starting_settings(run.recipe, "languages", "replay_share", "learning_rate_ratio", "rewarm_share")
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **learning}
     if stage == "pretrain":
-        return starting_digest(run.recipe)
+        return starting_settings(run.recipe)
     if stage == "evaluate":
-        return {"items_per_cell": run.sketch.items_per_cell, **starting_digest(run.recipe)}
+        return {"items_per_cell": run.sketch.items_per_cell, **starting_settings(run.recipe, "languages")}
     if stage == "release":
         # GGUF files that were left out for want of a package are made once it is there; made ones stay where it is missing
         record = run.record(stage)
@@ -337,10 +342,17 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 for mode in ("thinking", "plain")
             }
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
-            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
+            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages){_forgetting(facts.get('start'))}; {accuracy}"
         case "release":
             return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""
+
+
+def _forgetting(start: dict[str, Any] | None) -> str:
+    """Mean change by kind of language of a run that went on from a checkpoint, each with its interval."""
+    means = {"known": "languages it knew", "new": "new languages"}
+    parts = [f"{means[name]} {change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})" for name in means if start and (change := start[name])]
+    return f"; against the start: {', '.join(parts)}" if parts else ""
 
 
 def _gguf_headline(facts: dict[str, Any]) -> str:

@@ -21,6 +21,14 @@ class Shard:
     size: float
 
 
+@dataclass(frozen=True)
+class Replay:
+    """Languages that a model knows already, and the share of their text: what is read so that they are not forgotten."""
+
+    languages: frozenset[str]
+    share: float
+
+
 def unimax_budgets(sizes: Mapping[str, float], budget: float, max_repeats: float) -> dict[str, float]:
     """Algorithm 1 of the paper: how much of each is read. Sums to `budget`, or to `max_repeats` times everything where that is less."""
     budgets, left = {}, float(budget)
@@ -40,11 +48,14 @@ def unimax(sizes: Mapping[str, float], budget: float, max_repeats: float = 4.0) 
     return {name: value / total for name, value in budgets.items()}
 
 
-def mixture(shards: Mapping[str, Shard], budget: float, max_repeats: float = 4.0, shares: Mapping[str, float] | None = None) -> dict[str, float]:
+def mixture(
+    shards: Mapping[str, Shard], budget: float, max_repeats: float = 4.0, shares: Mapping[str, float] | None = None, replay: Replay | None = None
+) -> dict[str, float]:
     """Rate of every shard, summing to 1.
 
     `shares` (source -> share) are taken first, each divided by UniMax over the languages of its source; the rest goes to the
     other sources by UniMax over languages, and within a language by size. A source that is not there gives its share back.
+    With `replay`, its languages have its share of that rest, and the other languages what it leaves.
     """
     shards = {name: shard for name, shard in shards.items() if shard.size > 0}
     present = {shard.source for shard in shards.values()}
@@ -57,11 +68,22 @@ def mixture(shards: Mapping[str, Shard], budget: float, max_repeats: float = 4.0
         raise RecipeError("the mixture has no text: every shard is empty.")
     scale = 1.0 if free else 1 / fixed_sum
     rest = 1 - fixed_sum if free else 0.0
-    rates = _by_language(free, rest, budget * rest, max_repeats)
+    rates: dict[str, float] = {}
+    for group, part in _groups(free, replay):
+        rates |= _by_language(group, rest * part, budget * rest * part, max_repeats)
     for source, share in fixed.items():
         own = {name: shard for name, shard in shards.items() if shard.source == source}
         rates |= _by_language(own, share * scale, budget * share * scale, max_repeats)
     return {name: rates[name] for name in shards}
+
+
+def _groups(shards: Mapping[str, Shard], replay: Replay | None) -> list[tuple[Mapping[str, Shard], float]]:
+    """Shards that UniMax is asked about together, and their share: all; or those that are replayed, and the others."""
+    known = {name: shard for name, shard in shards.items() if replay is not None and shard.language in replay.languages}
+    others = {name: shard for name, shard in shards.items() if name not in known}
+    if replay is None or not known or not others:
+        return [(shards, 1.0)]
+    return [(known, replay.share), (others, 1 - replay.share)]
 
 
 def _by_language(shards: Mapping[str, Shard], weight: float, budget: float, max_repeats: float) -> dict[str, float]:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from hagane.folder import Run
 from hagane.measure.machine import add_step, cores, profile, step_key
+from hagane.measure.start import refuse_strangers
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_parameters
 from hagane.plan.facts import PlanFacts
 from hagane.plan.stage import known_from, make_plan
+from hagane.plan.start import starting_folder
 from hagane.recipe.types import StepRate
 
 TIMED_SHARE, TIMED_SECONDS = 0.015, (6.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
@@ -65,6 +67,9 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         add_step(kept, key, rate, execution.threads)
         return rate
 
+    start = starting_folder(run.recipe)
+    if start is not None:
+        refuse_strangers(run, start)
     spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
     known = known_from(run.facts("corpus"), run.facts("tokenizer"))
     return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent, run.law)

@@ -17,7 +17,7 @@ from hagane.plan.languages import effective_total, language_plans, read_by_langu
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
-from hagane.plan.start import starting_model
+from hagane.plan.start import refuse_absent, replay_of, starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Machine, Phase, StepRate, duration
 
@@ -34,13 +34,15 @@ MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no
 
 @dataclass(frozen=True)
 class Known:
-    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language."""
+    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language,
+    and how many tokens a checkpoint's vocabulary was given."""
 
     shard_bytes: dict[str, int]
     shard_source: dict[str, str]
     shard_language: dict[str, str]
     held_out_bytes: dict[str, int]
     bytes_per_token: dict[int, dict[str, float]]
+    new_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def choose(
     learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
+    if (replay := replay_of(recipe)) is not None:
+        reasons["mixture"] += f"; {replay.share:.0%} replay of what the starting model knows ({', '.join(sorted(replay.languages))})"
     phases = _phases(recipe, total_steps, rows, accumulation, learning_rate, rates, known)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()}
     for name, stage_phases in phases.items():
@@ -145,7 +149,12 @@ def promised_share(training_seconds: float) -> float:
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
     context, start = recipe.train.context, starting_model(recipe)
     if start is not None:
+        refuse_absent(recipe, set(known.shard_language.values()))
         reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
+        if known.new_tokens:
+            rows = max(known.bytes_per_token)
+            reasons["vocabulary"] = f"{start.vocabulary_size:,} rows as {recipe.start.from_} has them, and {known.new_tokens:,} new tokens: {rows:,} rows"
+            start = start.model_copy(update={"vocabulary_size": rows})
         reasons["law"] = "the predicted loss is that of a model trained from nothing on this text; starting from trained weights should do better"
         return start
     exact = published(recipe.model, context) if recipe.budget is None else None
@@ -221,7 +230,11 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
         return recipe.train.learning_rate
     value = learning_rate_rule(config, tokens)
-    reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    rule = f"Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    if recipe.start.from_ is not None:
+        value = float(f"{value * recipe.start.learning_rate_ratio:.3g}")
+        rule = f"warmed up again to {recipe.start.learning_rate_ratio:g} times that of a model trained from nothing, which is {rule}"
+    reasons["learning_rate"] = f"{value:.2g}: {rule}"
     return value
 
 
@@ -229,7 +242,7 @@ def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[s
     """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
     shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
     fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed)
+    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed, replay_of(recipe))
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 
 
@@ -249,9 +262,10 @@ def _phases(
     mid_steps = round(total_steps * recipe.midtrain.share)
     pre_steps = total_steps - tune_steps - mid_steps
     last = not tune_steps and not mid_steps
+    warmup = train.warmup_share if recipe.start.from_ is None else recipe.start.rewarm_share
     phases: dict[str, tuple[Phase, ...]] = {
         "pretrain": (
-            phase("pretrain", "text", pre_steps, learning_rate, train.warmup_share, train.decay_share, 0.0 if last else train.handover_share, mixture),
+            phase("pretrain", "text", pre_steps, learning_rate, warmup, train.decay_share, 0.0 if last else train.handover_share, mixture),
         )
     }
     if mid_steps:

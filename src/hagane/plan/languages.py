@@ -11,6 +11,7 @@ from hagane.model.config import ModelConfig
 from hagane.plan.facts import LanguagePlan
 from hagane.plan.law import Law, effective_bytes
 from hagane.plan.sketch import point_of
+from hagane.plan.start import replay_of
 from hagane.recipe.schema import Recipe
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
@@ -33,7 +34,7 @@ def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: M
 def readings(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, Reading]:
     """By language, for `total_bytes` of training text under the recipe's mixture."""
     fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    return read_by_language(shards, mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed), total_bytes)
+    return read_by_language(shards, mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed, replay_of(recipe)), total_bytes)
 
 
 def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float) -> dict[str, Reading]:

@@ -271,6 +271,18 @@ class StartSettings(Frozen):
     """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
 
     from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+    languages: tuple[str, ...] = Field((), description="languages that it knows: replayed, and forgetting is measured on them; the others are new")
+    replay_share: float = Field(0.25, ge=0, lt=1, description="share of the rows, beside those with a share of their own, that are text in `languages`")
+    new_tokens: int | Literal["auto"] = Field(0, description="tokens added for the languages that are new; `auto`: as many as are read often enough")
+    learning_rate_ratio: float = Field(1.0, gt=0, description="peak of the learning rate over that of a model trained from nothing")
+    rewarm_share: float = Field(0.03, ge=0, lt=0.5, description="share of the steps in which the learning rate is warmed up again")
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _new_tokens(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"new_tokens = {value}: a vocabulary cannot lose tokens; give 0 or more, or 'auto'")
+        return value
 
 
 class MidtrainSettings(Frozen):
