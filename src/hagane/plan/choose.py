@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hagane.corpus.mixture import mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
-from hagane.plan.languages import effective_total, language_plans, read_by_language, readings, shards_of
+from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
@@ -92,7 +91,7 @@ def choose(
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
     learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
-    reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
+    reasons["mixture"] = mixture_reason(recipe)
     phases = _phases(recipe, total_steps, rows, accumulation, learning_rate, rates, known)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()}
     for name, stage_phases in phases.items():
@@ -226,10 +225,9 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
 
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
+    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax (or the recipe's weights) over languages, within one by size."""
     shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
-    fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed)
+    shares = rates_of(recipe, shards, total_bytes)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 
 

@@ -111,6 +111,33 @@ class CorpusSettings(Frozen):
         return self
 
 
+class MixSettings(Frozen):
+    """How much of each language is read against the others."""
+
+    rule: Literal["found", "unimax"] = Field("found", description="what `hagane mix` found for this text where it found a gain, else UniMax; or always UniMax")
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="language -> how much of it is read against the others, in place of the rule; 1 where not named"
+    )
+    objective: Literal["mean", "worst", "weighted"] = Field(
+        "mean", description="what `hagane mix` makes least: bits per byte as the mean over languages, of the worst language, or weighted by importance"
+    )
+    importance: dict[str, float] = Field(default_factory=dict, description="objective weighted: language -> importance; 0 where not named")
+    reason: str = execution("", description="where weights are from, as the plan tells it; filled in by hagane")
+
+    @model_validator(mode="after")
+    def _positive(self) -> MixSettings:
+        for language, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"weights: {language} = {weight:g} is not a positive number; give its source no documents to leave a language out")
+        if any(not 0 <= value < float("inf") for value in self.importance.values()):
+            raise ValueError("importance must be 0 or more for every language")
+        if self.objective == "weighted" and sum(self.importance.values()) <= 0:
+            raise ValueError("objective = 'weighted' needs importance, for example importance = { sv = 2, smj = 1 }")
+        if self.objective != "weighted" and self.importance:
+            raise ValueError(f"importance is of objective = 'weighted', but objective = '{self.objective}'")
+        return self
+
+
 class TokenizerSettings(Frozen):
     """Byte-level BPE with the qwen2 pre-tokenizer."""
 
@@ -344,6 +371,7 @@ class Recipe(Frozen):
     budget: str | None = Field(None, description="time, energy, FLOPs, tokens or money: 10min, 2kWh, 1e17FLOP, 5Mtokens, 2USD")
     seed: int = Field(0, ge=0)
     corpus: CorpusSettings = CorpusSettings()
+    mix: MixSettings = MixSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
     start: StartSettings = StartSettings()
