@@ -55,6 +55,8 @@ class Shard:
     repeated_D: list[NDArray[np.bool_]]
     boilerplate: Hashes
     folder: Path = Path()
+    bucket: int | None = None  # of quality, 1 is the best
+    repeats: float = 1.0
 
 
 @dataclass

@@ -21,6 +21,7 @@ class Shard:
     source: str
     language: str
     size: float
+    repeats: float = 1.0  # how often it is read against other shards of its language
 
 
 def unimax_budgets(sizes: Mapping[str, float], budget: float, max_repeats: float, weights: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -53,7 +54,8 @@ def mixture(
     """Rate of every shard, summing to 1.
 
     `shares` (source -> share) are taken first, each divided by UniMax over the languages of its source; the rest goes to the
-    other sources by UniMax over languages, weighted where `weights` (language -> weight) are given, and within a language by size.
+    other sources by UniMax over languages, weighted where `weights` (language -> weight) are given, and within a language by size and by how often
+    a shard is to be read against the others.
     A source that is not there gives its share back.
     """
     shards = {name: shard for name, shard in shards.items() if shard.size > 0}
@@ -79,8 +81,13 @@ def _by_language(
 ) -> dict[str, float]:
     if not shards or weight <= 0:
         return dict.fromkeys(shards, 0.0)
-    sizes: dict[str, float] = {}
+    most: dict[str, float] = {}
     for shard in shards.values():
-        sizes[shard.language] = sizes.get(shard.language, 0) + shard.size
+        most[shard.language] = max(most.get(shard.language, 0.0), shard.repeats)
+    # what is read least often counts least: so that the text that is read most often keeps to `max_repeats`
+    size = {name: shard.size * (shard.repeats / most[shard.language] if most[shard.language] else 1.0) for name, shard in shards.items()}
+    sizes: dict[str, float] = {}
+    for name, shard in shards.items():
+        sizes[shard.language] = sizes.get(shard.language, 0) + size[name]
     rates = unimax(sizes, budget, max_repeats, weights)
-    return {name: weight * rates[shard.language] * shard.size / sizes[shard.language] for name, shard in shards.items()}
+    return {name: weight * rates[shard.language] * size[name] / sizes[shard.language] for name, shard in shards.items()}

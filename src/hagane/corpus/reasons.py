@@ -85,6 +85,7 @@ def show(folder: Path, reason: str | None = None, count: int = 5) -> tuple[list[
             lines += _fences(facts, reason)
     if reason is None:
         lines += _fences(facts)
+        lines += _quality(facts)
     return lines, {"dropped": {name: dropped[name] for name in ([reason] if reason is not None else dropped) if name in dropped}}
 
 
@@ -103,6 +104,28 @@ def _fences(facts: dict[str, Any], rule: str | None = None) -> Iterator[str]:
             if name in of_rule and fence["value"] is not None
         ]
         yield f"  {language} ({own['documents']:,} documents of {own['taken_from']}): {', '.join(values) or 'none'}"
+
+
+def _quality(facts: dict[str, Any]) -> Iterator[str]:
+    """How the text of each language was divided by quality."""
+    quality = facts.get("quality")
+    if not quality:
+        return
+    yield ""
+    often = ", ".join(f"{value:g}" for value in quality["repeats"])
+    yield f"quality: text most like {', '.join(quality['good'])} first; buckets are read {often} times as often:"
+    for language, own in quality["languages"].items():
+        yield f"  {language}: {in_words(own)}"
+
+
+def in_words(own: dict[str, Any]) -> str:
+    """What dividing one language by quality came to."""
+    if own["divided"]:
+        sizes = ", ".join(f"{size / 1e6:.2f} MB" for size in own["bucket_bytes"])
+        return f"{sizes}; a good document scores higher than another one in {100 * own['separation']:.0f} % of pairs"
+    if own["separation"] is None:
+        return f"not divided: {own['good_documents']:,} good documents and {own['other_documents']:,} others are too few to learn from"
+    return f"not divided: a good document scores higher than another one in only {100 * own['separation']:.0f} % of pairs"
 
 
 def _example(example: dict[str, Any]) -> Iterator[str]:

@@ -76,7 +76,7 @@ class Ground:
 
     @property
     def shards(self) -> dict[str, Shard]:
-        return shards_of(self.known.shard_bytes, self.known.shard_source, self.known.shard_language)
+        return shards_of(self.known.shard_bytes, self.known.shard_source, self.known.shard_language, self.known.shard_repeats)
 
     def key(self) -> str:
         """Everything but the run itself that its result depends on."""

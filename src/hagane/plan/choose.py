@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
@@ -40,6 +40,7 @@ class Known:
     shard_language: dict[str, str]
     held_out_bytes: dict[str, int]
     bytes_per_token: dict[int, dict[str, float]]
+    shard_repeats: dict[str, float] = field(default_factory=dict)  # of the shards that quality says to read more or less often
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def choose(
         first = rate.compile_seconds if name == "pretrain" else 0.0
         stages[name] = StagePlan(seconds=first + steps * step_seconds, steps=steps, tokens=steps * tokens_per_step)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     read = read_by_language(shards, rates, text_bytes)
     value, low, high = law.predict(point_of(config, effective_total(read)))
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
@@ -152,7 +153,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
 
     def loss(config: ModelConfig) -> float:
         read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
@@ -226,7 +227,7 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
     """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax (or the recipe's weights) over languages, within one by size."""
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     shares = rates_of(recipe, shards, total_bytes)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 

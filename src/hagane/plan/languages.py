@@ -26,9 +26,9 @@ class Reading(NamedTuple):
     effective: float
 
 
-def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: Mapping[str, str]) -> dict[str, Shard]:
-    """Shards by name, as the mixture wants them."""
-    return {name: Shard(source[name], language[name], size) for name, size in sizes.items()}
+def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: Mapping[str, str], repeats: Mapping[str, float]) -> dict[str, Shard]:
+    """Shards by name, as the mixture wants them. `repeats`: of those that are to be read more or less often than others of their language."""
+    return {name: Shard(source[name], language[name], size, repeats.get(name, 1.0)) for name, size in sizes.items()}
 
 
 def readings(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, Reading]:

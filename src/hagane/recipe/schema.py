@@ -70,6 +70,20 @@ class LicenseSettings(Frozen):
     unknown: Literal["keep", "drop"] = Field("keep", description="what happens to a document that no licence is stated for")
 
 
+class QualitySettings(Frozen):
+    """Text that is most like sources you call good is read more often."""
+
+    good: tuple[str, ...] = Field((), description="names of sources whose text is good, an encyclopaedia for example; off where empty")
+    repeats: tuple[float, ...] = Field((2.0, 1.0, 0.5), description="how often equal parts of a language's text are read against each other, the best first")
+
+    @field_validator("repeats")
+    @classmethod
+    def _buckets(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not 2 <= len(value) <= 9 or not all(0 <= often < float("inf") for often in value) or value[0] <= 0:
+            raise ValueError("two to nine numbers of 0 or more are needed, and the first must be more than 0")
+        return value
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -80,6 +94,7 @@ class CorpusSettings(Frozen):
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     rules: RuleSettings = RuleSettings()
+    quality: QualitySettings = QualitySettings()
     licenses: LicenseSettings = LicenseSettings()
     remove: tuple[str, ...] = Field((), description="ids of documents to leave out (removed), globs allowed; a run keeps a list of its own, too")
     personal_data: Literal["mask", "keep"] = Field(
@@ -104,6 +119,8 @@ class CorpusSettings(Frozen):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"two sources have the same name: {sorted(name for name in names if names.count(name) > 1)[0]}")
+        if unknown := [name for name in self.quality.good if name not in names]:
+            raise ValueError(f"quality.good names {unknown[0]}, which is none of the sources ({', '.join(names) or 'there are none'})")
         if sum(source.share or 0 for source in self.sources) > 1 + 1e-9:
             raise ValueError("the shares of the sources sum to more than 1")
         if 0 < self.near_duplicates < 0.6:
