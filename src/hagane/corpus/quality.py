@@ -35,6 +35,7 @@ _BATCH = 256
 _GOOD, _OTHER = "good", "other"
 
 Array = NDArray[np.float64]
+_weights: dict[str, NDArray[np.float32]] = {}  # of a worker process, by language
 
 
 class LanguageQuality(Frozen):
