@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from hagane.errors import HaganeError, RunError
-from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.folder import FORMAT, LAW, MIXTURE, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
 from hagane.plan.start import starting_settings
 from hagane.recipe.load import validate
@@ -120,6 +120,7 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
         machine = open_environment(folder).machine
     elif any(item.name not in ("lock",) for item in folder.iterdir()):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
+    recipe = _with_mixture(folder, recipe, earlier)
     environment = Environment(
         format=FORMAT, hagane=importlib.metadata.version("hagane"), versions=_versions(), machine=machine, commit=_commit(), seed=recipe.seed,
         settings=recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), pinned=pinned,
@@ -144,6 +145,25 @@ def _freeze_law(folder: Path, recipe: Recipe, earlier: bool) -> None:
         write_atomic(path, law.model_dump_json())
     else:
         path.unlink(missing_ok=True)
+
+
+def _with_mixture(folder: Path, recipe: Recipe, earlier: bool) -> Recipe:
+    """The recipe with the mixture that was found for its text; a folder that was made before keeps what it was made with."""
+    from hagane.plan.found import find_mixture, read_mixture, with_mixture
+    from hagane.plan.kept import corpus_paths
+
+    path = folder / MIXTURE
+    if recipe.mix.rule != "found" or recipe.mix.weights:
+        return recipe
+    if earlier and path.exists() and (kept := read_mixture(path)).paths == corpus_paths(recipe) and kept.objective == recipe.mix.objective:
+        return with_mixture(recipe, kept)
+    if earlier and not path.exists():
+        return recipe
+    found = find_mixture(recipe)
+    if found is not None:
+        with lock(folder):
+            write_atomic(path, found.model_dump_json(indent=1))
+    return with_mixture(recipe, found)
 
 
 def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
@@ -233,7 +253,8 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
         return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_settings(run.recipe, "languages", "new_tokens", "replay_share")}
     if stage == "plan":
         learning = starting_settings(run.recipe, "languages", "replay_share", "learning_rate_ratio", "rewarm_share")
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **learning}
+        weights = run.recipe.mix.weights  # without any a plan is what it was before there were weights
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **learning} | ({"weights": weights} if weights else {})
     if stage == "pretrain":
         return starting_settings(run.recipe)
     if stage == "evaluate":

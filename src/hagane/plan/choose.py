@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hagane.corpus.mixture import mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
-from hagane.plan.languages import effective_total, language_plans, read_by_language, readings, shards_of
+from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
-from hagane.plan.start import refuse_absent, replay_of, starting_model
+from hagane.plan.start import refuse_absent, starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Machine, Phase, StepRate, duration
 
@@ -43,6 +42,7 @@ class Known:
     held_out_bytes: dict[str, int]
     bytes_per_token: dict[int, dict[str, float]]
     new_tokens: int = 0
+    shard_repeats: dict[str, float] = field(default_factory=dict)  # of the shards that quality says to read more or less often
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ def choose(
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
     learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
-    reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
-    if (replay := replay_of(recipe)) is not None:
-        reasons["mixture"] += f"; {replay.share:.0%} replay of what the starting model knows ({', '.join(sorted(replay.languages))})"
+    reasons["mixture"] = mixture_reason(recipe)
     phases = _phases(recipe, total_steps, rows, accumulation, learning_rate, rates, known)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()}
     for name, stage_phases in phases.items():
@@ -104,7 +102,7 @@ def choose(
         first = rate.compile_seconds if name == "pretrain" else 0.0
         stages[name] = StagePlan(seconds=first + steps * step_seconds, steps=steps, tokens=steps * tokens_per_step)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     read = read_by_language(shards, rates, text_bytes)
     value, low, high = law.predict(point_of(config, effective_total(read)))
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
@@ -162,7 +160,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
 
     def loss(config: ModelConfig) -> float:
         read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
@@ -239,10 +237,9 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
 
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
-    fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed, replay_of(recipe))
+    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax (or the recipe's weights) over languages, within one by size."""
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    shares = rates_of(recipe, shards, total_bytes)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 
 

@@ -27,6 +27,7 @@ def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
         shard_source={name: shard["source"] for name, shard in shards.items()},
         shard_language={name: shard["language"] for name, shard in shards.items()},
         held_out_bytes={name: shard["held_out_bytes"] for name, shard in shards.items()},
+        shard_repeats={name: shard["repeats"] for name, shard in shards.items() if shard.get("repeats", 1.0) != 1.0},
         bytes_per_token={int(size): table for size, table in tokenizer["bytes_per_token"].items()},
         new_tokens=tokenizer.get("new_tokens", 0),
     )

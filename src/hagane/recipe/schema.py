@@ -72,6 +72,20 @@ class LicenseSettings(Frozen):
     unknown: Literal["keep", "drop"] = Field("keep", description="what happens to a document that no licence is stated for")
 
 
+class QualitySettings(Frozen):
+    """Text that is most like sources you call good is read more often."""
+
+    good: tuple[str, ...] = Field((), description="names of sources whose text is good, an encyclopaedia for example; off where empty")
+    repeats: tuple[float, ...] = Field((2.0, 1.0, 0.5), description="how often equal parts of a language's text are read against each other, the best first")
+
+    @field_validator("repeats")
+    @classmethod
+    def _buckets(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not 2 <= len(value) <= 9 or not all(0 <= often < float("inf") for often in value) or value[0] <= 0:
+            raise ValueError("two to nine numbers of 0 or more are needed, and the first must be more than 0")
+        return value
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -82,6 +96,7 @@ class CorpusSettings(Frozen):
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     rules: RuleSettings = RuleSettings()
+    quality: QualitySettings = QualitySettings()
     licenses: LicenseSettings = LicenseSettings()
     remove: tuple[str, ...] = Field((), description="ids of documents to leave out (removed), globs allowed; a run keeps a list of its own, too")
     personal_data: Literal["mask", "keep"] = Field(
@@ -112,10 +127,39 @@ class CorpusSettings(Frozen):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"two sources have the same name: {sorted(name for name in names if names.count(name) > 1)[0]}")
+        if unknown := [name for name in self.quality.good if name not in names]:
+            raise ValueError(f"quality.good names {unknown[0]}, which is none of the sources ({', '.join(names) or 'there are none'})")
         if sum(source.share or 0 for source in self.sources) > 1 + 1e-9:
             raise ValueError("the shares of the sources sum to more than 1")
         if 0 < self.near_duplicates < 0.6:
             raise ValueError(f"near_duplicates = {self.near_duplicates:g} is less than 0.6, below which pairs are no longer found reliably; 0 turns it off")
+        return self
+
+
+class MixSettings(Frozen):
+    """How much of each language is read against the others."""
+
+    rule: Literal["found", "unimax"] = Field("found", description="what `hagane mix` found for this text where it found a gain, else UniMax; or always UniMax")
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="language -> how much of it is read against the others, in place of the rule; 1 where not named"
+    )
+    objective: Literal["mean", "worst", "weighted"] = Field(
+        "mean", description="what `hagane mix` makes least: bits per byte as the mean over languages, of the worst language, or weighted by importance"
+    )
+    importance: dict[str, float] = Field(default_factory=dict, description="objective weighted: language -> importance; 0 where not named")
+    reason: str = execution("", description="where weights are from, as the plan tells it; filled in by hagane")
+
+    @model_validator(mode="after")
+    def _positive(self) -> MixSettings:
+        for language, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"weights: {language} = {weight:g} is not a positive number; give its source no documents to leave a language out")
+        if any(not 0 <= value < float("inf") for value in self.importance.values()):
+            raise ValueError("importance must be 0 or more for every language")
+        if self.objective == "weighted" and sum(self.importance.values()) <= 0:
+            raise ValueError("objective = 'weighted' needs importance, for example importance = { sv = 2, smj = 1 }")
+        if self.objective != "weighted" and self.importance:
+            raise ValueError(f"importance is of objective = 'weighted', but objective = '{self.objective}'")
         return self
 
 
@@ -365,6 +409,7 @@ class Recipe(Frozen):
     budget: str | None = Field(None, description="time, energy, FLOPs, tokens or money: 10min, 2kWh, 1e17FLOP, 5Mtokens, 2USD")
     seed: int = Field(0, ge=0)
     corpus: CorpusSettings = CorpusSettings()
+    mix: MixSettings = MixSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
     start: StartSettings = StartSettings()
