@@ -35,7 +35,8 @@ def test_frequencies_are_those_of_transformers(method, factor, head_dim, theta):
     rope = rope_of(extended(model(attention(head_dim, theta)), factor, method))
     settings = {"rope_type": {"ntk": "dynamic"}.get(method, method), "rope_theta": theta, "factor": factor}
     settings |= {"original_max_position_embeddings": CONTEXT} if method == "yarn" else {}
-    theirs = transformers.LlamaConfig(hidden_size=2 * head_dim, num_attention_heads=2, head_dim=head_dim, max_position_embeddings=CONTEXT, rope_parameters=settings)
+    heads = {"hidden_size": 2 * head_dim, "num_attention_heads": 2, "head_dim": head_dim}
+    theirs = transformers.LlamaConfig(**heads, max_position_embeddings=CONTEXT, rope_parameters=settings)
     # dynamic stretches the base by factor * L / context - (factor - 1): by `factor` at this length L, and by another number at every other one
     length = torch.tensor(CONTEXT * (2 * factor - 1) / factor) if method == "ntk" else None
     wanted_R, scale = rope_utils.ROPE_INIT_FUNCTIONS[settings["rope_type"]](theirs, seq_len=length)

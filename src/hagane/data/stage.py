@@ -42,9 +42,10 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
         tokenizer = cut(tokenizer, plan.vocabulary_size)
     save_for_transformers(tokenizer, folder, plan.context)
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
+    contexts = sorted({plan.context, *(phase.context for parts in plan.phases.values() for phase in parts if phase.collection == "text")})
     collections = {
         "text": encode_text(
-            run.path("corpus"), shards, tokenizer, folder / "text", [plan.context], tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
+            run.path("corpus"), shards, tokenizer, folder / "text", contexts, tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
         )
     }
     steps = [step for step in run.recipe.tune.steps if f"tune/{step.name}" in plan.phases]
