@@ -368,6 +368,7 @@ for _name, _text in {
     "encode": "Cut the vocabulary and write the shards.",
     "pretrain": "Train on the text of the corpus.",
     "midtrain": "Train on with the second mixture, if the recipe has one.",
+    "extend": "Train on with interpolated positions and longer rows, if the recipe asks for it.",
     "tune": "Tune to answer, with and without thinking.",
     "evaluate": "Measure bits per byte and accuracy.",
     "release": "Write the Hugging Face folder and prove that transformers agrees.",

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from hagane.errors import HaganeError, RunError
 from hagane.folder import FORMAT, LAW, MIXTURE, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
+from hagane.plan.fitted import fitted
 from hagane.plan.start import starting_settings
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
@@ -61,15 +62,19 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "plan",
         "hagane.measure.stage:run_stage",
-        ("budget", "model", "train", "midtrain", "tune", "corpus.max_repeats", "seed"),
+        ("budget", "model", "train", "midtrain", "extend", "tune", "corpus.max_repeats", "seed"),
         ("corpus", "tokenizer"),
     ),
     Stage("encode", "hagane.data.stage:run_stage", ("tune", "train.context", "seed"), ("corpus", "tokenizer", "plan")),
     Stage("pretrain", "hagane.train.stage:run_pretrain", ("train", "seed"), ("plan", "encode"), in_place=True, skip=_LOGS),
     Stage("midtrain", "hagane.train.stage:run_midtrain", ("train", "midtrain", "seed"), ("plan", "encode", "pretrain"), in_place=True, skip=_LOGS),
-    Stage("tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
-    Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "tune")),
-    Stage("release", "hagane.release.stage:run_stage", ("release", "name", "description"), ("encode", "plan", "pretrain", "midtrain", "tune", "evaluate")),
+    Stage("extend", "hagane.train.stage:run_extend", ("train", "extend", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
+    Stage("tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"), ("plan", "encode", "pretrain", "midtrain", "extend"), in_place=True, skip=_LOGS),
+    Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "extend", "tune")),
+    Stage(
+        "release", "hagane.release.stage:run_stage", ("release", "name", "description"),
+        ("encode", "plan", "pretrain", "midtrain", "extend", "tune", "evaluate"),
+    ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 
@@ -120,7 +125,7 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
         machine = open_environment(folder).machine
     elif any(item.name not in ("lock",) for item in folder.iterdir()):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
-    recipe = _with_mixture(folder, recipe, earlier)
+    recipe = fitted(_with_mixture(folder, recipe, earlier), pinned, machine)
     environment = Environment(
         format=FORMAT, hagane=importlib.metadata.version("hagane"), versions=_versions(), machine=machine, commit=_commit(), seed=recipe.seed,
         settings=recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), pinned=pinned,
@@ -194,19 +199,27 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
 
 def check_recipe(run: Run) -> None:
     """Refuse what cannot work before anything is spent: a budget that is too small, a model that no host can hold."""
+    from hagane.corpus.embedded import LANGUAGES
     from hagane.hosts import HOSTS, host_for
     from hagane.hosts.gguf import unfit
+    from hagane.model.extend import extended
     from hagane.plan.shapes import shape
     from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
     if not run.recipe.corpus.sources:
         raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
     refuse_conflicts(run.recipe, run.environment.pinned)
+    unknown = [language for language in run.recipe.evaluate.retrieval.languages if language not in LANGUAGES]
+    if unknown:
+        raise RunError(f"evaluate.retrieval.languages names {unknown[0]!r}; numbers are hidden in: {', '.join(LANGUAGES)}.")
     _ = run.sketch  # refuses a budget that is too small
     context = run.recipe.train.context
     config = starting_model(run.recipe) or shape(
         run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
     )
+    extension = run.recipe.extend
+    if extension.share > 0:
+        config = extended(config, extension.factor, extension.method)
     host = HOSTS[host_for(config)]
     if run.recipe.release.gguf is True and (reason := unfit(host, config)) is not None:
         raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
@@ -216,8 +229,8 @@ def check_recipe(run: Run) -> None:
         from hagane.hosts.vocabulary import starting_tokenizer
         from hagane.tokenizer.bpe import pre_tokenizer_is_ours
 
-        extended = starting_tokenizer(start)
-        if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(extended.tokenizer):
+        grown = starting_tokenizer(start)
+        if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(grown.tokenizer):
             raise RunError(f"release.gguf = true cannot be done: the tokenizer of {start} splits text as none that hagane knows by a name of llama.cpp's.")
         read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
@@ -352,7 +365,7 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             )
         case "encode":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())
-        case "pretrain" | "midtrain":
+        case "pretrain" | "midtrain" | "extend":
             return f"{facts['steps']:,} steps, {facts['tokens'] / 1e6:.2f}M tokens, loss {facts['final_loss']:.3f}" if facts["steps"] else "off"
         case "tune":
             return "; ".join(f"{name}: {step['steps']:,} steps, loss {step['final_loss']:.3f}" for name, step in facts["steps"].items()) or "off"

@@ -16,6 +16,7 @@ from hagane.measure.machine import profile
 from hagane.model.count import num_active_parameters, num_parameters, parts
 from hagane.plan.cost import joules, tokens_per_second, training_memory
 from hagane.plan.curve import loss_curve
+from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
 from hagane.plan.languages import effective_total, language_lines, language_plans, mixture_reason, readings, text_of
@@ -71,6 +72,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
     if recipe.budget is None and recipe.train.tokens is None and exact is not None:
         return _count(recipe)
     machine = profile(recipe.execution.device, recipe.execution.threads)
+    recipe = fitted(recipe, pinned, machine)
     law = find_law(recipe)
     plan = sketch(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]

@@ -25,7 +25,7 @@ from hagane.corpus.datacard import write_card
 from hagane.corpus.documents import open_shard
 from hagane.folder import read_json, write_atomic
 
-_TRAINING = ("pretrain", "midtrain", "tune")
+_TRAINING = ("pretrain", "midtrain", "extend", "tune")
 
 
 @dataclass

@@ -6,6 +6,7 @@ Every field is a *result* setting (it changes what comes out, so it is part of t
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any, Literal
 
@@ -291,10 +292,18 @@ class ModelSettings(Frozen):
     size: SizeSettings = SizeSettings()
 
 
+class CurriculumStep(Frozen):
+    """A first part of pretraining on shorter rows."""
+
+    context: int = Field(ge=16, description="tokens a row holds; divides the next one's, and at last train.context")
+    share: float = Field(gt=0, lt=1, description="of the tokens of pretraining")
+
+
 class TrainSettings(Frozen):
     """What holds for every training stage; the plan derives what is None."""
 
     context: int = Field(256, ge=16, description="tokens a row holds")
+    curriculum: tuple[CurriculumStep, ...] = Field((), description="shorter rows first: contexts and shares of pretraining; the rest is at train.context")
     rows: int | None = Field(None, ge=1, description="rows of one micro-step")
     accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon for the matrices inside the layers and AdamW for the rest, or AdamW for all")
@@ -309,6 +318,16 @@ class TrainSettings(Frozen):
     clip: float = Field(1.0, gt=0)
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> TrainSettings:
+        lengths = [*(step.context for step in self.curriculum), self.context]
+        for index, (short, long) in enumerate(itertools.pairwise(lengths)):
+            if short >= long or long % short:
+                raise ValueError(f"curriculum[{index}].context = {short} must divide the {long} tokens that come after it, and be fewer")
+        if sum(step.share for step in self.curriculum) >= 1:
+            raise ValueError(f"the shares of curriculum leave nothing of pretraining for context = {self.context}; together they must be below 1")
+        return self
 
 
 class StartSettings(Frozen):
@@ -335,6 +354,16 @@ class MidtrainSettings(Frozen):
     share: float = Field(0.0, ge=0, lt=1, description="of the training time")
     learning_rate_ratio: float = Field(0.5, gt=0, description="peak over pretraining's peak")
     mixture: dict[str, float] = Field(default_factory=dict, description="source name -> share; as in pretraining where empty")
+
+
+class ExtendSettings(Frozen):
+    """Longer texts for a finished model, after pretraining: positions interpolated, and trained on so. Off while its share is 0."""
+
+    share: float = Field(0.0, ge=0, lt=1, description="of the training time")
+    factor: int = Field(8, ge=2, description="new context over the old one")
+    method: Literal["linear", "ntk", "yarn"] = Field("yarn", description="how positions are interpolated")
+    learning_rate_ratio: float = Field(0.3, gt=0, description="peak over pretraining's peak")
+    warmup_share: float = Field(0.05, ge=0, lt=0.5)
 
 
 class TuneStep(Frozen):
@@ -371,11 +400,28 @@ class TuneSettings(Frozen):
         return self
 
 
+class RetrievalSettings(Frozen):
+    """Passkeys and needles: whether a model finds a number in a long text. Off while no length is given."""
+
+    lengths: tuple[int, ...] = Field((), description="tokens of the texts; longer than the model's context shows where it ends")
+    depths: int = Field(5, ge=1, description="places the number stands at, from the beginning to the end")
+    items: int = Field(2, ge=1, description="texts per length, depth and language, of either kind")
+    languages: tuple[str, ...] = Field((), description="as tune.languages where empty")
+
+    @field_validator("lengths")
+    @classmethod
+    def _enough(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value and min(value) < 64:
+            raise ValueError(f"a text of {min(value)} tokens cannot hold a number, the question for it and something between; at least 64 are needed")
+        return tuple(sorted(set(value)))
+
+
 class EvaluateSettings(Frozen):
     items_per_cell: int | None = Field(None, ge=1, description="problems per family, language and mode; derived from the budget where not given")
     max_new_tokens: int = Field(256, ge=1)
     max_bytes: int = Field(50_000, ge=1000, description="held-out text scored per language and source")
     parallel_sentences: int = Field(200, ge=1)
+    retrieval: RetrievalSettings = RetrievalSettings()
 
 
 class ReleaseSettings(Frozen):
@@ -415,6 +461,7 @@ class Recipe(Frozen):
     start: StartSettings = StartSettings()
     train: TrainSettings = TrainSettings()
     midtrain: MidtrainSettings = MidtrainSettings()
+    extend: ExtendSettings = ExtendSettings()
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     release: ReleaseSettings = ReleaseSettings()
@@ -434,8 +481,8 @@ class Recipe(Frozen):
     def _contradictions(self) -> Recipe:
         if self.budget is not None and self.train.tokens is not None and Budget.parse(self.budget).kind == "tokens":
             raise ValueError("budget and train.tokens both say how many tokens; give one of them")
-        if self.midtrain.share + self.tune.share >= 1:
-            raise ValueError("midtrain.share and tune.share leave nothing for pretraining; together they must be below 1")
+        if self.midtrain.share + self.tune.share + self.extend.share >= 1:
+            raise ValueError("midtrain.share, extend.share and tune.share leave nothing for pretraining; together they must be below 1")
         size, pattern = self.model.size, self.model.pattern
         if size.num_heads and size.num_kv_heads and size.num_heads % size.num_kv_heads:
             raise ValueError(f"model.size.num_heads = {size.num_heads} is not a multiple of model.size.num_kv_heads = {size.num_kv_heads}")

@@ -58,7 +58,7 @@ def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor])
 
 def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
     settings, machine = run.recipe.release, run.machine
-    training: list[dict[str, Any]] = [run.facts("pretrain"), run.facts("midtrain"), *run.facts("tune")["steps"].values()]
+    training: list[dict[str, Any]] = [*(run.facts(stage) for stage in ("pretrain", "midtrain", "extend")), *run.facts("tune")["steps"].values()]
     seconds = run.clock.spent()
     sources = tuple(
         CardSource(name=shard["source"], language=shard["language"], licenses=tuple(shard["license"]), documents=shard["documents"], bytes=shard["bytes"])

@@ -50,6 +50,7 @@ def render(run_folder: Path) -> str:
         speed=course.speed(record),
         energy=course.energy(record),
         answers=quality.answers(record),
+        retrieval=quality.retrieval(record),
         samples=quality.samples(record),
         data=provenance.data(record),
         environment=provenance.environment(record),

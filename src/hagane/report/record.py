@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "midtrain", "tune", "evaluate", "release")
-OPTIONAL = ("midtrain", "tune")
+STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "midtrain", "extend", "tune", "evaluate", "release")
+OPTIONAL = ("midtrain", "extend", "tune")
 MAX_LINES = 4000  # metrics lines parsed per stage; a longer file is read at even distances, figures show 400 points anyway
 
 State = Literal["done", "under way", "pending"]
@@ -57,7 +57,7 @@ class Record:
     @property
     def training(self) -> list[Stage]:
         """Stages that trained, in order: those with metrics or training facts."""
-        return [stage for stage in self.stages if stage.name.split("/")[0] in ("pretrain", "midtrain", "tune") and (stage.metrics or stage.facts)]
+        return [stage for stage in self.stages if stage.name.split("/")[0] in ("pretrain", "midtrain", "extend", "tune") and (stage.metrics or stage.facts)]
 
     @property
     def finished(self) -> bool:
