@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hagane.errors import RunError
-from hagane.hosts.base import Host, attention
+from hagane.hosts.base import Host, as_held, attention
 from hagane.model.config import ExpertsConfig, ModelConfig
 
 if TYPE_CHECKING:
@@ -125,4 +125,4 @@ def unfit(host: Host, config: ModelConfig) -> str | None:
     if host.gguf is None:
         return f"llama.cpp does not know {host.name}, or hagane not yet what it calls it"
     odd = next((index for index, layer in enumerate(config.layers) if (rope := getattr(layer.mixer, "rope", None)) is not None and rope.yarn is not None), None)
-    return host.gguf.reason(config) if odd is None else f"positions scaled by YaRN are not written to GGUF yet; layer {odd} has mixer.rope.yarn"
+    return host.gguf.reason(as_held(config)) if odd is None else f"positions scaled by YaRN are not written to GGUF yet; layer {odd} has mixer.rope.yarn"

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS
-from hagane.hosts.base import Host
+from hagane.hosts import HOSTS, null
+from hagane.hosts.base import Host, as_held
 from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import Frozen
@@ -211,7 +211,7 @@ def release_gguf(
     temporary.mkdir(parents=True)
     try:
         reference = Reference(state, config, tokenizer, texts)
-        files = tuple(_files(temporary, state, config, host, tokenizer, identity, reference, threads))
+        files = tuple(_files(temporary, null.as_held(state, config), as_held(config), host, tokenizer, identity, reference, threads))
         replace_folder(temporary, folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
