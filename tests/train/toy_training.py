@@ -30,7 +30,10 @@ CONTEXT = 16
 
 
 def model(kind: str = "dense", width: int = 32) -> ModelConfig:
-    """Two layers; the second of `routed` has experts. `latent`: latent attention, once with latent queries; the first of `delta` is Gated DeltaNet."""
+    """Two layers; the second of `routed` has experts, and so have that and one of two modules for further tokens of `mtp`.
+
+    `latent`: latent attention, once with latent queries; the first of `delta` is Gated DeltaNet.
+    """
     if kind == "latent":
         mixers = [LatentConfig(num_heads=2, query_rank=rank, kv_rank=12, nope_dim=12, rope_dim=4, value_dim=8) for rank in (None, 10)]
         latents = tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=64)) for mixer in mixers)
@@ -39,6 +42,9 @@ def model(kind: str = "dense", width: int = 32) -> ModelConfig:
     dense = DenseConfig(hidden=64)
     ffn = dense if kind in ("dense", "delta") else ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias" if kind == "bias" else "loss")
     layers = (LayerConfig(mixer=mixer, ffn=dense), LayerConfig(mixer=mixer, ffn=ffn))
+    if kind == "mtp":
+        layers = (layers[0], LayerConfig(mixer=mixer, ffn=ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias")))
+        return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=layers, mtp_layers=layers[::-1], context=CONTEXT)
     if kind == "delta":
         delta = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
         gated = mixer.model_copy(update={"gate": "sigmoid", "partial_rotary": 4})

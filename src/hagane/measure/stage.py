@@ -7,7 +7,7 @@ from pathlib import Path
 from hagane.folder import Run
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.model.config import ModelConfig
-from hagane.model.count import num_parameters
+from hagane.model.count import num_trained_parameters
 from hagane.plan.facts import PlanFacts
 from hagane.plan.stage import known_from, make_plan
 from hagane.recipe.types import StepRate
@@ -53,7 +53,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
             return before.model_copy(update={"compile_seconds": 0.0})
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         if run.machine.device == "cpu":
-            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_parameters(config)})
+            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_trained_parameters(config)})
         add_step(kept, key, rate, execution.threads)
         return rate
 
