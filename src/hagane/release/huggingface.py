@@ -21,6 +21,7 @@ from hagane.engine.load import build_decoder
 from hagane.errors import RunError
 from hagane.folder import replace_folder
 from hagane.hosts import HOSTS, host_for
+from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.recipe.types import Frozen
@@ -50,6 +51,7 @@ class ReleaseFacts(Frozen):
     greedy_tokens: int
     prompts_checked: int
     transformers: str
+    left_out: str = ""
     gguf: GgufFacts = GgufFacts()
 
 
@@ -59,9 +61,11 @@ def release_huggingface(
     """Write, read back, compare; then `folder` appears whole. `state` holds the float32 masters by canonical name.
 
     Raises RunError when transformers disagrees or is not installed: nothing is left behind, an earlier release stays.
-    Raises RecipeError when no host can hold the model.
+    Raises RecipeError when no host can hold the model. What of it the host has no place for is left out, and said in the facts.
     """
     host = HOSTS[host_for(config)]
+    left_out, config = host.modules_reason(config) or "", host.held(config)
+    state = held_state(state, config)
     tokenizer = load_tokenizer(tokenizer_folder)
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -86,7 +90,7 @@ def release_huggingface(
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return _facts(verdict, config, host.name, folder, dtype, size)
+    return _facts(verdict, config, host.name, folder, dtype, size).model_copy(update={"left_out": left_out})
 
 
 def _special(tokenizer: Tokenizer) -> dict[str, int | None]:
