@@ -6,7 +6,8 @@
 Training: a small model without modules, and the same with one, each at the best of the learning rates tried. The one with a module is
 trained for as many steps, and for as many as take the other's time (from the seconds of its steps). What its loss is worth in time is read
 from two runs of the model without, of the whole and of half the steps: the loss falls as a straight line in log time between them.
-Decoding: greedy text after held-out beginnings, with drafts and without, in turns; equal token for token. In float32, not compiled.
+Decoding: greedy text after held-out beginnings, with drafts and without, in turns; equal token for token. In float32, not compiled, on one
+thread; times are seconds of the processor, in which other work on the machine counts less.
 Text as in `equal_time.py`: a folder per language, or the Python library's own.
 """
 
@@ -31,9 +32,8 @@ from hagane.data.batch import Row, collate
 from hagane.data.source import StepData
 from hagane.engine.draft import Drafts
 from hagane.engine.generate import generate
-from hagane.measure.machine import cores
 from hagane.model.decoder import Decoder
-from hagane.model.sequence import Sequence
+from hagane.model.sequence import PADDING, Sequence
 from hagane.plan.shapes import shape
 from hagane.recipe.schema import PatternSettings, SizeSettings
 from hagane.recipe.types import Phase
@@ -43,7 +43,7 @@ from hagane.train.schedule import Timetable
 from hagane.train.stepper import Stepper, torch_set_up
 from peers.text import prepare
 
-VOCABULARY, CONTEXT, ROWS, WIDTH, NUM_LAYERS = 1024, 128, 8, 128, 4
+VOCABULARY, CONTEXT, ROWS, WIDTH, NUM_LAYERS = 1024, 128, 8, 96, 4
 PLAIN, MODULE = PatternSettings(head_dim=32), PatternSettings(head_dim=32, mtp_layers=1)
 RATES = (2e-3, 4e-3, 8e-3)
 SLOW_START = 3  # steps that warm up and are not timed
@@ -52,7 +52,7 @@ NEW_TOKENS, PROMPT = 64, 32
 
 @dataclass(frozen=True)
 class Arm:
-    """A trained model, its held-out bits per byte, and the seconds of one of its steps (median)."""
+    """A trained model, its held-out bits per byte, and the seconds of the processor that one of its steps took (median)."""
 
     decoder: Decoder
     bits: float
@@ -90,13 +90,19 @@ class Ground:
 
     @torch.inference_mode()
     def bits(self, decoder: Decoder) -> float:
-        """Bits per byte of the held-out documents, in pieces of the context."""
+        """Bits per byte of the held-out documents, in pieces of the context: rows of equal length, for which kernels are there already."""
+        pieces = [document[start : start + CONTEXT + 1] for document in self.held_out for start in range(0, len(document) - 1, CONTEXT)]
         nats = 0.0
-        for document in self.held_out:
-            for start in range(0, len(document) - 1, CONTEXT):
-                piece = torch.tensor([document[start : start + CONTEXT + 1]])
-                hidden_BTD = decoder(piece[:, :-1], Sequence.plain(1, piece.shape[1] - 1)).hidden_BTD
-                nats -= float(decoder.head.token_logprobs(hidden_BTD, piece[:, 1:]).double().sum())
+        for begin in range(0, len(pieces), ROWS):
+            part = pieces[begin : begin + ROWS]
+            token_BT = torch.zeros(ROWS, CONTEXT + 1, dtype=torch.int64)
+            document_BT = torch.full((ROWS, CONTEXT), PADDING, dtype=torch.int32)
+            for row, piece in enumerate(part):
+                token_BT[row, : len(piece)] = torch.tensor(piece)
+                document_BT[row, : len(piece) - 1] = 0
+            hidden_BTD = decoder(token_BT[:, :-1], Sequence(torch.arange(CONTEXT).expand(ROWS, -1), document_BT)).hidden_BTD
+            logprob_BT = decoder.head.token_logprobs(hidden_BTD, token_BT[:, 1:])
+            nats -= float((logprob_BT.double() * (document_BT != PADDING)).sum())
         return nats / math.log(2) / self.num_bytes
 
 
@@ -107,12 +113,12 @@ def train(ground: Ground, pattern: PatternSettings, steps: int, rate: float, see
         decay_share=0.4, optimizer="muon", muon_ratio=2.5,
     )  # fmt: skip
     timetable, seconds = Timetable((phase,)), []
-    with torch_set_up(threads=cores(), compiled=False):
+    with torch_set_up(threads=1, compiled=False):
         stepper = Stepper(config, device="cpu", dtype="float32", compiled=False, seed=seed, optimizer="muon")
         for step, data in enumerate(ground.steps(seed, steps)):
-            begun = time.perf_counter()
+            begun = time.process_time()
             stepper.step(data, phase, timetable.learning_rate(step))
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
         stepper.decoder.eval().requires_grad_(False)
         return Arm(stepper.decoder, ground.bits(stepper.decoder), statistics.median(seconds[min(SLOW_START, steps - 1) :]))
 
@@ -157,11 +163,11 @@ def decoding(ground: Ground, decoder: Decoder, rows: tuple[int, ...], turns: int
     for count in rows:
         asked, speeds, drafts = prompts[:count], [], Drafts()
         for _ in range(turns + 1):
-            begun = time.perf_counter()
+            begun = time.process_time()
             plain = generate(decoder, asked, NEW_TOKENS, [ground.end])
-            middle = time.perf_counter()
+            middle = time.process_time()
             drafted = generate(decoder, asked, NEW_TOKENS, [ground.end], drafts=drafts)
-            speeds.append((middle - begun) / (time.perf_counter() - middle))
+            speeds.append((middle - begun) / (time.process_time() - middle))
             if drafted != plain:
                 raise SystemExit("drafts changed the text")
         name = f"decoding speed, {count} row{'s' * (count > 1)}"
@@ -184,7 +190,7 @@ def main() -> None:
     steps, seeds = options.steps or (1500 if options.full else 12), options.seeds or (5 if options.full else 1)
     rates = tuple(options.rates or (RATES if options.full else RATES[1:2]))
     torch.manual_seed(0)
-    torch.set_num_threads(cores())
+    torch.set_num_threads(1)
     figures: dict[str, float] = {}
     spread: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="hagane-multi-token-") as name:
