@@ -176,7 +176,8 @@ def gain_of(
 def _slopes(objective: Objective, languages: Sequence[str], bits_L: Array) -> Array:
     """[L]: how the logarithm of the objective moves with that of each language's bits per byte."""
     if objective.weights is None:
-        found: Array = (np.arange(len(bits_L)) == bits_L.argmax()).astype(np.float64)
-        return found
-    parts_L = bits_L * np.array([objective.weights.get(name, 0.0) for name in languages])
-    return parts_L / parts_L.sum()
+        parts_L = np.arange(len(bits_L)) == bits_L.argmax()
+    else:
+        parts_L = bits_L * np.array([objective.weights.get(name, 0.0) for name in languages])
+    found: Array = parts_L / parts_L.sum()
+    return found
