@@ -14,6 +14,7 @@ from hagane.model.config import ExpertsConfig, LayerConfig, MixerConfig, ModelCo
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
 from hagane.model.head import Head
+from hagane.model.indexer import Indexer, IndexStats
 from hagane.model.initial import draw
 from hagane.model.layer_cache import LayerCache
 from hagane.model.linear import Embedding
@@ -22,11 +23,12 @@ from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotation
 from hagane.model.router import Router, RouterStats, Stats
 from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible
+from hagane.recipe.types import IndexMode
 
 
 @dataclass
 class Outputs:
-    """Hidden states (B, T, D) after the final norm, and the router statistics of every layer."""
+    """Hidden states (B, T, D) after the final norm, and the statistics of every layer's router and indexer."""
 
     hidden_BTD: Tensor
     stats: Stats
@@ -47,8 +49,8 @@ class Block(nn.Module):
         self.post_ffn_norm = RMSNorm(config.width, config.norm_epsilon, device) if layer.post_ffn_norm else None
         self.ffn = Experts(config.width, layer.ffn, device) if isinstance(layer.ffn, ExpertsConfig) else Dense(config.width, layer.ffn, device)
 
-    def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, RouterStats | None]:
-        mixed_BTD, _ = self.mixer(self.mixer_norm(hidden_BTD), view, cache)
+    def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, RouterStats | None, IndexStats | None]:
+        mixed_BTD, index_stats = self.mixer(self.mixer_norm(hidden_BTD), view, cache)
         if self.post_mixer_norm is not None:
             mixed_BTD = self.post_mixer_norm(mixed_BTD)
         hidden_BTD = hidden_BTD + mixed_BTD
@@ -59,7 +61,7 @@ class Block(nn.Module):
             output_BTD = self.ffn(normed_BTD)
         if self.post_ffn_norm is not None:
             output_BTD = self.post_ffn_norm(output_BTD)
-        return hidden_BTD + output_BTD, stats
+        return hidden_BTD + output_BTD, stats, index_stats
 
 
 class Decoder(nn.Module):
@@ -87,13 +89,14 @@ class Decoder(nn.Module):
         hidden_BTD = self.embedding(token_BT)
         if self.config.embedding_scale != 1.0:
             hidden_BTD = hidden_BTD * self.config.embedding_scale
-        stats: list[RouterStats | None] = []
+        stats = Stats([])
         for index, (block, layer) in enumerate(zip(self.layers, self.config.layers, strict=True)):
-            hidden_BTD, layer_stats = block(hidden_BTD, views[layer.mixer], cache.layers[index] if cache is not None else None)
-            stats.append(layer_stats)
+            hidden_BTD, router_stats, index_stats = block(hidden_BTD, views[layer.mixer], cache.layers[index] if cache is not None else None)
+            stats.layers.append(router_stats)
+            stats.indexers.append(index_stats)
         if cache is not None:
             cache.length_B = new_length_B
-        return Outputs(self.norm(hidden_BTD), Stats(stats))
+        return Outputs(self.norm(hidden_BTD), stats)
 
     @torch.no_grad()
     def _views(self, sequence: Sequence, cache: Cache | None) -> tuple[dict[MixerConfig, View], list[int]]:
@@ -138,13 +141,25 @@ class Decoder(nn.Module):
             if isinstance(block, Block) and isinstance(block.ffn, Experts):
                 yield index, block.ffn.router
 
+    def index_mode(self, mode: IndexMode) -> None:
+        """What all indexers do from here on; a new decoder's choose. No effect on a model without."""
+        for module in self.modules():
+            if isinstance(module, Indexer):
+                module.mode = mode
+
     def auxiliary_loss_sum(self, stats: Stats) -> Tensor:
-        """Balancing and z losses of all routers, summed over layers and tokens: divide by the number of tokens. Zero without routers."""
+        """Balancing and z losses of all routers and the divergence of all indexers, summed over layers and tokens: divide by the number of tokens.
+
+        Zero without routers and indexers.
+        """
         total = torch.zeros((), device=self.embedding.weight.device)
         for index, router in self._routers():
             layer = stats.layers[index]
             assert layer is not None
             total = total + router.auxiliary_loss_sum(layer)
+        for index_stats in stats.indexers:
+            if index_stats is not None:
+                total = total + index_stats.divergence_sum
         return total
 
     def router_step(self, stats: Stats) -> None:
