@@ -68,6 +68,17 @@ def test_the_keys_read_are_the_best_and_no_more_than_needed(scores, top_k, share
             assert mine.nonzero()[:, 0].tolist() == sorted(order[:count])
 
 
+def test_ties_are_those_of_the_library_where_that_is_asked_for():
+    score, seen = torch.randint(-2, 3, (2, 50, 50)).float(), torch.ones(50, 50, dtype=torch.bool).tril().expand(2, -1, -1)
+    config = IndexConfig(num_heads=1, head_dim=2, top_k=9)
+    mine, theirs = choose(score, seen, config), choose(score, seen, config, library_ties=True)
+    wanted = score.masked_fill(~seen, -torch.inf).topk(9).indices
+    assert torch.equal(theirs, torch.zeros_like(theirs).scatter(-1, wanted, True) & seen)
+    assert torch.equal(mine.sum(-1), theirs.sum(-1))
+    assert not torch.equal(mine, theirs)
+    assert torch.equal((score * mine).sum(-1), (score * theirs).sum(-1))
+
+
 def test_scores_are_weighted_sums_of_what_is_positive():
     """I(t, s) = Σ_j w(t, j) relu(q(t, j) · k(s)), number by number."""
     query, weight, key = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4), torch.randn(2, 6, 5)

@@ -143,9 +143,12 @@ class Decoder(nn.Module):
 
     def index_mode(self, mode: IndexMode) -> None:
         """What all indexers do from here on; a new decoder's choose. No effect on a model without."""
-        for module in self.modules():
-            if isinstance(module, Indexer):
-                module.mode = mode
+        for indexer in self.indexers():
+            indexer.mode = mode
+
+    def indexers(self) -> Iterator[Indexer]:
+        """Of all layers that have one."""
+        return (module for module in self.modules() if isinstance(module, Indexer))
 
     def auxiliary_loss_sum(self, stats: Stats) -> Tensor:
         """Balancing and z losses of all routers and the divergence of all indexers, summed over layers and tokens: divide by the number of tokens.

@@ -1,7 +1,8 @@
 """Lightning indexer: which keys a query reads (DeepSeek-V3.2-Exp, 2025, "DeepSeek Sparse Attention", section 2.1).
 
 A few small heads score every key that a query sees, I(t, s) = Σ_j w(t, j) · relu(q(t, j) · k(s)), and the query reads the best
-`top_k` of them; with `share`, only as many of those as hold that share of softmax(I(t, ·)). Of equal scores the earlier key is read.
+`top_k` of them; with `share`, only as many of those as hold that share of softmax(I(t, ·)). Of equal scores the earlier key is read: keys that
+no head turns to all score zero. Hosts leave that to their library, whose choice depends on the shape of the scores; `library_ties` does as they do.
 All heads share one key per token. Choosing has no gradient, so the indexer learns from attention alone: Σ_t KL(p(t) ‖ softmax(I(t))),
 p(t) the mean of the heads' attention, over the keys that were read, or over all in the warm-up. Its inputs are detached and its scores
 float32. Scores of all heads exist for a block of queries at a time, and the gradient of the divergence is made with its value.
@@ -58,12 +59,12 @@ def _met(query_BTJH: Tensor, key_BSH: Tensor) -> Tensor:
     return products.view(rows, length, num_heads, -1)
 
 
-def choose(score_BTS: Tensor, seen_BTS: Tensor, config: IndexConfig) -> Tensor:
+def choose(score_BTS: Tensor, seen_BTS: Tensor, config: IndexConfig, *, library_ties: bool = False) -> Tensor:
     """The keys that each query reads, bool (B, T, S): the best of those it sees, ties to the earlier. A query must see one."""
-    if config.share is None and config.top_k >= score_BTS.shape[-1]:
-        return seen_BTS
     score_BTS = torch.where(seen_BTS, score_BTS, -torch.inf)
-    best_BTK = score_BTS.topk(min(config.top_k, score_BTS.shape[-1]), dim=-1).values
+    best_BTK, slot_BTK = score_BTS.topk(min(config.top_k, score_BTS.shape[-1]), dim=-1)
+    if library_ties and config.share is None:
+        return torch.zeros_like(seen_BTS).scatter(-1, slot_BTK, True) & seen_BTS
     if config.share is None:
         num_read_BT1 = torch.full_like(best_BTK[..., :1], best_BTK.shape[-1], dtype=torch.int64)
     else:
@@ -137,6 +138,7 @@ class Indexer(nn.Module):
         self.weigh = Linear(width, config.num_heads, device)
         # sparse: queries read what is chosen, and it learns on that; dense: they read all, it learns nothing; warmup: they read all, it learns on all
         self.mode: IndexMode = "sparse"
+        self.library_ties = False
 
     def forward(self, hidden_BTD: Tensor, latent_BTQ: Tensor, view: View) -> Probe:
         """From the layer's input and the latent vector of its queries, both detached."""
@@ -153,11 +155,13 @@ class Indexer(nn.Module):
     @torch.no_grad()
     def chosen(self, probe: Probe, seen_BTS: Tensor) -> Tensor:
         """The keys that each query reads, of those it sees: bool (B, T, S)."""
+        if self.config.share is None and self.config.top_k >= seen_BTS.shape[2]:
+            return seen_BTS
         parts = []
         for start in range(0, seen_BTS.shape[1], BLOCK):
             block = slice(start, start + BLOCK)
             scores = index_scores(probe.query_BTJH[:, block], probe.weight_BTJ[:, block], probe.key_BSH)
-            parts.append(choose(scores, seen_BTS[:, block], self.config))
+            parts.append(choose(scores, seen_BTS[:, block], self.config, library_ties=self.library_ties))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def learn(self, probe: Probe, query_BTNE: Tensor, key_BSKE: Tensor, among_BTS: Tensor, real_BT: Tensor, scale: float) -> IndexStats:

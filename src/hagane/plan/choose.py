@@ -13,6 +13,7 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
+from hagane.plan.index_phases import with_indexers
 from hagane.plan.languages import effective_total, language_plans, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.shapes import published
@@ -94,6 +95,8 @@ def choose(
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
     phases = _phases(recipe, total_steps, rows, accumulation, learning_rate, rates, known)
+    if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
+        phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()}
     for name, stage_phases in phases.items():
         steps = sum(phase.num_steps for phase in stage_phases)

@@ -18,13 +18,22 @@ from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
+from hagane.model.indexer import is_indexers
 from hagane.model.router import Stats
 from hagane.model.sequence import Sequence
-from hagane.recipe.types import OptimizerKind, Phase
+from hagane.recipe.types import IndexMode, OptimizerKind, Phase
 from hagane.train.objective import OBJECTIVES
 from hagane.train.optimizer import MasterOptimizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+Shape = tuple[int, int, IndexMode]
+
+
+def shape_of(phase: Phase) -> Shape:
+    """What a compiled step depends on: rows, context, and what indexers do."""
+    return phase.rows, phase.context, phase.index
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class StepResult:
     """Scalars on the device, and router statistics summed over the step."""
 
     loss: Tensor  # mean over targets, nats
-    auxiliary_loss: Tensor  # mean over tokens
+    auxiliary_loss: Tensor  # of routers and indexers, mean over tokens
     gradient_norm: Tensor  # before clipping
     stats: Stats
     first: bool  # of its shape: compiling was part of it
@@ -47,19 +56,31 @@ class Stepper:
         self.decoder.init_weights(seed)
         self.optimizer = MasterOptimizer(self.decoder, DTYPES[dtype], optimizer)
         self.decoder.train()
-        self.shapes: set[tuple[int, int]] = set()  # rows and context of batches already trained on, hence compiled for
+        self.shapes: set[Shape] = set()  # already trained on, hence compiled for
+        self._index: IndexMode = "sparse"
         if compiled:
             self.decoder.compile_parts()
 
     def step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
         """Train on one global batch. The results may still be under way on the device."""
-        shape = (phase.rows, phase.context)
+        self._enter(phase.index)
+        shape = shape_of(phase)
         first = shape not in self.shapes
         # not while compiling: the compiler's processes would inherit one processor
         with pinned(torch.get_num_threads()) if self.device.type == "cpu" and not first else nullcontext():
             result = self._step(data, phase, learning_rate, first)
         self.shapes.add(shape)
         return result
+
+    def _enter(self, index: IndexMode) -> None:
+        """What a phase lets learn of a model with indexers; no effect on others."""
+        indexers = [name for name in self.optimizer.working if is_indexers(name)]
+        if index == self._index or not indexers:
+            return
+        others = [name for name in self.optimizer.working if not is_indexers(name)]
+        self.optimizer.freeze({"sparse": [], "dense": indexers, "warmup": others}[index])
+        self.decoder.index_mode(index)
+        self._index = index
 
     def _step(self, data: StepData, phase: Phase, learning_rate: float, first: bool) -> StepResult:
         if data.weight_sum <= 0:
@@ -71,7 +92,8 @@ class Stepper:
         for micro in data.batches:
             batch = micro.to(self.device)
             outputs = self.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT))
-            loss = objective(outputs, self.decoder.head, batch) / data.weight_sum
+            with torch.set_grad_enabled(self._index != "warmup"):  # then it is watched only: nothing that it depends on learns
+                loss = objective(outputs, self.decoder.head, batch) / data.weight_sum
             auxiliary = self.decoder.auxiliary_loss_sum(outputs.stats) / data.num_tokens
             (loss + auxiliary).backward()  # type: ignore[no-untyped-call]
             self.optimizer.collect()
@@ -84,7 +106,8 @@ class Stepper:
         self.optimizer.step(
             learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
         )
-        self.decoder.router_step(total)
+        if self._index != "warmup":
+            self.decoder.router_step(total)
         return StepResult(loss_sum, auxiliary_sum, norm, total, first)
 
 
