@@ -31,7 +31,7 @@ from hagane.model.rope import rotate
 from hagane.model.sequence import View, seen_keys
 
 LATENT_EPSILON = 1e-6
-GATHERED_TOKENS = 8  # new tokens per row up to which chosen keys are read one query at a time: each query's are copied
+GATHERED_TOKENS = 16  # new tokens per row up to which each query's chosen keys are copied together: faster to 64 and more, but the copies take memory
 
 
 def kernel_dim(config: LatentConfig) -> int:
