@@ -22,6 +22,7 @@ from hagane.model.config import (
 )
 from hagane.model.count import num_parameters
 from hagane.model.decoder import Decoder
+from hagane.model.extend import extended
 from hagane.model.sequence import PADDING, Sequence
 
 transformers = pytest.importorskip("transformers")
@@ -91,6 +92,8 @@ CONFIGS = {
             ffn=DenseConfig(hidden=40),
         )
     ] * 2),
+    "llama linear": extended(tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2), 4.0, "linear"),
+    "qwen3_moe yarn": extended(tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 2), 8.0, "yarn"),
     "llama tied": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2, tied=True, norm_epsilon=1e-5),
     "qwen3": tiny([LayerConfig(mixer=attention(True), ffn=DenseConfig(hidden=40))] * 3),
     "qwen3 windows": tiny([LayerConfig(mixer=attention(True, window), ffn=DenseConfig(hidden=40)) for window in (5, None, 5)], tied=True),
@@ -106,6 +109,9 @@ CONFIGS = {
     "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
     "deepseek_v3": tiny([LayerConfig(mixer=latent(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
     "deepseek_v3 all routed": tiny([LayerConfig(mixer=latent(), ffn=SIGMOID.model_copy(update={"normalise": False}))] * 2),
+    "deepseek_v3 extended": extended(tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 2), 8.0, "yarn"),
+    "glm4_moe linear": extended(tiny(glm(DenseConfig(hidden=40), sigmoid())), 8.0, "linear"),
+    "qwen3_next yarn": extended(hybrid(DELTA, GATED), 8.0, "yarn"),
     "axk1": tiny([
         LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)
     ]),
@@ -169,9 +175,9 @@ def random_theirs(config, folder):
     return theirs
 
 
-@pytest.mark.parametrize("host", ["glm4_moe", "afmoe"])
+@pytest.mark.parametrize("host", ["glm4_moe", "afmoe", "deepseek_v32"])
 def test_a_published_shape_is_counted_as_it_is_built(host):
-    """The defaults of transformers are published shapes: GLM-4.5-Air, and Trinity's family."""
+    """The defaults of transformers are published shapes: GLM-4.5-Air, Trinity's family, and DeepSeek-V3.2."""
     settings = transformers.AutoConfig.for_model(host)
     settings.head_dim = 128  # as in both; one class has no default for it
     with torch.device("meta"):  # no memory

@@ -19,7 +19,7 @@ from hagane.hosts.llama.config import HOST as LLAMA
 from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
 from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
-from hagane.model.config import LatentConfig, ModelConfig
+from hagane.model.config import LatentConfig, LayerConfig, ModelConfig
 
 HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, GLM4_MOE, AFMOE, AXK1, DEEPSEEK_V32)}
 
@@ -37,13 +37,13 @@ def host_for(config: ModelConfig) -> str:
 
 def exported_form(config: ModelConfig) -> ModelConfig:
     """What a host computes of a model: itself, but that queries read as many keys as an indexer allows, where ours read fewer when those suffice."""
-    layers = tuple(
-        layer.model_copy(update={"mixer": layer.mixer.model_copy(update={"index": layer.mixer.index.model_copy(update={"share": None})})})
-        if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None
-        else layer
-        for layer in config.layers
-    )
-    return config.model_copy(update={"layers": layers})
+
+    def fixed(layer: LayerConfig) -> LayerConfig:
+        if not isinstance(layer.mixer, LatentConfig) or layer.mixer.index is None:
+            return layer
+        return layer.model_copy(update={"mixer": layer.mixer.model_copy(update={"index": layer.mixer.index.model_copy(update={"share": None})})})
+
+    return config.model_copy(update={"layers": tuple(map(fixed, config.layers)), "mtp_layers": tuple(map(fixed, config.mtp_layers))})
 
 
 def host_of(config_json: Mapping[str, Any]) -> Host:

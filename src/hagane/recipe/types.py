@@ -173,6 +173,7 @@ class Phase(Frozen):
     beta2: float = 0.95
     epsilon: float = 1e-8
     clip: float = 1.0
+    mtp_coefficient: float = Field(0.3, description="weight of the mean loss of the modules for multi-token prediction, where the model has any")
     index: IndexMode = Field(
         "sparse",
         description="of a model with indexers: sparse, they choose and all weights learn; dense, they are left out; warmup, they alone learn, on all keys",

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
 from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
+from hagane.hosts.mtp import modules_from_host, modules_reason
 from hagane.model.config import ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "deepseek_v32", "DeepseekV32ForCausalLM"
@@ -44,7 +45,7 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     except ValidationError as error:
         raise RecipeError(f"config.json: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
     layers = tuple(LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns_from_host(host, num_dense_from_host(host, default=3)))
-    return ModelConfig(layers=layers, **model_fields(host))
+    return ModelConfig(layers=layers, mtp_layers=modules_from_host(host, layers), **model_fields(host))
 
 
-HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host)
+HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host, holds_modules=lambda config: modules_reason(config, NAME))
