@@ -14,6 +14,7 @@ from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
+from hagane.plan.index_phases import with_indexers
 from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.pace import Pace
@@ -99,6 +100,8 @@ def choose(
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = mixture_reason(recipe)
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
+    if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
+        phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
