@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from hagane.errors import HaganeError, RunError
-from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.folder import FORMAT, LAW, MIXTURE, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
 from hagane.plan.fitted import fitted
-from hagane.plan.start import starting_digest
+from hagane.plan.start import starting_settings
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
@@ -125,7 +125,7 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
         machine = open_environment(folder).machine
     elif any(item.name not in ("lock",) for item in folder.iterdir()):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
-    recipe = fitted(recipe, pinned, machine)
+    recipe = fitted(_with_mixture(folder, recipe, earlier), pinned, machine)
     environment = Environment(
         format=FORMAT, hagane=importlib.metadata.version("hagane"), versions=_versions(), machine=machine, commit=_commit(), seed=recipe.seed,
         settings=recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), pinned=pinned,
@@ -150,6 +150,25 @@ def _freeze_law(folder: Path, recipe: Recipe, earlier: bool) -> None:
         write_atomic(path, law.model_dump_json())
     else:
         path.unlink(missing_ok=True)
+
+
+def _with_mixture(folder: Path, recipe: Recipe, earlier: bool) -> Recipe:
+    """The recipe with the mixture that was found for its text; a folder that was made before keeps what it was made with."""
+    from hagane.plan.found import find_mixture, read_mixture, with_mixture
+    from hagane.plan.kept import corpus_paths
+
+    path = folder / MIXTURE
+    if recipe.mix.rule != "found" or recipe.mix.weights:
+        return recipe
+    if earlier and path.exists() and (kept := read_mixture(path)).paths == corpus_paths(recipe) and kept.objective == recipe.mix.objective:
+        return with_mixture(recipe, kept)
+    if earlier and not path.exists():
+        return recipe
+    found = find_mixture(recipe)
+    if found is not None:
+        with lock(folder):
+            write_atomic(path, found.model_dump_json(indent=1))
+    return with_mixture(recipe, found)
 
 
 def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
@@ -206,9 +225,13 @@ def check_recipe(run: Run) -> None:
         raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
     start = starting_folder(run.recipe)
     if start is not None and run.record("pretrain") is None:
-        from hagane.hosts.checkpoint import read_published, read_tokenizer
+        from hagane.hosts.checkpoint import read_published
+        from hagane.hosts.vocabulary import starting_tokenizer
+        from hagane.tokenizer.bpe import pre_tokenizer_is_ours
 
-        read_tokenizer(start)
+        grown = starting_tokenizer(start)
+        if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(grown.tokenizer):
+            raise RunError(f"release.gguf = true cannot be done: the tokenizer of {start} splits text as none that hagane knows by a name of llama.cpp's.")
         read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 
@@ -240,13 +263,15 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
         removed = removal.load(run.folder)
         return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
     if stage == "tokenizer":
-        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_settings(run.recipe, "languages", "new_tokens", "replay_share")}
     if stage == "plan":
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **starting_digest(run.recipe)}
+        learning = starting_settings(run.recipe, "languages", "replay_share", "learning_rate_ratio", "rewarm_share")
+        weights = run.recipe.mix.weights  # without any a plan is what it was before there were weights
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **learning} | ({"weights": weights} if weights else {})
     if stage == "pretrain":
-        return starting_digest(run.recipe)
+        return starting_settings(run.recipe)
     if stage == "evaluate":
-        return {"items_per_cell": run.sketch.items_per_cell, **starting_digest(run.recipe)}
+        return {"items_per_cell": run.sketch.items_per_cell, **starting_settings(run.recipe, "languages")}
     if stage == "release":
         # GGUF files that were left out for want of a package are made once it is there; made ones stay where it is missing
         record = run.record(stage)
@@ -351,10 +376,17 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 for mode in ("thinking", "plain")
             }
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
-            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
+            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages){_forgetting(facts.get('start'))}; {accuracy}"
         case "release":
             return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""
+
+
+def _forgetting(start: dict[str, Any] | None) -> str:
+    """Mean change by kind of language of a run that went on from a checkpoint, each with its interval."""
+    means = {"known": "languages it knew", "new": "new languages"}
+    parts = [f"{means[name]} {change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})" for name in means if start and (change := start[name])]
+    return f"; against the start: {', '.join(parts)}" if parts else ""
 
 
 def _gguf_headline(facts: dict[str, Any]) -> str:

@@ -23,6 +23,27 @@ class BitsPerByte(Frozen):
     documents: int
 
 
+class Change(Frozen):
+    """Bits per byte after training minus those of the weights the run started from, on the same documents: above 0 is forgotten, below 0 gained.
+
+    The interval is a bootstrap over pairs of scores of one document.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Forgetting(Frozen):
+    """What going on from a checkpoint did to each language. `known` and `new` are means over languages with an equal weight each."""
+
+    before: dict[str, BitsPerByte] = Field(description="of the checkpoint with its own tokenizer, before anything was learned, by language")
+    change: dict[str, Change] = Field(description="by language")
+    languages: tuple[str, ...] = Field((), description="those of them that the checkpoint is said to know")
+    known: Change | None = Field(None, description="mean change of the languages that it knows: forgetting, where above 0")
+    new: Change | None = Field(None, description="mean change of the others, source code left out: gain, where below 0")
+
+
 class BitsPerSentence(Frozen):
     """Mean bits of a sentence that says the same in every language, so comparable across scripts; bootstrap over sentences."""
 
@@ -81,7 +102,7 @@ class EvaluateFacts(Frozen):
     """The whole evaluation. `accuracy` and `baseline` hold one cell per family, language and mode, the totals their sums."""
 
     bits_per_byte: dict[str, BitsPerByte] = Field(default_factory=dict, description="by language")
-    start_bits_per_byte: dict[str, BitsPerByte] = Field(default_factory=dict, description="of the weights that the run started from, by language")
+    start: Forgetting | None = Field(None, description="against the checkpoint that the run started from; None where it started from initial weights")
     parallel: dict[str, BitsPerSentence] = Field(default_factory=dict, description="by language")
     accuracy: tuple[Cell, ...] = ()
     accuracy_totals: tuple[Cell, ...] = ()

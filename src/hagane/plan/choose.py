@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hagane.corpus.mixture import mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
@@ -15,12 +14,12 @@ from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
-from hagane.plan.languages import effective_total, language_plans, read_by_language, readings, shards_of
+from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
-from hagane.plan.start import starting_model
+from hagane.plan.start import refuse_absent, starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 
@@ -37,13 +36,16 @@ MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no
 
 @dataclass(frozen=True)
 class Known:
-    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language."""
+    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language,
+    and how many tokens a checkpoint's vocabulary was given."""
 
     shard_bytes: dict[str, int]
     shard_source: dict[str, str]
     shard_language: dict[str, str]
     held_out_bytes: dict[str, int]
     bytes_per_token: dict[int, dict[str, float]]
+    new_tokens: int = 0
+    shard_repeats: dict[str, float] = field(default_factory=dict)  # of the shards that quality says to read more or less often
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,11 @@ def choose(
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
     learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
-    reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
+    reasons["mixture"] = mixture_reason(recipe)
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     read = read_by_language(shards, rates, text_bytes)
     value, low, high = law.predict(point_of(config, effective_total(read)))
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
@@ -181,7 +183,12 @@ def promised_share(training_seconds: float) -> float:
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
     context, start = recipe.train.context, starting_model(recipe)
     if start is not None:
+        refuse_absent(recipe, set(known.shard_language.values()))
         reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
+        if known.new_tokens:
+            rows = max(known.bytes_per_token)
+            reasons["vocabulary"] = f"{start.vocabulary_size:,} rows as {recipe.start.from_} has them, and {known.new_tokens:,} new tokens: {rows:,} rows"
+            start = start.model_copy(update={"vocabulary_size": rows})
         reasons["law"] = "the predicted loss is that of a model trained from nothing on this text; starting from trained weights should do better"
         return start
     exact = published(recipe.model, context) if recipe.budget is None else None
@@ -189,7 +196,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
 
     def loss(config: ModelConfig) -> float:
         read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
@@ -258,15 +265,18 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
         return recipe.train.learning_rate
     value = learning_rate_rule(config, tokens)
-    reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    rule = f"Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    if recipe.start.from_ is not None:
+        value = float(f"{value * recipe.start.learning_rate_ratio:.3g}")
+        rule = f"warmed up again to {recipe.start.learning_rate_ratio:g} times that of a model trained from nothing, which is {rule}"
+    reasons["learning_rate"] = f"{value:.2g}: {rule}"
     return value
 
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
-    fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed)
+    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax (or the recipe's weights) over languages, within one by size."""
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    shares = rates_of(recipe, shards, total_bytes)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 
 
@@ -288,7 +298,8 @@ def _phases(
     tune_steps, mid_steps, long_steps = (round(total_steps * pace.share(stage)) for stage in ("tune", "midtrain", "extend"))
     pre_steps = total_steps - tune_steps - mid_steps - long_steps
     last = not tune_steps and not mid_steps and not long_steps
-    whole = phase("pretrain", "text", pre_steps, learning_rate, train.warmup_share, train.decay_share, 0.0 if last else train.handover_share, mixture)
+    warmup = train.warmup_share if recipe.start.from_ is None else recipe.start.rewarm_share
+    whole = phase("pretrain", "text", pre_steps, learning_rate, warmup, train.decay_share, 0.0 if last else train.handover_share, mixture)
     parts = [Part(context, *pace.batches[context], share) for context, share in curriculum(recipe)]
     phases: dict[str, tuple[Phase, ...]] = {"pretrain": split(whole, parts)}
     if mid_steps:

@@ -27,7 +27,9 @@ def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
         shard_source={name: shard["source"] for name, shard in shards.items()},
         shard_language={name: shard["language"] for name, shard in shards.items()},
         held_out_bytes={name: shard["held_out_bytes"] for name, shard in shards.items()},
+        shard_repeats={name: shard["repeats"] for name, shard in shards.items() if shard.get("repeats", 1.0) != 1.0},
         bytes_per_token={int(size): table for size, table in tokenizer["bytes_per_token"].items()},
+        new_tokens=tokenizer.get("new_tokens", 0),
     )
 
 
@@ -53,10 +55,13 @@ def make_plan(
             timed[key] = time_step(config, rows, context)
         return timed[key]
 
+    # a checkpoint is scored as well as what it becomes
+    models = 1 if recipe.start.from_ is None else 2
+
     def allowance(vocabulary_size: int) -> Allowance:
         left = remaining()
         speed = next((rate.tokens_per_second for rate in timed.values()), sketch.tokens / sketch.training_seconds)
-        scored = _scored_tokens(recipe, known, vocabulary_size)
+        scored = models * _scored_tokens(recipe, known, vocabulary_size)
         other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds(recipe)}
         training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
         return Allowance(training_seconds=training, other_seconds=other)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -53,6 +54,8 @@ class RuleSettings(Frozen):
 
     markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
     contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    dumps: bool = Field(True, description="mend: JSON in code fences that a page mostly consists of is cut out")
+    twice: bool = Field(True, description="mend: of text that a page holds twice one copy stays")
     boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
     repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
     lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
@@ -71,6 +74,20 @@ class LicenseSettings(Frozen):
     unknown: Literal["keep", "drop"] = Field("keep", description="what happens to a document that no licence is stated for")
 
 
+class QualitySettings(Frozen):
+    """Text that is most like sources you call good is read more often."""
+
+    good: tuple[str, ...] = Field((), description="names of sources whose text is good, an encyclopaedia for example; off where empty")
+    repeats: tuple[float, ...] = Field((2.0, 1.0, 0.5), description="how often equal parts of a language's text are read against each other, the best first")
+
+    @field_validator("repeats")
+    @classmethod
+    def _buckets(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not 2 <= len(value) <= 9 or not all(0 <= often < float("inf") for often in value) or value[0] <= 0:
+            raise ValueError("two to nine numbers of 0 or more are needed, and the first must be more than 0")
+        return value
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -81,6 +98,7 @@ class CorpusSettings(Frozen):
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     rules: RuleSettings = RuleSettings()
+    quality: QualitySettings = QualitySettings()
     licenses: LicenseSettings = LicenseSettings()
     remove: tuple[str, ...] = Field((), description="ids of documents to leave out (removed), globs allowed; a run keeps a list of its own, too")
     personal_data: Literal["mask", "keep"] = Field(
@@ -88,6 +106,12 @@ class CorpusSettings(Frozen):
     )
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
+    )
+    held_out_overlap: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="what shares this much of its runs of five words with a held-out document, or of the other's, loses its paragraphs; 0: nothing does",
     )
     exclude: tuple[str, ...] = Field((), description="evaluation files: paragraphs that share a run of 13 words with one are cut out (evaluation_overlap)")
     held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
@@ -105,10 +129,39 @@ class CorpusSettings(Frozen):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"two sources have the same name: {sorted(name for name in names if names.count(name) > 1)[0]}")
+        if unknown := [name for name in self.quality.good if name not in names]:
+            raise ValueError(f"quality.good names {unknown[0]}, which is none of the sources ({', '.join(names) or 'there are none'})")
         if sum(source.share or 0 for source in self.sources) > 1 + 1e-9:
             raise ValueError("the shares of the sources sum to more than 1")
         if 0 < self.near_duplicates < 0.6:
             raise ValueError(f"near_duplicates = {self.near_duplicates:g} is less than 0.6, below which pairs are no longer found reliably; 0 turns it off")
+        return self
+
+
+class MixSettings(Frozen):
+    """How much of each language is read against the others."""
+
+    rule: Literal["found", "unimax"] = Field("found", description="what `hagane mix` found for this text where it found a gain, else UniMax; or always UniMax")
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="language -> how much of it is read against the others, in place of the rule; 1 where not named"
+    )
+    objective: Literal["mean", "worst", "weighted"] = Field(
+        "mean", description="what `hagane mix` makes least: bits per byte as the mean over languages, of the worst language, or weighted by importance"
+    )
+    importance: dict[str, float] = Field(default_factory=dict, description="objective weighted: language -> importance; 0 where not named")
+    reason: str = execution("", description="where weights are from, as the plan tells it; filled in by hagane")
+
+    @model_validator(mode="after")
+    def _positive(self) -> MixSettings:
+        for language, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"weights: {language} = {weight:g} is not a positive number; give its source no documents to leave a language out")
+        if any(not 0 <= value < float("inf") for value in self.importance.values()):
+            raise ValueError("importance must be 0 or more for every language")
+        if self.objective == "weighted" and sum(self.importance.values()) <= 0:
+            raise ValueError("objective = 'weighted' needs importance, for example importance = { sv = 2, smj = 1 }")
+        if self.objective != "weighted" and self.importance:
+            raise ValueError(f"importance is of objective = 'weighted', but objective = '{self.objective}'")
         return self
 
 
@@ -153,6 +206,7 @@ class PatternSettings(Frozen):
     top_k: int = Field(2, ge=1)
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
     scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
+    normalise: bool = Field(True, description="the weights of the chosen experts are divided by their sum; with top_k = 1 that leaves nothing to learn")
     num_groups: int = Field(1, ge=1, description="groups the experts are divided into")
     top_groups: int = Field(1, ge=1, description="groups a token may choose from")
     shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
@@ -162,6 +216,13 @@ class PatternSettings(Frozen):
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
+    null_experts: int = Field(0, ge=0, description="outputs of the router beside the experts that stand for computing nothing; top_k counts them")
+    mean_experts: float | None = Field(None, gt=0, description="with null experts, the experts a token uses on average; held by balancing")
+    entropy_clamp: bool = Field(False, description="keep the router's entropies in bands, beside balancing")
+    marginal_entropy_low: float = Field(0.98, ge=0, le=1, description="clamping: least entropy of how experts are used, over that of even use")
+    conditional_entropy_low: float = Field(0.05, ge=0, le=1, description="clamping: least mean entropy of a token's routing distribution, likewise")
+    conditional_entropy_high: float = Field(0.95, ge=0, le=1, description="clamping: most of it")
+    clamp_rate: float = Field(0.1, gt=0, description="clamping: how fast the log of a multiplier moves, per step and unit of violation")
     tied: bool = Field(False, description="input embedding and output head share one matrix")
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
@@ -186,7 +247,10 @@ class PatternSettings(Frozen):
     def _experts(self) -> PatternSettings:
         if self.ffn == "dense":
             fields = type(self).model_fields
-            names = ("dense_layers", "score", "scaling", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
+            names = (
+                "dense_layers", "score", "scaling", "normalise", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm",
+                "null_experts", "mean_experts", "entropy_clamp",
+            )  # fmt: skip
             unused = [name for name in names if getattr(self, name) != fields[name].default]
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
@@ -195,8 +259,16 @@ class PatternSettings(Frozen):
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
         if self.shared_gate and not self.shared_experts:
             raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
+        if not self.entropy_clamp:
+            bands = ("marginal_entropy_low", "conditional_entropy_low", "conditional_entropy_high", "clamp_rate")
+            self._unused(bands, "clamping, but entropy_clamp = false")
+        if self.conditional_entropy_low >= self.conditional_entropy_high:
+            raise ValueError(f"conditional_entropy_low = {self.conditional_entropy_low:g} must be below {self.conditional_entropy_high:g}, its upper bound")
         try:
-            ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
+            ExpertsConfig(
+                num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups,
+                null_experts=self.null_experts, mean_experts=self.mean_experts,
+            )  # fmt: skip
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
@@ -215,7 +287,7 @@ class PatternSettings(Frozen):
             self._unused(("full_every", "full_positions"), "a pattern of windows, but window = 0 asks for none")
         return self
 
-    def _unused(self, names: tuple[str, ...], why: str) -> None:
+    def _unused(self, names: Sequence[str], why: str) -> None:
         """Refuse settings that would change nothing."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -281,6 +353,18 @@ class StartSettings(Frozen):
     """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
 
     from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+    languages: tuple[str, ...] = Field((), description="languages that it knows: replayed, and forgetting is measured on them; the others are new")
+    replay_share: float = Field(0.25, ge=0, lt=1, description="share of the rows, beside those with a share of their own, that are text in `languages`")
+    new_tokens: int | Literal["auto"] = Field(0, description="tokens added for the languages that are new; `auto`: as many as are read often enough")
+    learning_rate_ratio: float = Field(1.0, gt=0, description="peak of the learning rate over that of a model trained from nothing")
+    rewarm_share: float = Field(0.03, ge=0, lt=0.5, description="share of the steps in which the learning rate is warmed up again")
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _new_tokens(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"new_tokens = {value}: a vocabulary cannot lose tokens; give 0 or more, or 'auto'")
+        return value
 
 
 class MidtrainSettings(Frozen):
@@ -390,6 +474,7 @@ class Recipe(Frozen):
     budget: str | None = Field(None, description="time, energy, FLOPs, tokens or money: 10min, 2kWh, 1e17FLOP, 5Mtokens, 2USD")
     seed: int = Field(0, ge=0)
     corpus: CorpusSettings = CorpusSettings()
+    mix: MixSettings = MixSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
     start: StartSettings = StartSettings()

@@ -28,7 +28,7 @@ class Totals:
     steady_flops: float = 0.0  # that the model needed: no padding, no pairs of different documents
     steady_planned: float = 0.0  # what the plan counts for them, in its unit of work, for the time left
     final_loss: float | None = None
-    router: dict[str, float] | None = None
+    router: dict[str, Any] | None = None
     peak_memory_bytes: int = 0
 
 
@@ -86,7 +86,7 @@ class Meter:
         memory = memory_bytes(self.device)
         totals.peak_memory_bytes = max(totals.peak_memory_bytes, peak_memory_bytes(self.device))
         totals.final_loss = window.loss / window.steps
-        totals.router = router.model_dump() if router is not None else None
+        totals.router = router.model_dump(mode="json", exclude_none=True) if router is not None else None
         rate = window.flops / window.seconds if window.seconds else 0.0
         return {
             "tokens": totals.tokens,

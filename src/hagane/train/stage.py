@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from hagane.folder import Run, read_json, write_atomic
 from hagane.hosts.checkpoint import read_published
+from hagane.hosts.vocabulary import grown
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.plan.facts import PlanFacts
 from hagane.plan.start import starting_folder
 from hagane.recipe.types import StepRate
+from hagane.tokenizer.save import load_pieces
 from hagane.train import callbacks
 from hagane.train.facts import TrainFacts
 from hagane.train.loop import train
@@ -28,7 +30,9 @@ def run_pretrain(run: Run, folder: Path) -> TrainFacts:
     start = starting_folder(run.recipe)
     initial = None if start is None else folder / START
     if start is not None and initial is not None and not initial.exists():
-        save_file(read_published(start).state, folder / f".{START}")
+        plan = PlanFacts.model_validate(run.facts("plan"))
+        weights = grown(read_published(start), plan.vocabulary_size, load_pieces(run.path("encode")))
+        save_file(weights.state, folder / f".{START}")
         (folder / f".{START}").replace(initial)
     facts = train_phases(run, folder, "pretrain", initial)
     if initial is not None:

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hagane.data.batch import Batch
 from hagane.data.source import StepData
 from hagane.errors import TrainingError
 from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
-from hagane.model.decoder import Decoder
+from hagane.model.decoder import Decoder, Outputs
 from hagane.model.router import Stats
 from hagane.model.sequence import Sequence
 from hagane.recipe.types import OptimizerKind, Phase
+from hagane.train.health import SAMPLED, moments
 from hagane.train.objective import OBJECTIVES
 from hagane.train.optimizer import MasterOptimizer
 
@@ -35,6 +37,7 @@ class StepResult:
     auxiliary_loss: Tensor  # mean over tokens
     gradient_norm: Tensor  # before clipping
     stats: Stats
+    moments_6: Tensor | None  # of a sample's losses and the experts it used (`health.moments`); None without null experts
     first: bool  # of its shape: compiling was part of it
 
 
@@ -68,6 +71,7 @@ class Stepper:
         loss_sum = torch.zeros((), device=self.device)
         auxiliary_sum = torch.zeros((), device=self.device)
         total: Stats | None = None
+        sampled: Tensor | None = None
         for micro in data.batches:
             batch = micro.to(self.device)
             outputs = self.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT))
@@ -79,13 +83,25 @@ class Stepper:
             auxiliary_sum += auxiliary.detach()
             stats = outputs.stats.detached()
             total = stats if total is None else total + stats
+            if sampled is None:
+                sampled = self._sampled(outputs, batch)
         assert total is not None
         norm = self.optimizer.clip(phase.clip)
         self.optimizer.step(
             learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
         )
         self.decoder.router_step(total)
-        return StepResult(loss_sum, auxiliary_sum, norm, total, first)
+        return StepResult(loss_sum, auxiliary_sum, norm, total, sampled, first)
+
+    @torch.no_grad()
+    def _sampled(self, outputs: Outputs, batch: Batch) -> Tensor | None:
+        """Losses of the first tokens of a micro-batch beside the experts they used; None where none can be null."""
+        used_N = outputs.stats.used()
+        if used_N is None:
+            return None
+        part = slice(0, SAMPLED)
+        loss_N = -self.decoder.head.token_logprobs(outputs.hidden_BTD.detach().flatten(0, 1)[part], batch.targets_BT.flatten()[part])
+        return moments(used_N[part], loss_N, batch.weight_BT.flatten()[part])
 
 
 @contextmanager
