@@ -13,7 +13,7 @@ from hagane.corpus.stores import is_url
 from hagane.errors import RecipeError
 from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
-from hagane.model.count import num_active_parameters, num_parameters, parts
+from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
 from hagane.plan.cost import joules, tokens_per_second, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.fitted import fitted
@@ -116,7 +116,13 @@ def _count(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
     counted = parts(config)
     lines = [f"{recipe.name}: {num_parameters(config):,} parameters, {num_active_parameters(config):,} active"]
     lines += [f"  {name:<10} {count:,}" for name, count in counted.items() if count]
-    return lines, {"recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted}
+    further = sum(mtp_parts(config).values())
+    if further:
+        lines.append(f"  and {further:,} in training, to predict further tokens")
+    return lines, {
+        "recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted,
+        "mtp_parameters": further,
+    }  # fmt: skip
 
 
 def show_recipe(name: str, budget: str | None, settings: list[str]) -> tuple[list[str], dict[str, Any]]:

@@ -58,6 +58,7 @@ WAYS = {
     rf"{RUN} --set corpus.on_damage=keep": Way(r" [1-9]\d* dropped", small=True, fresh=True, damaged=True),
     rf"{RUN} --no-steer": Way("transformers agrees", small=True, fresh=True),
     rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
+    rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way("qwen3: transformers agrees", small=True, fresh=True),
     r"hagane run nordic --from runs/quickstart/release/huggingface .*": Way("qwen3: transformers agrees", small=True),
     r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
     r"hagane corpus show runs/(quickstart|nordic)": Way("documents kept"),

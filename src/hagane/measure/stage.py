@@ -8,7 +8,7 @@ from hagane.folder import Run
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.measure.start import refuse_strangers
 from hagane.model.config import ModelConfig
-from hagane.model.count import num_parameters
+from hagane.model.count import num_trained_parameters
 from hagane.plan.contexts import contexts
 from hagane.plan.facts import PlanFacts
 from hagane.plan.stage import known_from, make_plan
@@ -65,7 +65,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         if before is not None:
             rate = between(rate, before)
         if run.machine.device == "cpu":
-            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_parameters(config)})
+            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_trained_parameters(config)})
         add_step(kept, key, rate, execution.threads)
         return rate
 

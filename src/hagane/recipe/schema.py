@@ -223,6 +223,7 @@ class PatternSettings(Frozen):
     conditional_entropy_low: float = Field(0.05, ge=0, le=1, description="clamping: least mean entropy of a token's routing distribution, likewise")
     conditional_entropy_high: float = Field(0.95, ge=0, le=1, description="clamping: most of it")
     clamp_rate: float = Field(0.1, gt=0, description="clamping: how fast the log of a multiplier moves, per step and unit of violation")
+    mtp_layers: int = Field(0, ge=0, le=4, description="modules that predict further tokens while training, one each; the first one drafts")
     tied: bool = Field(False, description="input embedding and output head share one matrix")
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
@@ -335,6 +336,7 @@ class TrainSettings(Frozen):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip: float = Field(1.0, gt=0)
+    mtp_coefficient: float = Field(0.3, gt=0, description="weight of the loss of the modules for multi-token prediction")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
 
@@ -512,6 +514,8 @@ class Recipe(Frozen):
             )
         if size.dense_hidden and not pattern.dense_layers:
             raise ValueError(f"model.size.dense_hidden = {size.dense_hidden} is of dense layers before routed ones, but model.pattern.dense_layers = 0")
+        if self.train.mtp_coefficient != TrainSettings.model_fields["mtp_coefficient"].default and not pattern.mtp_layers:
+            raise ValueError(f"train.mtp_coefficient = {self.train.mtp_coefficient:g} is of multi-token prediction, but model.pattern.mtp_layers = 0")
         if pattern.balance == "bias" and pattern.ffn == "dense":
             raise ValueError("model.pattern.balance = 'bias' balances experts, but model.pattern.ffn = 'dense' has none")
         return self

@@ -23,6 +23,7 @@ from hagane.folder import replace_folder
 from hagane.hosts import HOSTS, null
 from hagane.hosts.base import Host, as_held
 from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
+from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import pre_tokenizer_is_ours
@@ -205,12 +206,14 @@ def release_gguf(
 ) -> GgufFacts:
     """Write `NAME-f16.gguf` and `NAME-q8_0.gguf`, have llama.cpp read them, compare; then `folder` appears whole.
 
+    Modules for multi-token prediction are left out: llama.cpp drafts with other models.
     `state`: float32 masters by canonical name; `texts`: real text of every language of the model. Raises RunError where llama.cpp
     disagrees or cannot hold the model: nothing is left behind, an earlier folder stays.
     """
     from hagane.release.verify_gguf import Reference
 
-    host, missing = HOSTS[host_name], missing_tools()
+    host, missing, config = HOSTS[host_name], missing_tools(), config.without_mtp
+    state = held_state(state, config)
     reason = missing or unfit(host, config)
     if reason is not None:
         raise RunError(f"no GGUF can be written: {reason}. Or set release.gguf = false.")

@@ -73,5 +73,5 @@ def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
         vocabulary_size=config.vocabulary_size, context=config.context, training_tokens=sum(stage["tokens"] for stage in training), sources=sources,
         hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine), power_source=machine.power_source, evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
-        hagane=run.environment.hagane, gguf=gguf,
+        hagane=run.environment.hagane, left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
     )  # fmt: skip

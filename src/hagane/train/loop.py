@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import RunError, TrainingError
-from hagane.model.count import batch_flops, flops_per_token, num_parameters
+from hagane.model.count import batch_flops, flops_per_token, num_trained_parameters
 from hagane.recipe.types import Phase
 from hagane.train import checkpoint as checkpoints
 from hagane.train.callbacks import Callback, StepInfo
@@ -70,7 +70,7 @@ class _Pending:
 
     step: int
     data: StepData
-    values: Tensor  # loss, auxiliary loss, gradient norm
+    values: Tensor  # loss, auxiliary loss, loss of further tokens, gradient norm
     arrived: torch.cuda.Event | None
 
 
@@ -152,7 +152,7 @@ class _Loop:
     def _timed(self, index: int, phase: Phase, data: StepData, waited: float, first: bool) -> None:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
-        needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen)
+        needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen, mtp=True)
         self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=self.costs[index], first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
@@ -279,16 +279,16 @@ class _Loop:
 
     def _step_flops(self, phase: Phase) -> float:
         """FLOPs that the plan counts for a step, its rows whole documents: forward, and twice that backward."""
-        return 3.0 * flops_per_token(self.settings.model, phase.context) * phase.tokens_per_step
+        return 3.0 * flops_per_token(self.settings.model, phase.context, mtp=True) * phase.tokens_per_step
 
     # -- results ---------------------------------------------------------------------------------------------------
 
     def _await(self, data: StepData, result: StepResult) -> None:
         """Send a step's results on their way to the host."""
-        values = torch.stack([result.loss, result.auxiliary_loss, result.gradient_norm])
+        values = torch.stack([result.loss, result.auxiliary_loss, result.mtp_loss, result.gradient_norm])
         arrived = None
         if values.is_cuda:
-            values = torch.empty(3, pin_memory=True).copy_(values, non_blocking=True)
+            values = torch.empty(len(values), pin_memory=True).copy_(values, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         self.pending.append(_Pending(self.step, data, values, arrived))
@@ -299,15 +299,15 @@ class _Loop:
             pending = self.pending.popleft()
             if pending.arrived is not None:
                 pending.arrived.synchronize()
-            loss, auxiliary, norm = pending.values.tolist()
-            if not all(map(math.isfinite, (loss, auxiliary, norm))):
-                self._not_finite(pending, loss, auxiliary, norm)
+            loss, auxiliary, further, norm = values = pending.values.tolist()
+            if not all(map(math.isfinite, values)):
+                self._not_finite(pending, values)
             self.last_loss = loss
-            self.meter.learned(loss, auxiliary, norm)
+            self.meter.learned(loss, auxiliary, further if self.settings.model.mtp_layers else None, norm)
 
-    def _not_finite(self, pending: _Pending, loss: float, auxiliary: float, norm: float) -> None:
-        values = {"loss": loss, "auxiliary loss": auxiliary, "gradient norm": norm}
-        what, value = next((what, value) for what, value in values.items() if not math.isfinite(value))
+    def _not_finite(self, pending: _Pending, values: list[float]) -> None:
+        names = ("loss", "auxiliary loss", "loss of further tokens", "gradient norm")
+        what, value = next((what, value) for what, value in zip(names, values, strict=True) if not math.isfinite(value))
         rows = pending.data.describe()
         with contextlib.suppress(RunError):
             self.writer.wait()  # a save of an earlier step may be under way
@@ -369,7 +369,7 @@ class _Loop:
 
     def _reserve(self) -> float:
         """Seconds to keep for the last save, and for the first steps of shapes still to come."""
-        save = self.writer.last_seconds or 12 * num_parameters(self.settings.model) / WRITE_RATE
+        save = self.writer.last_seconds or 12 * num_trained_parameters(self.settings.model) / WRITE_RATE
         shapes = {(phase.rows, phase.context) for phase in self.settings.phases[self.source_phase :]}
         return save + len(shapes - self.stepper.shapes) * self.first_seconds
 
