@@ -7,6 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from hagane.corpus.build import build_corpus
 from hagane.corpus.documents import read_documents
@@ -38,6 +39,19 @@ def corpus(tmp_path_factory):
     facts = write_corpus(root)
     texts = [row["text"] for name in facts.shards for row in read_documents(root / "corpus", "train", name)]
     return root / "corpus", facts, cut(train_tokenizer(texts, 500), 400)
+
+
+def test_words_of_another_pre_tokenizer_are_not_cut(corpus, tmp_path, monkeypatch):
+    """One whose words are whole lines, as they may be in a published tokenizer: a document is then encoded as a whole."""
+    folder, facts, tokenizer = corpus
+    monkeypatch.setattr(module, "PIECE_CHARACTERS", 20)
+    other = Tokenizer.from_str(tokenizer.to_str())
+    split = pre_tokenizers.Split(Regex(r"[^\n]+|\n+"), behavior="isolated")
+    other.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    encode_text(folder, facts.shards, other, tmp_path / "text", [CONTEXT])
+    shard = Collection(tmp_path / "text").shards["text.sv"]
+    first = next(iter(read_documents(folder, "train", "text.sv")))["text"]
+    assert shard.tokens[1 : shard.documents[1]].tolist() == plain(other).encode(first).ids
 
 
 def files(folder):

@@ -28,6 +28,7 @@ from hagane.corpus.decide import HELD_OUT, TRAIN, Decided, RuleFacts, Shard, dec
 from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Inputs, list_inputs
 from hagane.corpus.licenses import wants_attribution
+from hagane.corpus.quality import QualityFacts, divide
 from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
@@ -46,7 +47,10 @@ class Count(Frozen):
 
 
 class ShardFacts(Frozen):
-    """One `{source}.{language}` of the corpus; documents are pieces where long ones were cut, bytes are of UTF-8 text."""
+    """One `{source}.{language}` of the corpus, or a bucket of it (`{source}.{language}.q1`).
+
+    Documents are pieces where long ones were cut, bytes are of UTF-8 text.
+    """
 
     source: str
     language: str
@@ -55,6 +59,8 @@ class ShardFacts(Frozen):
     bytes: int
     held_out_documents: int
     held_out_bytes: int
+    bucket: int | None = Field(None, description="of quality, 1 is the best; None where the language is not divided")
+    repeats: float = Field(1.0, description="how often it is read against other shards of its language")
 
 
 class CorpusFacts(Frozen):
@@ -73,6 +79,7 @@ class CorpusFacts(Frozen):
     ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
     repeated_ids: int = Field(0, description="documents whose id another one had already: the hash of their text was added to it")
     identified: IdentifyFacts | None = Field(None, description="how languages were told apart; None where every document had a label")
+    quality: QualityFacts | None = Field(None, description="how text was divided by quality; None where corpus.quality is off")
     rules: RuleFacts | None = Field(None, description="where the rules drew the line in each language; None where they did not apply")
     seconds: float
 
@@ -117,10 +124,12 @@ def build_corpus(
             dropped.merge(result.dropped)
         identified = relabel(found.inputs, gathered, settings.identify, dropped, seed=seed, workers=workers, progress=progress)
         decided = decide(found.inputs, gathered, settings, dropped, progress)
+        generated = frozenset(source.name for source in sources if all(path.startswith("embedded:") for path in source.path))
+        decided.shards, quality = divide(decided.shards, settings.quality, generated, workers=workers, progress=progress)
         written = _write_shards(decided.shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, decided, identified, time.monotonic() - started)
+    facts = _facts(found, tasks, gathered, dropped, written, decided, identified, quality, time.monotonic() - started)
     accounts = manifest.Accounts(table(dropped.accounts, decided.kept), attribution(decided.kept, _to_attribute(decided, settings)), removed)
     manifest.write(folder, sources, settings, seed, found, gathered, facts, accounts)
     write_card(folder)
@@ -179,6 +188,8 @@ def _write_shard(shard: Shard) -> ShardFacts:
         bytes=num_bytes,
         held_out_documents=held_documents,
         held_out_bytes=held_bytes,
+        bucket=shard.bucket,
+        repeats=shard.repeats,
     )
 
 
@@ -269,6 +280,7 @@ def _facts(
     shards: Sequence[ShardFacts],
     decided: Decided,
     identified: IdentifyFacts | None,
+    quality: QualityFacts | None,
     seconds: float,
 ) -> CorpusFacts:
     reasons = Counter(dropped.documents)
@@ -280,12 +292,13 @@ def _facts(
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
         repaired=dict(sorted(dropped.repaired.items())),
         masked=_by_source(dropped.masked),
-        shards={f"{shard.source}.{shard.language}": shard for shard in shards},
+        shards={shard.name: facts for shard, facts in zip(decided.shards, shards, strict=True)},
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),
         ignored_files=dict(sorted(found.ignored.items())),
         repeated_ids=decided.repeated_ids,
         rules=decided.rules,
+        quality=quality,
         identified=identified,
         seconds=round(seconds, 3),
     )

@@ -56,6 +56,8 @@ class Shard:
     boilerplate: Hashes
     held_out: Hashes  # runs of words of which paragraphs of `leak_D` documents are freed
     folder: Path = Path()
+    bucket: int | None = None  # of quality, 1 is the best
+    repeats: float = 1.0
 
 
 @dataclass

@@ -87,7 +87,7 @@ def show(folder: Path, reason: str | None = None, count: int = 5) -> tuple[list[
         if reason is not None:
             lines += _fences(facts, reason)
     if reason is None:
-        lines += [*_fences(facts), *_languages(facts)]
+        lines += [*_fences(facts), *_languages(facts), *_quality(facts)]
     return lines, {"dropped": {name: dropped[name] for name in ([reason] if reason is not None else dropped) if name in dropped}}
 
 
@@ -121,6 +121,28 @@ def _languages(facts: dict[str, Any]) -> Iterator[str]:
         called = f"; called instead: {confusions}" if confusions else ""
         questioned = "" if own["known"] else "; its label is never questioned"
         yield f"  {language}: precision {precision}, recall {own['recall']:.0%} of {own['held_out']:,} documents{called}{questioned}"
+
+
+def _quality(facts: dict[str, Any]) -> Iterator[str]:
+    """How the text of each language was divided by quality."""
+    quality = facts.get("quality")
+    if not quality:
+        return
+    yield ""
+    often = ", ".join(f"{value:g}" for value in quality["repeats"])
+    yield f"quality: text most like {', '.join(quality['good'])} first; buckets are read {often} times as often:"
+    for language, own in quality["languages"].items():
+        yield f"  {language}: {in_words(own)}"
+
+
+def in_words(own: dict[str, Any]) -> str:
+    """What dividing one language by quality came to."""
+    if own["divided"]:
+        sizes = ", ".join(f"{size / 1e6:.2f} MB" for size in own["bucket_bytes"])
+        return f"{sizes}; a good document scores higher than another one in {100 * own['separation']:.0f} % of pairs"
+    if own["separation"] is None:
+        return f"not divided: {own['good_documents']:,} good documents and {own['other_documents']:,} others are too few to learn from"
+    return f"not divided: a good document scores higher than another one in only {100 * own['separation']:.0f} % of pairs"
 
 
 def _example(example: dict[str, Any]) -> Iterator[str]:

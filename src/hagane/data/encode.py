@@ -21,7 +21,7 @@ from hagane.corpus.pool import Progress, silent
 from hagane.data.pack import stream_rows, whole_rows
 from hagane.data.writer import CollectionFacts, CollectionWriter, ShardWriter
 from hagane.errors import DataError
-from hagane.tokenizer.bpe import pieces, plain
+from hagane.tokenizer.bpe import pieces, plain, pre_tokenizer_is_ours
 from hagane.tokenizer.chat import EncodedBatch
 
 BATCH_BYTES = 1 << 19  # text handed to the tokenizer at once: enough to keep all cores busy, little enough to overlap
@@ -54,9 +54,11 @@ def encode_text(
     Raises DataError where a shard is gone, or all shards together are less than `tokens_per_step`.
     """
     total, done = sum(shard.bytes for shard in shards.values()), 0
+    # the words of another pre-tokenizer may span the places where a text is cut
+    size = PIECE_CHARACTERS if pre_tokenizer_is_ours(tokenizer) else None
     with CollectionWriter(folder, tokenizer) as writer:
         shard: ShardWriter | None = None
-        for document, encodings in _encoded(corpus, shards, plain(tokenizer)):
+        for document, encodings in _encoded(corpus, shards, plain(tokenizer), size):
             shard = shard or writer.shard(document.shard)
             if document.pieces is None:
                 shard.end([writer.end_token])
@@ -107,7 +109,7 @@ def _finished(writer: CollectionWriter, tokens_per_step: int) -> CollectionFacts
     return facts
 
 
-def _encoded(corpus: Path, shards: Iterable[str], encoder: Tokenizer) -> Iterator[tuple[_Document, Iterator[Any]]]:
+def _encoded(corpus: Path, shards: Iterable[str], encoder: Tokenizer, size: int | None) -> Iterator[tuple[_Document, Iterator[Any]]]:
     """Every document in order, with the library's encodings of its pieces."""
 
     def encode(batch: list[_Document]) -> list[Any]:
@@ -115,18 +117,19 @@ def _encoded(corpus: Path, shards: Iterable[str], encoder: Tokenizer) -> Iterato
         encodings: list[Any] = encoder.encode_batch_fast(texts, add_special_tokens=False)
         return encodings
 
-    for batch, encodings in _ahead(encode, _batches(_documents(corpus, shards))):
+    for batch, encodings in _ahead(encode, _batches(_documents(corpus, shards, size))):
         rest = iter(encodings)
         for document in batch:
             yield document, itertools.islice(rest, len(document.pieces or ()))
 
 
-def _documents(corpus: Path, shards: Iterable[str]) -> Iterator[_Document]:
+def _documents(corpus: Path, shards: Iterable[str], size: int | None) -> Iterator[_Document]:
+    """Every document in pieces of `size` characters, or whole."""
     for name in shards:
         with open_shard(shard_path(corpus, "train", name)) as file:
             for rows in file.iter_batches(64, columns=["text"]):
                 for text in rows.column(0).to_pylist():
-                    yield _Document(name, pieces(text, PIECE_CHARACTERS), len(text.encode()))
+                    yield _Document(name, [text] if size is None else pieces(text, size), len(text.encode()))
         yield _Document(name, None, 0)
 
 

@@ -17,8 +17,8 @@ from hagane.plan.start import starting_folder
 from hagane.recipe.schema import TuneStep
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import cut, load_tokenizer
-from hagane.tokenizer.chat import ChatEncoder
-from hagane.tokenizer.save import save_for_transformers
+from hagane.tokenizer.chat import CHAT_TEMPLATE, ChatEncoder
+from hagane.tokenizer.save import chat_template, load_pieces, save_for_transformers, save_pieces
 from hagane.tune.conversations import Wanted, encoded_problems, problem_conversations
 
 MEASURED = 400  # conversations whose mean length says how many are needed
@@ -39,16 +39,20 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     started = time.monotonic()
     plan = PlanFacts.model_validate(run.facts("plan"))
     tokenizer = load_tokenizer(run.path("tokenizer"))
-    if starting_folder(run.recipe) is None:  # the ids of a checkpoint's tokenizer are those of its rows
+    if starting_folder(run.recipe) is None:
         tokenizer = cut(tokenizer, plan.vocabulary_size)
-    save_for_transformers(tokenizer, folder, plan.context)
+    else:  # the ids of a checkpoint's tokenizer are those of its rows
+        save_pieces(folder, load_pieces(run.path("tokenizer")))
+    steps = [step for step in run.recipe.tune.steps if f"tune/{step.name}" in plan.phases]
+    # conversations are learned in our form; a model that learns none here keeps the one it has
+    save_for_transformers(tokenizer, folder, plan.context, CHAT_TEMPLATE if steps else chat_template(run.path("tokenizer")))
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
+    contexts = sorted({plan.context, *(phase.context for parts in plan.phases.values() for phase in parts if phase.collection == "text")})
     collections = {
         "text": encode_text(
-            run.path("corpus"), shards, tokenizer, folder / "text", [plan.context], tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
+            run.path("corpus"), shards, tokenizer, folder / "text", contexts, tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
         )
     }
-    steps = [step for step in run.recipe.tune.steps if f"tune/{step.name}" in plan.phases]
     if steps:
         encoder = ChatEncoder(tokenizer)
         wanted = [one for step in steps for one in _wanted(run, plan, step, encoder)]
