@@ -25,7 +25,9 @@ from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.journal import TIMINGS
 from hagane.train.loop import train
 
-KINDS = [("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32"), ("null", "bfloat16"), ("delta", "bfloat16")]
+KINDS = [
+    ("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32"), ("null", "bfloat16"), ("delta", "bfloat16"), ("mtp", "bfloat16"),
+]  # fmt: skip
 BIAS = "layers.1.ffn.router.bias_E"
 
 
@@ -82,7 +84,7 @@ def test_a_stage_writes_what_the_others_read(tmp_path: Path, data: Path) -> None
     lines = toy.lines(tmp_path)
     assert [line["step"] for line in lines] == [1, 5, 10, 15, 20]
     assert list(lines[0]) == [
-        "step", "phase", "progress", "learning_rate", "tokens", "seconds", "loss", "auxiliary_loss", "gradient_norm",
+        "step", "phase", "progress", "learning_rate", "tokens", "seconds", "loss", "auxiliary_loss", "mtp_loss", "gradient_norm",
         "tokens_per_second", "flop_utilisation", "data_seconds", "memory_bytes", "router",
     ]  # fmt: skip
     assert lines[-1]["progress"] == 1.0 and lines[-1]["loss"] < lines[0]["loss"] - 0.5

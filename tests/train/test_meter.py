@@ -57,13 +57,14 @@ def test_experts_used_and_their_correlation_with_the_loss() -> None:
 def test_rates_leave_out_first_steps_in_facts_but_not_in_lines(tmp_path, data) -> None:
     meter = Meter(CPU, matmul_flops=1000.0)
     meter.timed(seconds=10.0, data_seconds=0.0, tokens=100, flops=1000.0, planned=1200.0, first=True)
-    meter.learned(4.0, 0.1, 1.0)
+    meter.learned(4.0, 0.1, 5.0, 1.0)
     for _ in range(4):
         meter.timed(seconds=2.0, data_seconds=0.5, tokens=100, flops=1000.0, planned=1200.0, first=False)
-        meter.learned(2.0, 0.2, 3.0)
+        meter.learned(2.0, 0.2, 4.0, 3.0)
     line = meter.line(seconds=20.0, router=None)
     assert line["loss"] == pytest.approx(2.4)
     assert line["gradient_norm"] == pytest.approx(2.6)
+    assert line["mtp_loss"] == pytest.approx(4.2)
     assert line["tokens"] == 500
     assert line["tokens_per_second"] == pytest.approx(500 / 18, abs=0.1)
     assert line["flop_utilisation"] == pytest.approx(5000 / 18 / 1000, abs=1e-4)
@@ -80,11 +81,11 @@ def test_an_open_window_survives_a_checkpoint() -> None:
     meter, again = Meter(CPU, 0.0), Meter(CPU, 0.0)
     for target in (meter, again):
         target.timed(seconds=1.0, data_seconds=0.0, tokens=10, flops=1.0, planned=1.0, first=True)
-        target.learned(0.1 + 0.2, 0.0, 1.0)
+        target.learned(0.1 + 0.2, 0.0, None, 1.0)
     restored = Meter(CPU, 0.0)
     restored.restore(meter.state(seconds=5.0))
     for target in (restored, again):
-        target.learned(0.7, 0.0, 1.0)
+        target.learned(0.7, 0.0, None, 1.0)
     assert restored.line(1.0, None)["loss"] == again.line(1.0, None)["loss"]
     assert restored.totals.seconds_before == 5.0
 

@@ -32,6 +32,8 @@ CONTEXT = 16
 def model(kind: str = "dense", width: int = 32) -> ModelConfig:
     """Two layers; the second of `routed` has experts, those of `bias` balanced by bias, of `null` with null ones and a clamp that pulls, too.
 
+    So have that and one of two modules for further tokens of `mtp`.
+
     `latent`: latent attention, once with latent queries; the first of `delta` is Gated DeltaNet.
     """
     if kind == "latent":
@@ -44,6 +46,9 @@ def model(kind: str = "dense", width: int = 32) -> ModelConfig:
     if kind == "null" and isinstance(ffn, ExpertsConfig):
         ffn = ffn.model_copy(update={"null_experts": 3, "mean_experts": 1.2, "entropy_clamp": EntropyClamp(marginal_low=0.99, conditional_high=0.6)})
     layers = (LayerConfig(mixer=mixer, ffn=dense), LayerConfig(mixer=mixer, ffn=ffn))
+    if kind == "mtp":
+        layers = (layers[0], LayerConfig(mixer=mixer, ffn=ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias")))
+        return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=layers, mtp_layers=layers[::-1], context=CONTEXT)
     if kind == "delta":
         delta = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
         gated = mixer.model_copy(update={"gate": "sigmoid", "partial_rotary": 4})

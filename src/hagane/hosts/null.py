@@ -17,9 +17,10 @@ from hagane.model.config import ExpertsConfig, ModelConfig
 
 def _layers(config: ModelConfig) -> Iterator[tuple[str, ExpertsConfig]]:
     """The name that the feed-forward's weights begin with, of every layer with null experts."""
-    for index, layer in enumerate(config.layers):
+    named = [*((f"layers.{index}", layer) for index, layer in enumerate(config.layers)), *((f"mtp.{k}.block", one) for k, one in enumerate(config.mtp_layers))]
+    for name, layer in named:
         if isinstance(layer.ffn, ExpertsConfig) and layer.ffn.null_experts:
-            yield f"layers.{index}.ffn.", layer.ffn
+            yield f"{name}.ffn.", layer.ffn
 
 
 def as_held(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

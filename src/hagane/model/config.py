@@ -54,6 +54,18 @@ class RopeConfig(Frozen):
 
     theta: float = Field(default=10000.0, gt=0)
     yarn: YarnConfig | None = None
+    linear: float | None = Field(default=None, gt=1, description="positions are divided by this (Chen et al. 2023)")
+
+    @property
+    def scaling(self) -> str | None:
+        """How positions are interpolated; None where they are not."""
+        return "yarn" if self.yarn is not None else "linear" if self.linear is not None else None
+
+    @model_validator(mode="after")
+    def _check(self) -> RopeConfig:
+        if self.yarn is not None and self.linear is not None:
+            raise ValueError("rope has yarn and linear: positions are interpolated in one way")
+        return self
 
 
 class AttentionConfig(Frozen):
@@ -305,6 +317,7 @@ class ModelConfig(Frozen):
     vocabulary_size: int = Field(gt=0)
     width: int = Field(gt=0)
     layers: tuple[LayerConfig, ...] = Field(min_length=1)
+    mtp_layers: tuple[LayerConfig, ...] = Field(default=(), description="blocks of the modules that predict further tokens while training (`mtp`)")
     tied: bool = Field(default=False, description="the head shares the embedding matrix")
     embedding_scale: float = Field(default=1.0, gt=0, description="embeddings are multiplied with this on their way into the first layer")
     norm_epsilon: float = Field(default=1e-6, gt=0)
@@ -314,3 +327,18 @@ class ModelConfig(Frozen):
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def without_mtp(self) -> ModelConfig:
+        """The same model without the modules that predict further tokens: what most hosts hold."""
+        return self.model_copy(update={"mtp_layers": ()})
+
+    @property
+    def mtp_blocks(self) -> ModelConfig:
+        """The blocks of those modules as a model of their own: what they are counted by."""
+        return self.model_copy(update={"layers": self.mtp_layers, "mtp_layers": ()})
+
+    @property
+    def draft_block(self) -> ModelConfig:
+        """The first of them alone: what the cache of drafts is made for."""
+        return self.model_copy(update={"layers": self.mtp_layers[:1], "mtp_layers": ()})

@@ -50,6 +50,7 @@ class CardFacts(Frozen):
     power_source: str = ""
     evaluation: EvaluateFacts | None = None
     hagane: str
+    left_out: str = ""
     gguf: GgufFacts = GgufFacts()
 
 
@@ -105,6 +106,7 @@ def _facts_table(facts: CardFacts) -> str:
         ("Architecture", facts.host), ("Parameters", f"{facts.num_parameters:,}{active}"), ("Vocabulary", f"{facts.vocabulary_size:,}"),
         ("Context", f"{facts.context:,} tokens"), ("Training tokens", f"{facts.training_tokens:,}"), ("Hardware", facts.hardware),
         ("Time", duration(facts.seconds)), ("Energy", energy), ("Made by", made), ("Licence of the weights", facts.license),
+        ("Left out", facts.left_out),
     ]  # fmt: skip
     return _table(("", ""), [row for row in rows if row[1]])
 

@@ -211,6 +211,10 @@ def losses(record: Record) -> list[Picture]:
             steps = [step for step in tokens if step is not None]
             nearest = [tokens[min(steps, key=lambda other: abs(other - step))] for step in resumed if step is not None]
             pictures.append(figures.loss(f"loss-{i}", stage.name, curve, [x for x in nearest if x is not None]))
+    further = along(record, "mtp_loss")
+    if further.drawable:
+        note = "Nats per target of the modules that predict the tokens after the next one: means over modules."
+        pictures.append(figures.course("mtp", "Loss of further tokens", [("loss of further tokens", further)], _marks(record), caption=note))
     return pictures
 
 

@@ -32,6 +32,7 @@ class TrainFacts(Frozen):
     planned_tokens: int
     seconds: float
     final_loss: float | None = Field(description="mean loss per target over the last log line, nats")
+    mtp_loss: float | None = Field(default=None, description="the same of further tokens, for a model with modules for multi-token prediction")
     mean_utilisation: float | None = Field(description="FLOPs of the model over FLOPs the machine could do, first steps (compilation) left out")
     tokens_per_second: float | None = Field(description="likewise without first steps")
     compile_seconds: float = Field(description="first step of each shape, of all attempts: compilation and warming up")
