@@ -50,7 +50,7 @@ class Way:
 
 
 RUN = r"hagane run (quickstart|nordic --corpus texts/) --budget \S+"
-STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "tune", "evaluate", "release")
+STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "extend", "tune", "evaluate", "release")
 WAYS = {
     r"hagane --help": Way("Example: hagane run"),
     rf"{RUN}( --out runs/nordic)?": Way(r"(?s)(unchanged.*){9}", small=True),  # the fixture did it first: that is the claim of resume.md
@@ -73,6 +73,8 @@ WAYS = {
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     # at toy size the budget is one of tokens: that a ladder says what it needs is the claim here, tests/measure climbs one
     r"hagane ladder nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a ladder is bounded by time", small=True, fresh=True, code=2),
+    # likewise: tests/measure searches
+    r"hagane mix nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a search is bounded by time", small=True, fresh=True, code=2),
     r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
     r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
     r"hagane plan neurosynth-9 --claim": Way("(?s)= 14.5B tokens.*verdict: impossible.*nearest possible plan"),

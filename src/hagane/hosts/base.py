@@ -156,7 +156,14 @@ def rope_of(config: ModelConfig) -> RopeConfig:
 
 
 def rope_fields(rope: RopeConfig) -> Json:
-    """Rotary positions as transformers 5 reads them, and as what came before it does."""
+    """Rotary positions as transformers 5 reads them, and as what came before it does.
+
+    Positions extended by a larger base (NTK-aware) are plain ones with that base. `dynamic` is never written: its base goes with the
+    length of each text, so that it equals no model of ours, and its own cache holds keys that were turned with another base.
+    """
+    if rope.linear is not None:
+        linear = {"rope_type": "linear", "factor": rope.linear}
+        return {"rope_theta": rope.theta, "rope_parameters": {**linear, "rope_theta": rope.theta}, "rope_scaling": {**linear, "type": "linear"}}
     if rope.yarn is None:
         return {"rope_theta": rope.theta, "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta}}
     yarn = rope.yarn
@@ -175,8 +182,10 @@ def rope_from_host(host: Mapping[str, Any]) -> RopeConfig:
     theta = settings.get("rope_theta") or host.get("rope_theta") or 10000.0
     if kind == "default":
         return RopeConfig(theta=theta)
+    if kind == "linear":
+        return RopeConfig(theta=theta, linear=require(settings, "factor"))
     if kind != "yarn":
-        raise RecipeError(f"config.json: rotary positions of kind {kind!r} are not supported; hagane has 'default' and 'yarn' only.")
+        raise RecipeError(f"config.json: rotary positions of kind {kind!r} are not supported; hagane has 'default', 'linear' and 'yarn' only.")
     refuse(settings, attention_factor=None, truncate=True)
     original = settings.get("original_max_position_embeddings") or require(host, "max_position_embeddings")
     given = {ours: settings[ours] for ours in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim") if settings.get(ours)}

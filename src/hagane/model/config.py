@@ -54,6 +54,18 @@ class RopeConfig(Frozen):
 
     theta: float = Field(default=10000.0, gt=0)
     yarn: YarnConfig | None = None
+    linear: float | None = Field(default=None, gt=1, description="positions are divided by this (Chen et al. 2023)")
+
+    @property
+    def scaling(self) -> str | None:
+        """How positions are interpolated; None where they are not."""
+        return "yarn" if self.yarn is not None else "linear" if self.linear is not None else None
+
+    @model_validator(mode="after")
+    def _check(self) -> RopeConfig:
+        if self.yarn is not None and self.linear is not None:
+            raise ValueError("rope has yarn and linear: positions are interpolated in one way")
+        return self
 
 
 class AttentionConfig(Frozen):

@@ -66,7 +66,7 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
     routed = ExpertsConfig(
         num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
-        num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
+        normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))

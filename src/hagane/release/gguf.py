@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +79,14 @@ class Identity:
 
 
 def write_gguf(
-    path: Path, quantisation: Quantisation, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity
+    path: Path,
+    quantisation: Quantisation,
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    host: Host,
+    tokenizer: Tokenizer,
+    identity: Identity,
+    template: str = CHAT_TEMPLATE,
 ) -> int:
     """Write one file; the number of tensors of a q8_0 file that stayed f16. Raises RunError where a value does not fit half precision."""
     import gguf
@@ -90,6 +97,7 @@ def write_gguf(
     try:
         _add_metadata(writer, metadata_of(adapter, config), quantisation, identity)
         _add_tokenizer(writer, tokenizer, config.vocabulary_size)
+        writer.add_chat_template(template)
         tensors = dict(adapter.tensors(host.weights.weights_to_host(state, config), config))
         kinds = {name: _kind(name, parts, adapter, quantisation) for name, parts in tensors.items()}
         for name, parts in tensors.items():
@@ -152,7 +160,6 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocabulary_siz
         if number is not None:
             add(number)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
 
 
 def _kind(name: str, parts: Sequence[Tensor], adapter: Gguf, quantisation: Quantisation) -> Literal["f32", "f16", "q8_0"]:
@@ -195,6 +202,7 @@ def release_gguf(
     identity: Identity,
     texts: Sequence[str],
     threads: int = 1,
+    template: str = CHAT_TEMPLATE,
 ) -> GgufFacts:
     """Write `NAME-f16.gguf` and `NAME-q8_0.gguf`, have llama.cpp read them, compare; then `folder` appears whole.
 
@@ -213,8 +221,12 @@ def release_gguf(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        reference = Reference(state, config, tokenizer, texts)
-        files = tuple(_files(temporary, state, config, host, tokenizer, identity, reference, threads))
+        reference = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE)
+
+        def write(path: Path, quantisation: Quantisation) -> int:
+            return write_gguf(path, quantisation, state, config, host, tokenizer, identity, template)
+
+        files = tuple(_files(temporary, identity.name, write, reference, threads))
         replace_folder(temporary, folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
@@ -225,12 +237,10 @@ def release_gguf(
     return GgufFacts(files=files, architecture=host.gguf.architecture, xllamacpp=version, texts_tokenised=len(reference.texts))
 
 
-def _files(
-    folder: Path, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity, reference: Reference, threads: int
-) -> Iterator[GgufFile]:
+def _files(folder: Path, name: str, write: Callable[[Path, Quantisation], int], reference: Reference, threads: int) -> Iterator[GgufFile]:
     for quantisation in QUANTISATIONS:
-        path = folder / f"{identity.name}-{quantisation}.gguf"
-        kept = write_gguf(path, quantisation, state, config, host, tokenizer, identity)
+        path = folder / f"{name}-{quantisation}.gguf"
+        kept = write(path, quantisation)
         verdict = reference.compare(path, quantisation, threads)
         yield GgufFile(
             file=path.name, quantisation=quantisation, bytes=path.stat().st_size, max_logprob_gap=verdict.max_logprob_gap,

@@ -21,7 +21,8 @@ from hagane.plan.cost import joules
 from hagane.release.card import CardFacts, CardSource, card
 from hagane.release.gguf import GgufFacts, Identity, release_gguf
 from hagane.release.huggingface import ReleaseFacts, release_huggingface
-from hagane.tokenizer.bpe import load_tokenizer
+from hagane.tokenizer.bpe import load_tokenizer, pre_tokenizer_is_ours
+from hagane.tokenizer.save import chat_template
 from hagane.tune.stage import trained_folder
 
 TEXTS, TEXT_CHARACTERS = 3, 2_000  # held-out texts of a shard that llama.cpp must read as we do, and how much of each
@@ -45,16 +46,19 @@ def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor])
         return GgufFacts(skipped="release.gguf = false")
     if settings.gguf == "auto" and (reason := missing_tools() or unfit(HOSTS[host], config)) is not None:
         return GgufFacts(skipped=reason)
+    tokenizer = load_tokenizer(run.path("encode"))
+    if settings.gguf == "auto" and not pre_tokenizer_is_ours(tokenizer):
+        return GgufFacts(skipped=f"the tokenizer of {run.recipe.start.from_} splits text as none that hagane knows by a name of llama.cpp's")
     held_out = read_held_out(run.path("corpus"), TEXTS * TEXT_CHARACTERS, run.seed)
     texts = [text[:TEXT_CHARACTERS] for part in held_out for text in part.texts[:TEXTS]]
     identity = Identity(name=run.recipe.name, license=settings.license, author=settings.author)
     threads = run.recipe.execution.threads or cores()
-    return release_gguf(state, config, host, load_tokenizer(run.path("encode")), folder / "gguf", identity, texts, threads)
+    return release_gguf(state, config, host, tokenizer, folder / "gguf", identity, texts, threads, chat_template(run.path("encode")))
 
 
 def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
     settings, machine = run.recipe.release, run.machine
-    training: list[dict[str, Any]] = [run.facts("pretrain"), run.facts("midtrain"), *run.facts("tune")["steps"].values()]
+    training: list[dict[str, Any]] = [*(run.facts(stage) for stage in ("pretrain", "midtrain", "extend")), *run.facts("tune")["steps"].values()]
     seconds = run.clock.spent()
     sources = tuple(
         CardSource(name=shard["source"], language=shard["language"], licenses=tuple(shard["license"]), documents=shard["documents"], bytes=shard["bytes"])

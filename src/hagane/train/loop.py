@@ -27,7 +27,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hagane.data.sampler import Mixture
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import RunError, TrainingError
 from hagane.model.count import batch_flops, flops_per_token, num_trained_parameters
@@ -89,7 +88,8 @@ class _Loop:
         self.meter = Meter(self.stepper.device, settings.matmul_flops)
         self.router = RouterSums()
         self.writer = checkpoints.Writer(settings.folder / "checkpoints", settings.keep_checkpoints)
-        self.steering = Steering(remaining, [self._step_flops(phase) for phase in settings.phases]) if remaining is not None else None
+        self.costs = settings.step_seconds or tuple(self._step_flops(phase) for phase in settings.phases)
+        self.steering = Steering(remaining, self.costs) if remaining is not None else None
         self.step = 0
         self.pending: deque[_Pending] = deque()
         self.source: BatchSource | None = None
@@ -130,6 +130,9 @@ class _Loop:
     def _one_step(self) -> None:
         index, done = self.timetable.locate(self.step)
         phase = self.settings.phases[index]
+        if done == 0 and len(self.settings.phases) > 1:
+            course = self.timetable.courses[index]
+            self._event("phase", phase=phase.name, context=phase.context, rows=phase.rows, accumulation=phase.accumulation, num_steps=course.num_steps)
         source = self._source_of(index)
         asked = time.monotonic()
         data = source.step(done * source.rows_per_step)
@@ -150,8 +153,7 @@ class _Loop:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
         needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen, mtp=True)
-        planned = self._step_flops(phase)
-        self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=planned, first=first)
+        self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=self.costs[index], first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
             self._event("compiled", rows=phase.rows, context=phase.context, seconds=round(seconds, 3))
@@ -249,20 +251,18 @@ class _Loop:
     # -- data ------------------------------------------------------------------------------------------------------
 
     def _source_of(self, index: int) -> BatchSource:
-        """The batch source of a phase. A phase goes on in the rows where earlier phases of the same collection and context stopped."""
+        """The batch source of a phase. A phase goes on in the text where earlier phases of the same collection stopped."""
         if self.source is None or self.source_phase != index:
             if self.source is not None:
                 self.source.close()
-            phases = self.settings.phases
-            read: dict[str, int] = {}
-            for earlier in range(index):
-                phase = phases[earlier]
-                if (phase.collection, phase.context) == (phases[index].collection, phases[index].context):
-                    num_rows = self.timetable.courses[earlier].num_steps * phase.rows * phase.accumulation
-                    counts = Mixture(phase.mixture).counts(num_rows)
-                    read = {name: read.get(name, 0) + counts.get(name, 0) for name in {*read, *counts}}
-            pin = self.stepper.device.type == "cuda"
-            self.source = BatchSource(self.settings.data, phases[index], self.settings.seed, read=read, pin=pin)
+            phases, data, seed = self.settings.phases, self.settings.data, self.settings.seed
+            span, read = self._span(index), dict[str, int]()
+            for earlier, course in enumerate(self.timetable.courses[:index]):
+                if phases[earlier].collection == phases[index].collection and self._span(earlier) == span:
+                    before = BatchSource(data, phases[earlier], seed, read=read, span=span)
+                    read |= before.sampler.read(course.num_steps * before.rows_per_step)
+                    before.close()
+            self.source = BatchSource(data, phases[index], seed, read=read, span=span, pin=self.stepper.device.type == "cuda")
             self.source_phase = index
             if self.source.collection.vocabulary_size > self.settings.model.vocabulary_size:
                 raise RunError(
@@ -270,6 +270,12 @@ class _Loop:
                     f"{self.settings.model.vocabulary_size:,}. Run the encode stage again."
                 )
         return self.source
+
+    def _span(self, index: int) -> int:
+        """The longest context of the phases that read the same collection, where it is a multiple of the phase's own."""
+        own = self.settings.phases[index]
+        longest = max(phase.context for phase in self.settings.phases if phase.collection == own.collection)
+        return own.context if longest % own.context else longest
 
     def _step_flops(self, phase: Phase) -> float:
         """FLOPs that the plan counts for a step, its rows whole documents: forward, and twice that backward."""
@@ -323,7 +329,7 @@ class _Loop:
 
     def _info(self, phase: Phase) -> StepInfo:
         index, progress = self.timetable.progress(self.step)
-        planned = [phase.num_steps * self._step_flops(phase) for phase in self.settings.phases]
+        planned = [phase.num_steps * cost for phase, cost in zip(self.settings.phases, self.costs, strict=True)]
         return StepInfo(
             step=self.step,
             num_steps=self.timetable.num_steps,
@@ -349,8 +355,8 @@ class _Loop:
             return None
         left = self.timetable.steps_left(self.step)
         index = len(self.settings.phases) - len(left)
-        flops = sum(steps * self._step_flops(phase) for steps, phase in zip(left, self.settings.phases[index:], strict=True))
-        return flops / totals.steady_planned * totals.steady_seconds
+        work = sum(steps * cost for steps, cost in zip(left, self.costs[index:], strict=True))
+        return work / totals.steady_planned * totals.steady_seconds
 
     def _steer(self) -> None:
         """Decide, write down, and only then let it take effect. Decisions of an earlier attempt come first."""

@@ -26,7 +26,7 @@ class Totals:
     steady_seconds: float = 0.0
     steady_tokens: int = 0
     steady_flops: float = 0.0  # that the model needed: no padding, no pairs of different documents
-    steady_planned: float = 0.0  # that the plan counts for them, for the time left
+    steady_planned: float = 0.0  # what the plan counts for them, in its unit of work, for the time left
     final_loss: float | None = None
     mtp_loss: float | None = None
     router: dict[str, float] | None = None
@@ -60,7 +60,7 @@ class Meter:
     def timed(self, *, seconds: float, data_seconds: float, tokens: int, flops: float, planned: float, first: bool) -> None:
         """One step's time, all that happened since the step before included. `first`: of its shape in this attempt.
 
-        `flops` are those its batch needed, `planned` those of a step of whole rows.
+        `flops` are those its batch needed, `planned` what a step of its phase costs in the plan.
         """
         window, totals = self.window, self.totals
         window.seconds, window.data_seconds = window.seconds + seconds, window.data_seconds + data_seconds
