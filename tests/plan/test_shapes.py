@@ -115,3 +115,16 @@ def test_the_key_of_a_plain_shape_is_what_profiles_already_hold():
     assert shape_key(config, 8, 128, "bfloat16") == "w256l2h8-4x32f672v1024-8x128-bfloat16"
     mixed = shape_key(made(GLM, num_layers=3), 8, 128, "bfloat16")
     assert mixed == "w256l3h8-4x32f672*1+h8-4x32e16k4f352s352*2v1024-8x128-bfloat16"
+
+
+def test_null_experts_and_bands_are_what_the_pattern_says():
+    changes = {"ffn": "experts", "top_k": 4, "null_experts": 6, "mean_experts": 1.5, "entropy_clamp": True, "conditional_entropy_high": 0.8}
+    config = made(changes)
+    ffn = config.layers[0].ffn
+    assert (ffn.num_outputs, ffn.mean_used, ffn.entropy_clamp.conditional_high) == (14, 1.5, 0.8)
+    assert host_for(config) == "qwen3_moe"
+    assert shape_key(config, 8, 128, "bfloat16") != shape_key(made({**changes, "mean_experts": 2.0}), 8, 128, "bfloat16")
+    counted, plain = workload(config, 128), workload(made({"ffn": "experts", "top_k": 2}), 128)
+    assert counted.expert_flops == 0.75 * plain.expert_flops and counted.expert_parameters == plain.expert_parameters
+    with pytest.raises(RecipeError, match="qwen3_moe weighs experts by their softmax"):
+        host_for(made({**changes, "score": "sigmoid"}))

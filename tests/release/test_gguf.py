@@ -64,6 +64,16 @@ def test_llama_cpp_interpolates_positions_as_we_do(tmp_path, method):
     assert 0 < facts.files[0].max_logprob_gap <= 0.02 and facts.files[0].kl_bits_per_token < 1e-5
 
 
+def test_null_experts_are_experts_of_zeros_in_llama_cpp(tmp_path):
+    ffn = ExpertsConfig(num_experts=4, top_k=3, hidden=16, null_experts=3, mean_experts=1.5)
+    config = toy_config("experts").model_copy(update={"init_std": 0.12})
+    config = config.model_copy(update={"layers": tuple(layer.model_copy(update={"ffn": ffn}) for layer in config.layers)})
+    decoder = Decoder(config)
+    decoder.init_weights(1)
+    facts = release(tmp_path / "gguf", {name: parameter.detach() for name, parameter in decoder.named_parameters()}, config)
+    assert facts.architecture == "qwen3moe" and facts.files[0].kl_bits_per_token < 1e-5
+
+
 def test_the_file_says_what_it_is(tmp_path):
     state, config = masters("llama")
     kept = write_gguf(tmp_path / "one.gguf", "q8_0", state, config, HOSTS["llama"], cut(toy_tokenizer(), 312), Identity("toy", "MIT", "me"))

@@ -123,6 +123,15 @@ def test_a_dense_model_has_no_router_section(tmp_path: Path, make_run: MakeRun) 
     assert 'id="router"' not in page and "dense language model" in page
 
 
+def test_null_experts_and_clamping_have_their_tables_and_pictures(finished_page: str) -> None:
+    """Only the stage that had them is a line of them."""
+    tables = {"Tokens by number of experts used": ("1.87", "8.0 %", "24.0 %", "0.31"), "Multipliers of entropy clamping": ("12.5 %", "0.0123")}
+    for caption, cells in tables.items():
+        table = finished_page.split(f"{caption}</caption>")[1].split("</table>")[0]
+        assert table.count("<tr>") == 2 and all(cell in table for cell in cells)
+    assert "Experts used per token" in finished_page
+
+
 def test_thirty_languages_fit(tmp_path: Path, make_run: MakeRun) -> None:
     tags = tuple(LANGUAGES.split())
     page = render(make_run(tmp_path / "run", languages=tags))

@@ -7,7 +7,7 @@ import torch
 from toy_training import settings
 
 from hagane.model.router import RouterStats, Stats
-from hagane.train.health import RouterSums
+from hagane.train.health import RouterSums, correlation, moments
 from hagane.train.meter import Meter, memory_bytes, peak_memory_bytes
 
 CPU = torch.device("cpu")
@@ -39,6 +39,19 @@ def test_router_health_of_even_layers_and_of_none() -> None:
     assert health.max_violation == pytest.approx(1.0)  # the worst layer
     assert health.dead_share == pytest.approx(0.25)  # the mean of layers
     assert health.effective_experts == pytest.approx(1.5)
+
+
+def test_experts_used_and_their_correlation_with_the_loss() -> None:
+    used, loss = torch.tensor([0.0, 1.0, 2.0, 2.0, 1.0, 3.0]), torch.tensor([1.0, 2.5, 2.0, 4.0, 1.5, 3.0])
+    weight = torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0, 0.0])
+    sums, one = RouterSums(), stats([4.0, 2.0], [4.0, 4.0], 0.0, 5.0)
+    for part in (slice(0, 2), slice(2, 6)):
+        histogram = used[part].long().bincount(weights=(weight[part] > 0).float(), minlength=4)
+        sums.add(Stats([one._replace(used_H=histogram, used_N=used[part])]), moments(used[part], loss[part], weight[part]))
+    health = sums.health()
+    assert health.mean_experts == pytest.approx(1.2) and health.experts_used == pytest.approx((0.2, 0.4, 0.4, 0.0))
+    assert health.loss_correlation == pytest.approx(torch.corrcoef(torch.stack([used[:5], loss[:5]]))[0, 1].item())
+    assert correlation(moments(torch.ones(5), loss[:5], torch.ones(5))) is None
 
 
 def test_rates_leave_out_first_steps_in_facts_but_not_in_lines(tmp_path, data) -> None:

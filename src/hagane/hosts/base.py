@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 
 if TYPE_CHECKING:
     from hagane.hosts.gguf import Gguf
@@ -45,7 +45,7 @@ class Host:
         """Why it cannot hold a model; None when it can. `can_hold`, after what nearly all hosts lack."""
         if config.embedding_scale != 1.0 and not self.scales_embedding:
             return f"{self.name} does not scale embeddings"
-        return self.can_hold(config)
+        return self.can_hold(as_held(config))
 
     def modules_reason(self, config: ModelConfig) -> str | None:
         """Why the modules for multi-token prediction must be left out, whatever becomes of the rest; None where they stay or there are none."""
@@ -69,6 +69,18 @@ class Host:
             return None
         found: Gguf = importlib.import_module(f"hagane.hosts.{self.name}.gguf").GGUF
         return found
+
+
+def as_held(config: ModelConfig) -> ModelConfig:
+    """The model as a host holds it: null experts as experts of zeros, which give the same and are computed. Its weights: `null.as_held`."""
+
+    def plain(layer: LayerConfig) -> LayerConfig:
+        if not isinstance(layer.ffn, ExpertsConfig) or not layer.ffn.null_experts:
+            return layer
+        held = {"num_experts": layer.ffn.num_outputs, "null_experts": 0, "mean_experts": None}
+        return layer.model_copy(update={"ffn": layer.ffn.model_copy(update=held)})
+
+    return config.model_copy(update={"layers": tuple(map(plain, config.layers)), "mtp_layers": tuple(map(plain, config.mtp_layers))})
 
 
 def differing(values: list[T]) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hagane.errors import RunError
-from hagane.hosts.base import Host, attention
+from hagane.hosts.base import Host, as_held, attention
 from hagane.model.config import ExpertsConfig, ModelConfig, RopeConfig
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def unfit(host: Host, config: ModelConfig) -> str | None:
     """Why llama.cpp cannot hold a model that its host can; None where it can."""
     if host.gguf is None:
         return f"llama.cpp does not know {host.name}, or hagane not yet what it calls it"
-    odd = next((index for index, layer in enumerate(config.layers) if _odd_yarn(layer.mixer.rope)), None)
-    return host.gguf.reason(config) if odd is None else f"YaRN with mscale is not written to GGUF yet; layer {odd} has mixer.rope.yarn.mscale"
+    odd = next((index for index, layer in enumerate(config.layers) if _odd_yarn(getattr(layer.mixer, "rope", None))), None)
+    return host.gguf.reason(as_held(config)) if odd is None else f"YaRN with mscale is not written to GGUF yet; layer {odd} has mixer.rope.yarn.mscale"
 
 
 def _odd_yarn(rope: RopeConfig | None) -> bool:

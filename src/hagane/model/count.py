@@ -105,7 +105,7 @@ def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
 def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
     """Parameters by part: embedding, mixers, dense (shared experts too), experts, routers, norms, head (0 when tied).
 
-    `active`: what one token uses.
+    `active`: what one token uses, with null experts on average.
     """
     dense = sum(_dense(config.width, layer.ffn) for layer in config.layers)
     routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
@@ -113,20 +113,20 @@ def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
         "embedding": config.vocabulary_size * config.width,
         "mixers": sum(mixer.matrices for mixer in _mixers(config)),
         "dense": dense,
-        "experts": sum(3 * config.width * ffn.hidden * (ffn.top_k if active else ffn.num_experts) for ffn in routed),
-        "routers": sum(config.width * ffn.num_experts for ffn in routed),
+        "experts": sum(round(3 * config.width * ffn.hidden * (ffn.mean_used if active else ffn.num_experts)) for ffn in routed),
+        "routers": sum(config.width * ffn.num_outputs for ffn in routed),
         "norms": _norms(config),
         "head": 0 if config.tied else config.vocabulary_size * config.width,
     }
 
 
 def num_parameters(config: ModelConfig) -> int:
-    """Parameters of the model that answers. The state of bias balancing (`load_E`, `bias_E`) is not trained and not counted."""
+    """Parameters of the model that answers. The state of balancing and clamping (`load_E`, `bias_E`, `clamp`) is not trained and not counted."""
     return sum(parts(config).values())
 
 
 def num_active_parameters(config: ModelConfig) -> int:
-    """Parameters one token uses: top_k of the experts, everything else; embedding and head counted whole."""
+    """Parameters one token uses: top_k of the experts, or the mean that null ones leave, and everything else; embedding and head counted whole."""
     return sum(parts(config, active=True).values())
 
 

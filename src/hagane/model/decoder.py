@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hagane.model.cache import Cache
+from hagane.model.clamp import Clamp
 from hagane.model.config import ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
@@ -192,7 +193,7 @@ class Decoder(nn.Module):
                 yield router, layer
 
     def auxiliary_loss_sum(self, stats: Stats) -> Tensor:
-        """Balancing and z losses of all routers, summed over layers and tokens: divide by the number of tokens. Zero without routers."""
+        """Balancing, z and clamping losses of all routers, summed over layers and tokens: divide by the number of tokens. Zero without routers."""
         total = torch.zeros((), device=self.embedding.weight.device)
         for router, layer in self._counted(stats):
             total = total + router.auxiliary_loss_sum(layer)
@@ -210,6 +211,10 @@ class Decoder(nn.Module):
     def selection_biases(self) -> dict[str, Tensor]:
         """The biases that choose experts where they balance the load, by canonical name: the model's choices need them. Not copies."""
         return {f"{name}.bias_E": router.bias_E for name, _, router in self._routers() if router.config.balance == "bias"}
+
+    def clamps(self) -> list[Clamp]:
+        """The entropy clamps of the routers that have one."""
+        return [router.clamp for _, _, router in self._routers() if router.clamp is not None]
 
     def reset_state(self) -> None:
         """Routers as before the first step: even load, no bias."""

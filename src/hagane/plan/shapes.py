@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.config import (
+    AttentionConfig,
+    DeltaConfig,
+    DenseConfig,
+    EntropyClamp,
+    ExpertsConfig,
+    LatentConfig,
+    LayerConfig,
+    MixerConfig,
+    ModelConfig,
+    RopeConfig,
+)
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -68,9 +79,19 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+        null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
     return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)
+
+
+def _clamp(pattern: PatternSettings) -> EntropyClamp | None:
+    if not pattern.entropy_clamp:
+        return None
+    return EntropyClamp(
+        marginal_low=pattern.marginal_entropy_low, conditional_low=pattern.conditional_entropy_low, conditional_high=pattern.conditional_entropy_high,
+        rate=pattern.clamp_rate,
+    )  # fmt: skip
 
 
 def _windows(pattern: PatternSettings, mixer: MixerConfig, num_layers: int) -> list[MixerConfig]:
@@ -158,5 +179,7 @@ def _layer_key(layer: LayerConfig) -> str:
         ffn = f"f{layer.ffn.hidden}"
     else:
         ffn = f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}{f's{layer.ffn.shared_hidden}' if layer.ffn.shared_hidden else ''}"
+        if layer.ffn.null_experts:
+            ffn += f"z{layer.ffn.null_experts}m{layer.ffn.mean_used:g}"
     norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
     return f"{layer.mixer.key}{ffn}{norms}"

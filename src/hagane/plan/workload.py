@@ -131,7 +131,7 @@ def workload(config: ModelConfig, context: int) -> Workload:
                 kept_by_mixer=mixer.kept,
                 hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
                 qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
-                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
+                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_outputs if routed else 0,
             )
         )  # fmt: skip
     all_parts, used = (Counter(parts(config, active=active)) + Counter(mtp_parts(config, active=active)) for active in (False, True))

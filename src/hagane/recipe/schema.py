@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -215,6 +216,13 @@ class PatternSettings(Frozen):
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
+    null_experts: int = Field(0, ge=0, description="outputs of the router beside the experts that stand for computing nothing; top_k counts them")
+    mean_experts: float | None = Field(None, gt=0, description="with null experts, the experts a token uses on average; held by balancing")
+    entropy_clamp: bool = Field(False, description="keep the router's entropies in bands, beside balancing")
+    marginal_entropy_low: float = Field(0.98, ge=0, le=1, description="clamping: least entropy of how experts are used, over that of even use")
+    conditional_entropy_low: float = Field(0.05, ge=0, le=1, description="clamping: least mean entropy of a token's routing distribution, likewise")
+    conditional_entropy_high: float = Field(0.95, ge=0, le=1, description="clamping: most of it")
+    clamp_rate: float = Field(0.1, gt=0, description="clamping: how fast the log of a multiplier moves, per step and unit of violation")
     mtp_layers: int = Field(0, ge=0, le=4, description="modules that predict further tokens while training, one each; the first one drafts")
     tied: bool = Field(False, description="input embedding and output head share one matrix")
     rope_theta: float = Field(10_000.0, gt=0)
@@ -240,7 +248,10 @@ class PatternSettings(Frozen):
     def _experts(self) -> PatternSettings:
         if self.ffn == "dense":
             fields = type(self).model_fields
-            names = ("dense_layers", "score", "scaling", "normalise", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
+            names = (
+                "dense_layers", "score", "scaling", "normalise", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm",
+                "null_experts", "mean_experts", "entropy_clamp",
+            )  # fmt: skip
             unused = [name for name in names if getattr(self, name) != fields[name].default]
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
@@ -249,8 +260,16 @@ class PatternSettings(Frozen):
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
         if self.shared_gate and not self.shared_experts:
             raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
+        if not self.entropy_clamp:
+            bands = ("marginal_entropy_low", "conditional_entropy_low", "conditional_entropy_high", "clamp_rate")
+            self._unused(bands, "clamping, but entropy_clamp = false")
+        if self.conditional_entropy_low >= self.conditional_entropy_high:
+            raise ValueError(f"conditional_entropy_low = {self.conditional_entropy_low:g} must be below {self.conditional_entropy_high:g}, its upper bound")
         try:
-            ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
+            ExpertsConfig(
+                num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups,
+                null_experts=self.null_experts, mean_experts=self.mean_experts,
+            )  # fmt: skip
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
@@ -269,7 +288,7 @@ class PatternSettings(Frozen):
             self._unused(("full_every", "full_positions"), "a pattern of windows, but window = 0 asks for none")
         return self
 
-    def _unused(self, names: tuple[str, ...], why: str) -> None:
+    def _unused(self, names: Sequence[str], why: str) -> None:
         """Refuse settings that would change nothing."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS
-from hagane.hosts.base import Host
+from hagane.hosts import HOSTS, null
+from hagane.hosts.base import Host, as_held
 from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
 from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
@@ -221,10 +221,10 @@ def release_gguf(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        reference = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE)
+        reference, held = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE), null.as_held(state, config)
 
         def write(path: Path, quantisation: Quantisation) -> int:
-            return write_gguf(path, quantisation, state, config, host, tokenizer, identity, template)
+            return write_gguf(path, quantisation, held, as_held(config), host, tokenizer, identity, template)
 
         files = tuple(_files(temporary, identity.name, write, reference, threads))
         replace_folder(temporary, folder)

@@ -20,7 +20,8 @@ from torch import Tensor
 from hagane.engine.load import build_decoder
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS, host_for
+from hagane.hosts import HOSTS, host_for, null
+from hagane.hosts.base import as_held
 from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
@@ -72,12 +73,13 @@ def release_huggingface(
     temporary.mkdir(parents=True)
     try:
         # selection biases stay as they are: hosts keep them in float32, and rounded ones would choose other experts
-        cast = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
-        dtypes = {name: tensor.dtype for name, tensor in host.weights.weights_to_host(cast, config)}
+        held, weights = as_held(config), null.as_held(state, config)
+        cast = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in weights.items()}
+        dtypes = {name: tensor.dtype for name, tensor in host.weights.weights_to_host(cast, held)}
         # rounded as the host stores them: a norm around zero and one around one round differently
-        tensors = {name: tensor.to(dtypes[name]) for name, tensor in host.weights.weights_to_host(state, config)}
-        rounded = dict(host.weights.weights_from_host(tensors, config))
-        write_config(temporary, host.config_to_host(config, _special(tokenizer)), tokenizer, dtype)
+        tensors = {name: tensor.to(dtypes[name]) for name, tensor in host.weights.weights_to_host(weights, held)}
+        rounded = null.as_ours(dict(host.weights.weights_from_host(tensors, held)), config)
+        write_config(temporary, host.config_to_host(held, _special(tokenizer)), tokenizer, dtype)
         write_weights(temporary, tensors)
         for name in TOKENIZER_FILES:
             shutil.copy2(tokenizer_folder / name, temporary / name)

@@ -15,6 +15,13 @@ class RouterHealth(Frozen):
     effective_experts: float = Field(description="exp of the entropy of the load; mean over layers")
     conditional_entropy: float = Field(description="mean entropy of a token's routing distribution; mean over layers")
     marginal_entropy: float = Field(description="entropy of the mean routing distribution; mean over layers")
+    mean_experts: float | None = Field(None, description="experts used per token that are not null; mean over layers. None without null experts")
+    experts_used: tuple[float, ...] | None = Field(None, description="share of tokens that used 0, 1, … top_k of them; mean over layers")
+    loss_correlation: float | None = Field(None, description="of a token's loss with the experts that it used; None where either did not vary")
+    clamped_share: float | None = Field(None, description="bounds of entropy clamping that are outside their band and pull; None without clamping")
+    multiplier_marginal_low: float | None = Field(None, description="of the least marginal entropy; largest over layers")
+    multiplier_conditional_low: float | None = Field(None, description="of the least conditional entropy; likewise")
+    multiplier_conditional_high: float | None = Field(None, description="of the most conditional entropy; likewise")
 
 
 class TrainFacts(Frozen):

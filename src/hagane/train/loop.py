@@ -139,7 +139,7 @@ class _Loop:
         waited = time.monotonic() - asked
         result = self.stepper.step(data, phase, self.timetable.learning_rate(self.step))
         self.step += 1
-        self.router.add(result.stats)
+        self.router.add(result.stats, result.moments_6)
         self._await(data, result)
         self._collect(keep=0 if self.stepper.device.type == "cpu" else 1)
         self._timed(index, phase, data, waited, result.first)
@@ -319,7 +319,7 @@ class _Loop:
     def _log(self) -> None:
         self._collect(keep=0)
         index, progress = self.timetable.progress(self.step)
-        measured = self.meter.line(self._seconds(), self.router.health())
+        measured = self.meter.line(self._seconds(), self.router.health(self.stepper.decoder.clamps()))
         self.router.clear()
         rate = self.timetable.learning_rate(self.step - 1)
         line = {"step": self.step, "phase": self.settings.phases[index].name, "progress": progress, "learning_rate": rate, **measured}

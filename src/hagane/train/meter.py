@@ -29,7 +29,7 @@ class Totals:
     steady_planned: float = 0.0  # what the plan counts for them, in its unit of work, for the time left
     final_loss: float | None = None
     mtp_loss: float | None = None
-    router: dict[str, float] | None = None
+    router: dict[str, Any] | None = None
     peak_memory_bytes: int = 0
 
 
@@ -91,7 +91,7 @@ class Meter:
         totals.peak_memory_bytes = max(totals.peak_memory_bytes, peak_memory_bytes(self.device))
         totals.final_loss = window.loss / window.steps
         totals.mtp_loss = window.mtp_loss / window.steps if window.mtp_loss is not None else None
-        totals.router = router.model_dump() if router is not None else None
+        totals.router = router.model_dump(mode="json", exclude_none=True) if router is not None else None
         rate = window.flops / window.seconds if window.seconds else 0.0
         return {
             "tokens": totals.tokens,

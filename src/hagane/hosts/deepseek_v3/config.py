@@ -57,7 +57,7 @@ def ffn_reason(config: ModelConfig, host: str) -> str | None:
         return f"{host} needs the same width in every dense layer"
     if not routed:
         return None
-    same = {"balance", "aux_coefficient", "z_coefficient", "bias_rate"}
+    same = {"balance", "aux_coefficient", "z_coefficient", "bias_rate", "entropy_clamp"}
     if differing([ffn.model_dump(exclude=same) for ffn in routed]) is not None:
         return f"{host} needs the same experts in every routed layer"
     ffn = routed[0]
