@@ -294,6 +294,8 @@ def _midtrain_mixture(recipe: Recipe, mixture: dict[str, float], known: Known) -
     rates: dict[str, float] = {}
     for source, share in wanted.items():
         inside = {shard: rate for shard, rate in mixture.items() if known.shard_source[shard] == source}
+        if not sum(inside.values()):
+            raise RecipeError(f"midtrain.mixture names {source}, and start.replay_share = 0 leaves nothing of it to read. Raise one, or leave the other out.")
         rates.update({shard: share / total * rate / sum(inside.values()) for shard, rate in inside.items()})
     return rates
 

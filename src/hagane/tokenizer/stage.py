@@ -12,6 +12,7 @@ from hagane.corpus.build import CorpusFacts
 from hagane.corpus.documents import balanced_sample, held_out_texts
 from hagane.folder import Run
 from hagane.plan.start import starting_folder, starting_model
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import bytes_per_token, bytes_per_token_as_it_is, num_learned, train_tokenizer
 from hagane.tokenizer.chat import CHAT_TEMPLATE
@@ -71,14 +72,12 @@ def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[s
 
     known, model = starting_tokenizer(start), starting_model(run.recipe)
     assert model is not None
-    settings, read = run.recipe.start, 0
-    tokenizer, pieces = known.tokenizer, known.pieces
-    if settings.new_tokens:
-        new = facts.model_copy(update={"shards": {name: shard for name, shard in facts.shards.items() if shard.language not in settings.languages}})
-        sample = list(balanced_sample(run.path("corpus"), new, run.sketch.tokenizer_bytes, run.recipe.corpus.max_repeats)) if new.shards else []
+    tokenizer, pieces, read = known.tokenizer, known.pieces, 0
+    new = _new_shards(run.recipe, facts)
+    if run.recipe.start.new_tokens and new.shards:
+        sample = list(balanced_sample(run.path("corpus"), new, run.sketch.tokenizer_bytes, run.recipe.corpus.max_repeats))
         read = sum(len(text.encode()) for text in sample)
-        most, least = (MOST_NEW, _least_count(run, read)) if settings.new_tokens == "auto" else (settings.new_tokens, 2)
-        larger = extend(tokenizer, sample, most, least)
+        larger = extend(tokenizer, sample, *_wanted(run, read))
         tokenizer, pieces = larger.tokenizer, {**pieces, **larger.pieces}
     # one that speaks of other special tokens than ours would end its turns with one that is not ours either
     template = None if known.pieces else read_chat_template(start)
@@ -92,8 +91,18 @@ def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[s
     )  # fmt: skip
 
 
-def _least_count(run: Run, sample_bytes: int) -> int:
-    """How often a pair must occur in the sample so that training reads its token LEARNED_READINGS times in the languages that are new."""
+def _new_shards(recipe: Recipe, facts: CorpusFacts) -> CorpusFacts:
+    """The corpus without what the checkpoint knows: what new tokens are for. Nothing where no language is named and none is asked for."""
+    start = recipe.start
+    if start.new_tokens == "auto" and not start.languages:
+        return facts.model_copy(update={"shards": {}})
+    return facts.model_copy(update={"shards": {name: shard for name, shard in facts.shards.items() if shard.language not in start.languages}})
+
+
+def _wanted(run: Run, sample_bytes: int) -> tuple[int, int]:
+    """How many new tokens at most, and how often the pair of one must occur in the sample: so often that training reads it LEARNED_READINGS times."""
     settings, tokens = run.recipe.start, run.sketch.tokens * (1 - run.recipe.tune.share)
-    read = tokens * (1 - (settings.replay_share if settings.languages else 0.0)) * START_BYTES_PER_TOKEN
-    return max(2, round(LEARNED_READINGS * sample_bytes / read))
+    if settings.new_tokens != "auto":
+        return settings.new_tokens, 2
+    read = tokens * (1 - settings.replay_share) * START_BYTES_PER_TOKEN
+    return MOST_NEW, max(2, round(LEARNED_READINGS * sample_bytes / read))
