@@ -21,7 +21,7 @@ from hagane.tokenizer.save import save_for_transformers, save_pieces
 
 MEASURED_BYTES = 60_000  # held-out text per language on which the candidates are compared
 MOST_NEW = 32_768  # tokens that `start.new_tokens = "auto"` adds at most
-LEARNED_READINGS = 100  # a token that training reads less often than this is not worth a row (docs/notebook.md, "new tokens")
+LEARNED_READINGS = 100  # of a token, at least, in training (docs/notebook.md, "Starting from a trained model": other values were not tried)
 START_BYTES_PER_TOKEN = 3.0  # of text in a language that a tokenizer was not made for, once it has tokens for it
 
 
