@@ -47,9 +47,10 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     # conversations are learned in our form; a model that learns none here keeps the one it has
     save_for_transformers(tokenizer, folder, plan.context, CHAT_TEMPLATE if steps else chat_template(run.path("tokenizer")))
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
+    contexts = sorted({plan.context, *(phase.context for parts in plan.phases.values() for phase in parts if phase.collection == "text")})
     collections = {
         "text": encode_text(
-            run.path("corpus"), shards, tokenizer, folder / "text", [plan.context], tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
+            run.path("corpus"), shards, tokenizer, folder / "text", contexts, tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
         )
     }
     if steps:

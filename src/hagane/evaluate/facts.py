@@ -9,6 +9,7 @@ from pydantic import Field
 from hagane.recipe.types import Frozen
 
 Mode = Literal["thinking", "plain"]
+Retrieval = Literal["passkey", "needle"]
 
 
 class BitsPerByte(Frozen):
@@ -84,6 +85,19 @@ class Unanswered(Frozen):
     unfinished: int
 
 
+class RetrievalCell(Frozen):
+    """Numbers found again in texts of `length` tokens at `depth` (0 the beginning, 1 the end), with Wilson's interval of the share."""
+
+    kind: Retrieval
+    language: str
+    length: int
+    depth: float
+    correct: int
+    total: int
+    low: float
+    high: float
+
+
 class EvaluateFacts(Frozen):
     """The whole evaluation. `accuracy` and `baseline` hold one cell per family, language and mode, the totals their sums."""
 
@@ -97,6 +111,7 @@ class EvaluateFacts(Frozen):
     unanswered: tuple[Unanswered, ...] = ()
     samples: tuple[Sample, ...] = ()
     by_shard: dict[str, BitsPerByte] = Field(default_factory=dict, description="bits per byte by shard (`source.language`)")
+    retrieval: tuple[RetrievalCell, ...] = Field((), description="passkeys and needles, where the recipe asks for them")
     generated_tokens: int = 0
     dtype: str = "bfloat16"
     seconds: float = 0.0

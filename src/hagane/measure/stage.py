@@ -8,7 +8,8 @@ from hagane.folder import Run
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.measure.start import refuse_strangers
 from hagane.model.config import ModelConfig
-from hagane.model.count import num_parameters
+from hagane.model.count import num_trained_parameters
+from hagane.plan.contexts import contexts
 from hagane.plan.facts import PlanFacts
 from hagane.plan.stage import known_from, make_plan
 from hagane.plan.start import starting_folder
@@ -24,31 +25,32 @@ READING_BYTES = 64 << 20  # shards, packed rows, journal, TensorBoard: by how mu
 
 
 def run_stage(run: Run, folder: Path) -> PlanFacts:
-    """Choose under the budget and write the plan. A step of the chosen shape is timed unless the kept profile has it and the run may steer.
+    """Choose under the budget and write the plan. A step of the chosen shape is timed at every context unless the kept profile has it and the run may steer.
 
     A run that may not steer times one in any case, for longer, and counts on the middle of that and of what whole runs took before.
     """
     execution, train = run.recipe.execution, run.recipe.train
+    num_contexts = len(contexts(run.recipe))
 
-    def time_step(config: ModelConfig, rows: int) -> StepRate:
-        key = step_key(run.recipe, config, rows)
+    def time_step(config: ModelConfig, rows: int, context: int) -> StepRate:
+        key = step_key(run.recipe, config, rows, context)
         kept = profile(execution.device, execution.threads)
         before = kept.steps.get(key)
-        shape = f"a step of width {config.width}, {config.num_layers} layers"
+        shape = f"a step of width {config.width}, {config.num_layers} layers{f', context {context:,}' if num_contexts > 1 else ''}"
         if before is not None and execution.steer:
             run.say(f"plan       {shape} took {before.step_seconds * 1e3:.0f} ms before; compiling it")
             seconds = 0.0
         else:
             run.say(f"plan       timing {shape} (compiling it the first time)")
             share, (least, most) = (TIMED_SHARE, TIMED_SECONDS) if execution.steer else (FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS)
-            seconds = min(max(share * (run.remaining() or 0.0), least), most)
+            seconds = min(max(share * (run.remaining() or 0.0), least), most) / num_contexts
         from hagane.train.probe import time_steps
 
         # one that is known too: what training compiles is then compiled, and its seconds, few or many, are behind us
         rate = time_steps(
             config,
             rows,
-            train.context,
+            context,
             device=run.machine.device,
             threads=execution.threads or cores(),
             compile=execution.compile,
@@ -63,7 +65,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         if before is not None:
             rate = between(rate, before)
         if run.machine.device == "cpu":
-            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_parameters(config)})
+            rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_trained_parameters(config)})
         add_step(kept, key, rate, execution.threads)
         return rate
 

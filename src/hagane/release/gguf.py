@@ -20,9 +20,10 @@ from torch import Tensor
 
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS
-from hagane.hosts.base import Host
+from hagane.hosts import HOSTS, null
+from hagane.hosts.base import Host, as_held
 from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
+from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import pre_tokenizer_is_ours
@@ -205,12 +206,14 @@ def release_gguf(
 ) -> GgufFacts:
     """Write `NAME-f16.gguf` and `NAME-q8_0.gguf`, have llama.cpp read them, compare; then `folder` appears whole.
 
+    Modules for multi-token prediction are left out: llama.cpp drafts with other models.
     `state`: float32 masters by canonical name; `texts`: real text of every language of the model. Raises RunError where llama.cpp
     disagrees or cannot hold the model: nothing is left behind, an earlier folder stays.
     """
     from hagane.release.verify_gguf import Reference
 
-    host, missing = HOSTS[host_name], missing_tools()
+    host, missing, config = HOSTS[host_name], missing_tools(), config.without_mtp
+    state = held_state(state, config)
     reason = missing or unfit(host, config)
     if reason is not None:
         raise RunError(f"no GGUF can be written: {reason}. Or set release.gguf = false.")
@@ -218,10 +221,10 @@ def release_gguf(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        reference = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE)
+        reference, held = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE), null.as_held(state, config)
 
         def write(path: Path, quantisation: Quantisation) -> int:
-            return write_gguf(path, quantisation, state, config, host, tokenizer, identity, template)
+            return write_gguf(path, quantisation, held, as_held(config), host, tokenizer, identity, template)
 
         files = tuple(_files(temporary, identity.name, write, reference, threads))
         replace_folder(temporary, folder)

@@ -13,6 +13,7 @@ from hagane.evaluate.bits_per_byte import read_held_out
 from hagane.evaluate.facts import EvaluateFacts
 from hagane.folder import Run
 from hagane.hosts import HOSTS, host_for
+from hagane.hosts.base import as_held
 from hagane.hosts.gguf import missing_tools, unfit
 from hagane.measure.machine import cores
 from hagane.model.config import ModelConfig
@@ -57,8 +58,8 @@ def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor])
 
 
 def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
-    settings, machine = run.recipe.release, run.machine
-    training: list[dict[str, Any]] = [run.facts("pretrain"), run.facts("midtrain"), *run.facts("tune")["steps"].values()]
+    settings, machine, held = run.recipe.release, run.machine, as_held(config)
+    training: list[dict[str, Any]] = [*(run.facts(stage) for stage in ("pretrain", "midtrain", "extend")), *run.facts("tune")["steps"].values()]
     seconds = run.clock.spent()
     sources = tuple(
         CardSource(name=shard["source"], language=shard["language"], licenses=tuple(shard["license"]), documents=shard["documents"], bytes=shard["bytes"])
@@ -68,8 +69,9 @@ def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
     return CardFacts(
         name=run.recipe.name, description=run.recipe.description, author=settings.author, license=settings.license, country=settings.country,
         year=time.gmtime().tm_year, host=host_for(config), num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config),
+        host_active_parameters=None if held == config else num_active_parameters(held),
         vocabulary_size=config.vocabulary_size, context=config.context, training_tokens=sum(stage["tokens"] for stage in training), sources=sources,
         hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine), power_source=machine.power_source, evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
-        hagane=run.environment.hagane, gguf=gguf,
+        hagane=run.environment.hagane, left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
     )  # fmt: skip

@@ -190,6 +190,29 @@ def _heat(record: Record, title: str, wanted: Callable[[dict[str, Any]], str | N
     return Heat(title, "Per cent of test problems answered rightly, family by language.", columns, tuple(lines))
 
 
+def retrieval(record: Record) -> list[Heat]:
+    """Numbers found again, of either kind: depth by length; empty where none were hidden."""
+    heats = []
+    for kind, note in (("passkey", "a number among sentences that say nothing"), ("needle", "a number in one sentence of other text")):
+        found = [row for row in rows(record.facts("evaluate").get("retrieval")) if row.get("kind") == kind]
+        lengths = sorted({value for row in found if (value := number(row.get("length"))) is not None})
+        depths = sorted({value for row in found if (value := number(row.get("depth"))) is not None})
+        if not lengths or not depths:
+            continue
+        counts: dict[tuple[float | None, float | None], Count] = {}
+        for row in found:
+            count = Count(number(row.get("correct")) or 0.0, number(row.get("total")) or 0.0)
+            at = (number(row.get("depth")), number(row.get("length")))
+            for key in (at, (None, at[1])):
+                counts[key] = counts.get(key, Count()) + count
+        lines = [(text.percent(depth, 0), tuple(_cell(counts.get((depth, length))) for length in lengths)) for depth in depths]
+        lines.append(("all", tuple(_cell(counts.get((None, length))) for length in lengths)))
+        named = sorted({text.language(str(row.get("language"))) for row in found})
+        note = f"Per cent found again, {note}: depth in the text by its tokens. Languages: {', '.join(named)}."
+        heats.append(Heat(kind.capitalize(), note, tuple((f"{length:,.0f}", f"{length:,.0f} tokens") for length in lengths), tuple(lines)))
+    return heats
+
+
 def _cell(count: Count | None) -> HeatCell:
     if count is None or count.share is None or count.interval is None:
         return HeatCell(None, text.UNKNOWN)
