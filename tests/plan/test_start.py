@@ -43,8 +43,8 @@ def recipe_from(folder, **start):
 
 
 def plan_of(recipe, known=LARGER):
-    def time_step(config, rows):
-        return StepRate(tokens_per_second=rows * recipe.train.context / 0.1, step_seconds=0.1, compile_seconds=5.0)
+    def time_step(config, rows, context):
+        return StepRate(tokens_per_second=rows * context / 0.1, step_seconds=0.1, compile_seconds=5.0)
 
     return make_plan(recipe, SizeSettings(), MACHINE, known, sketch(recipe, SizeSettings(), MACHINE), lambda: 500.0, time_step, {})
 
