@@ -11,7 +11,7 @@ from pydantic import Field
 from hagane.corpus.build import CorpusFacts
 from hagane.corpus.documents import balanced_sample, held_out_texts
 from hagane.folder import Run
-from hagane.plan.start import starting_folder, starting_model
+from hagane.plan.start import refuse_absent, starting_folder, starting_model
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import bytes_per_token, bytes_per_token_as_it_is, num_learned, train_tokenizer
@@ -70,6 +70,7 @@ def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[s
     from hagane.hosts.checkpoint import read_chat_template
     from hagane.hosts.vocabulary import rows_for, starting_tokenizer
 
+    refuse_absent(run.recipe, {shard.language for shard in facts.shards.values()})
     known, model = starting_tokenizer(start), starting_model(run.recipe)
     assert model is not None
     tokenizer, pieces, read = known.tokenizer, known.pieces, 0
