@@ -20,7 +20,7 @@ from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
-from hagane.plan.start import refuse_absent, starting_model
+from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 
@@ -186,7 +186,6 @@ def promised_share(training_seconds: float) -> float:
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
     context, start = recipe.train.context, starting_model(recipe)
     if start is not None:
-        refuse_absent(recipe, set(known.shard_language.values()))
         reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
         if known.new_tokens:
             rows = max(known.bytes_per_token)
@@ -337,6 +336,8 @@ def _midtrain_mixture(recipe: Recipe, mixture: dict[str, float], known: Known) -
     rates: dict[str, float] = {}
     for source, share in wanted.items():
         inside = {shard: rate for shard, rate in mixture.items() if known.shard_source[shard] == source}
+        if not sum(inside.values()):
+            raise RecipeError(f"midtrain.mixture names {source}, and start.replay_share = 0 leaves nothing of it to read. Raise one, or leave the other out.")
         rates.update({shard: share / total * rate / sum(inside.values()) for shard, rate in inside.items()})
     return rates
 

@@ -376,10 +376,12 @@ class TrainSettings(Frozen):
 class StartSettings(Frozen):
     """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
 
-    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken")
     languages: tuple[str, ...] = Field((), description="languages that it knows: replayed, and forgetting is measured on them; the others are new")
     replay_share: float = Field(0.25, ge=0, lt=1, description="share of the rows, beside those with a share of their own, that are text in `languages`")
-    new_tokens: int | Literal["auto"] = Field(0, description="tokens added for the languages that are new; `auto`: as many as are read often enough")
+    new_tokens: int | Literal["auto"] = Field(
+        "auto", description="tokens added for the languages that are new; auto: as many as are read often enough, none where `languages` names none"
+    )
     learning_rate_ratio: float = Field(1.0, gt=0, description="peak of the learning rate over that of a model trained from nothing")
     rewarm_share: float = Field(0.03, ge=0, lt=0.5, description="share of the steps in which the learning rate is warmed up again")
 
