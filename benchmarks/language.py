@@ -24,7 +24,8 @@ from hagane.corpus.identify import Identifier, published, published_answers
 from hagane.corpus.inputs import list_inputs
 from hagane.corpus.ngrams import WINDOW, WINDOWS, windows
 from hagane.corpus.passages import PIECES, TRAIN_CHARACTERS
-from hagane.corpus.readers import Record, read
+from hagane.corpus.readers import read
+from hagane.corpus.records import Record
 from hagane.recipe.schema import Source
 
 NEIGHBOURS = (("fo", "is"), ("nb", "nn", "da", "sv"), ("se", "smj", "sma", "smn"), ("et", "fi"), ("ja", "zh", "ko"))

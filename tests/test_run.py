@@ -33,7 +33,7 @@ def test_an_unchanged_run_does_nothing(finished):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")}
     again = hagane("resume", folder / "run")
-    assert again.stderr.count("unchanged") == 9
+    assert again.stderr.count("unchanged") == 10
     assert {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")} == before
 
 
@@ -50,7 +50,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_keeps_the_old(finished,
     recipe = write_recipe(tmp_path)
     recipe.write_text(recipe.read_text().replace("items_per_cell = 1", "items_per_cell = 2"))
     changed = hagane("run", recipe, "--out", folder / "run", *SETTINGS, "--until", "evaluate")
-    assert changed.stderr.count("unchanged") == 7  # everything up to tuning: nothing is trained again to be evaluated otherwise
+    assert changed.stderr.count("unchanged") == 8  # everything up to tuning: nothing is trained again to be evaluated otherwise
     assert any((folder / "run" / "superseded").iterdir())
     facts = json.loads((folder / "run" / "evaluate" / "facts.json").read_text())["facts"]
     assert {row["total"] for row in facts["accuracy"]} == {2}
@@ -69,6 +69,32 @@ def test_execution_settings_change_no_key(finished):
     done = hagane("run", recipe, "--out", folder / "other", *SETTINGS, "--until", "tokenizer")
     again = hagane("run", recipe, "--out", folder / "other", *SETTINGS, "--set", "execution.log_every=5", "--set", "corpus.workers=1", "--until", "tokenizer")
     assert done.returncode == 0 and again.stderr.count("unchanged") == 2
+
+
+@pytest.mark.slow
+def test_a_run_on_longer_and_longer_texts(tmp_path):
+    """A curriculum, an extension of the model, tuning of what it became, numbers found again, and a release whose positions transformers reads."""
+    recipe = write_recipe(tmp_path)
+    longer = "context = 128\ncurriculum = [{context = 32, share = 0.4}, {context = 64, share = 0.2}]\n[extend]\nshare = 0.2\nfactor = 4\n[train]\n"
+    head, _, rest = recipe.read_text().partition("[train]\ncontext = 128\nrows = 8\n")
+    text = f"{head}[train]\nrows = 8\n{longer.removesuffix('[train]' + chr(10))}{rest}"
+    recipe.write_text(f"{text}\n[evaluate.retrieval]\nlengths = [128, 512]\ndepths = 2\nitems = 1\n")
+    run = tmp_path / "run"
+    hagane("run", recipe, "--out", run, *SETTINGS)
+
+    def lines(path):
+        return [json.loads(line) for line in (run / path).read_text().splitlines()]
+
+    told = [line for line in lines("pretrain/events.jsonl") if line["event"] == "phase"]
+    assert [(line["context"], line["rows"]) for line in told] == [(32, 32), (64, 16), (128, 8)]
+    assert lines("pretrain/metrics.jsonl")[-1]["loss"] < lines("pretrain/metrics.jsonl")[0]["loss"] - 0.5
+    assert [json.loads((run / stage / "model.json").read_text())["context"] for stage in ("pretrain", "extend", "tune/supervised")] == [128, 512, 512]
+    cells = json.loads((run / "evaluate/facts.json").read_text())["facts"]["retrieval"]
+    assert {(cell["length"], cell["depth"]) for cell in cells} == {(128, 0.0), (128, 1.0), (512, 0.0), (512, 1.0)}
+    config = json.loads((run / "release/huggingface/config.json").read_text())
+    assert config["rope_parameters"]["rope_type"] == "yarn" and config["max_position_embeddings"] == 512
+    assert "Long texts" in (run / "report.html").read_text()
+    assert hagane("resume", run).stderr.count("unchanged") == 10
 
 
 @pytest.mark.slow

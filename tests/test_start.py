@@ -60,9 +60,10 @@ def test_shape_and_tokenizer_are_those_of_the_checkpoint_and_the_plan_says_so(fi
 def test_what_the_weights_were_worth_before_is_measured_and_reported(finished):
     run, _ = finished
     evaluated = facts(run, "evaluate")
-    before, after = evaluated["start_bits_per_byte"], evaluated["bits_per_byte"]
+    before, after = evaluated["start"]["before"], evaluated["bits_per_byte"]
     assert before.keys() == after.keys() and all(after[tag]["value"] < before[tag]["value"] for tag in after), "toy weights are worse than any training"
-    assert "bits per byte at the start" in (run / "report.html").read_text(encoding="utf-8")
+    assert all(evaluated["start"]["change"][tag]["value"] == pytest.approx(after[tag]["value"] - before[tag]["value"]) for tag in after)
+    assert "forgot and gained" in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -86,7 +87,7 @@ def test_training_begins_with_the_weights_of_the_checkpoint(published, tmp_path)
 @pytest.mark.slow
 def test_unchanged_is_skipped_and_another_checkpoint_is_not(finished, published, tmp_path):
     run, _ = finished
-    assert hagane("resume", run).stderr.count("unchanged") == 9
+    assert hagane("resume", run).stderr.count("unchanged") == 10
     weights = load_file(published / "model.safetensors")
     save_file({name: tensor * 1.01 for name, tensor in weights.items()}, published / "model.safetensors")
     try:
@@ -94,6 +95,100 @@ def test_unchanged_is_skipped_and_another_checkpoint_is_not(finished, published,
     finally:
         save_file(weights, published / "model.safetensors", metadata={"format": "pt"})
     assert again.returncode == 0 and again.stderr.count("unchanged") == 1, "only the corpus does not depend on it"
+
+
+@pytest.fixture(scope="module")
+def quiet(published, tmp_path_factory):
+    """The same with weights that know nothing and are sure of nothing, so that no text is stranger to them than chance, and a template of its own."""
+    folder = tmp_path_factory.mktemp("quiet")
+    for path in published.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor * 0.05 if "embed" in name else tensor for name, tensor in weights.items()}, folder / "model.safetensors")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": TEMPLATE}))
+    return folder
+
+
+TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+KNOWN = ("--set", 'start.languages=["en"]')
+
+
+@pytest.fixture(scope="module")
+def extended(quiet, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("extended")
+    settings = ("--set", "tune.share=0", *KNOWN, "--set", "start.new_tokens=60", "--set", "start.replay_share=0.4", "--set", "start.learning_rate_ratio=0.5")
+    done = hagane("run", write_recipe(folder), "--from", quiet, "--out", folder / "run", *settings, "--set", "start.rewarm_share=0.1", *QUICK)
+    return folder / "run", done
+
+
+@pytest.mark.slow
+def test_new_tokens_are_appended_and_the_plan_says_what_becomes_of_the_start(extended):
+    run, _ = extended
+    plan, tokenizer = facts(run, "plan"), facts(run, "tokenizer")
+    assert plan["vocabulary_size"] == plan["model"]["vocabulary_size"] == VOCABULARY + 60 and tokenizer["new_tokens"] == 60
+    pieces = json.loads((run / "encode" / "pieces.json").read_text())
+    assert sorted(map(int, pieces)) == list(range(VOCABULARY, VOCABULARY + 60))
+    assert all(tokenizer["bytes_per_token"][str(VOCABULARY + 60)][tag] >= value for tag, value in tokenizer["bytes_per_token_at_start"].items())
+    assert tokenizer["bytes_per_token"][str(VOCABULARY + 60)]["ja"] > 1.1 * tokenizer["bytes_per_token_at_start"]["ja"]
+    assert "60 new tokens" in plan["reasons"]["vocabulary"] and "40% replay" in plan["reasons"]["mixture"]
+    assert "warmed up again to 0.5 times" in plan["reasons"]["learning_rate"]
+    (phase,) = plan["phases"]["pretrain"]
+    assert sum(rate for shard, rate in phase["mixture"].items() if shard.endswith(".en")) == pytest.approx(0.4)
+    assert phase["warmup_steps"] == round(0.1 * phase["num_steps"])
+
+
+@pytest.mark.slow
+def test_forgetting_and_gain_are_measured_reported_and_released(extended):
+    run, done = extended
+    start = facts(run, "evaluate")["start"]
+    assert start["languages"] == ["en"] and start["known"]["value"] == pytest.approx(start["change"]["en"]["value"])
+    assert start["new"]["low"] <= start["new"]["value"] <= start["new"]["high"] < 0
+    assert "against the start: languages it knew " in done.stderr and "new languages -" in done.stderr
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "mean of the new ones" in page and "forgetting above 0" in page
+    assert "qwen3_moe: transformers agrees" in done.stderr
+    config = json.loads((run / "release" / "huggingface" / "config.json").read_text())
+    assert config["vocab_size"] == VOCABULARY + 60
+
+
+@pytest.mark.slow
+def test_a_chat_template_stays_where_no_conversations_are_learned(extended, finished):
+    for run in (extended[0], finished[0]):
+        settings = json.loads((run / "release" / "huggingface" / "tokenizer_config.json").read_text())
+        assert (settings["chat_template"] == TEMPLATE) == (run == extended[0])
+
+
+@pytest.mark.slow
+def test_a_change_of_replay_makes_the_plan_anew_and_keeps_the_tokenizer(extended, quiet):
+    run, _ = extended
+    settings = ("--set", "tune.share=0", *KNOWN, "--set", "start.new_tokens=60", "--set", "start.learning_rate_ratio=0.4", "--set", "start.replay_share=0.4")
+    recipe = write_recipe(run.parent)
+    again = hagane("run", recipe, "--from", quiet, "--out", run, "--until", "plan", *settings, "--set", "start.rewarm_share=0.1", *QUICK)
+    assert again.stderr.count("unchanged") == 2 and "plan: settings or inputs changed" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    (
+        (("--set", 'start.languages=["en", "is", "eu"]'), "start.languages names eu, and the corpus has no text in it"),
+        (("--set", "start.new_tokens=9", "--set", 'start.languages=["de","en","fi","is","ja","ko","nb","sv","zh"]'), "names all that the corpus has"),
+        (KNOWN, "bits for a token of text in en, and chance needs 8.4: tokenizer.json is that of another model"),
+    ),
+)
+def test_languages_that_it_cannot_know_are_one_sentence(published, tmp_path, settings, message):
+    settings = ("--set", "tune.share=0", *settings, *QUICK, "--until", "plan")
+    done = hagane("run", write_recipe(tmp_path), "--from", published, "--out", tmp_path / "run", *settings, check=False)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "plan").exists()
+
+
+def test_settings_of_going_on_need_something_to_go_on_from(tmp_path):
+    done = hagane("run", write_recipe(tmp_path), "--out", tmp_path / "run", *KNOWN, check=False)
+    assert done.returncode == 2 and "start.languages says how to go on from a checkpoint, and none is given" in done.stderr
+    done = hagane("run", write_recipe(tmp_path), "--out", tmp_path / "run", "--set", "start.new_tokens=-1", check=False)
+    assert done.returncode == 2 and "a vocabulary cannot lose tokens" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,12 @@ def toy_config(ffn: str = "dense", *, qk_norm: bool = True, tied: bool = True, v
 
 def toy_decoder(ffn: str = "dense", seed: int = 0, **settings: object) -> Decoder:
     """Random weights, large enough that greedy text does not repeat one token; norms that are not one, so that forgetting one shows."""
-    decoder = Decoder(toy_config(ffn, **settings))  # type: ignore[arg-type]
+    return randomised(toy_config(ffn, **settings), seed)  # type: ignore[arg-type]
+
+
+def randomised(config: ModelConfig, seed: int = 0) -> Decoder:
+    """A decoder of this shape with such weights."""
+    decoder = Decoder(config)
     decoder.init_weights(seed)
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():

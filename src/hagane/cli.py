@@ -275,6 +275,38 @@ def ladder(
         _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
 
 
+@app.command(epilog="Example: hagane mix nordic --corpus texts/ --budget 30min")
+def mix(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a .toml file.")],
+    corpus: Corpus = None,
+    budget: BudgetOption = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="B", help="The budget that the mixture is for; 8 times --budget where not given.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the small runs are kept; runs/NAME-mix where not given.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Find how much of each language to read by training small models on many mixtures. After a kill, the same command goes on."""
+    from hagane.recipe.load import load_recipe
+
+    loaded, text = load_recipe(recipe, [*(settings or []), "mix.rule=unimax"])
+    loaded, pinned = _with_corpus([*(settings or [])], loaded, corpus, budget)
+    _prepare_process(loaded)
+    from hagane.measure.machine import profile
+    from hagane.measure.mix import find
+    from hagane.plan.found import mixture_page
+    from hagane.plan.sketch import budget_seconds
+    from hagane.recipe.types import Budget
+    from hagane.run import create
+
+    machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
+    seconds = budget_seconds(Budget.parse(target), machine, loaded.execution.price_per_hour) if target else None
+    folder = out or Path("runs") / f"{loaded.name}-mix"
+    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
+        lines, facts = mixture_page(find(opened, seconds))
+        for line in lines:
+            typer.echo(line)
+        _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
+
+
 def _judge(name: str, *others: object) -> None:
     """Print the verdict on a claim."""
     from hagane.errors import RecipeError
@@ -342,6 +374,7 @@ for _name, _text in {
     "encode": "Cut the vocabulary and write the shards.",
     "pretrain": "Train on the text of the corpus.",
     "midtrain": "Train on with the second mixture, if the recipe has one.",
+    "extend": "Train on with interpolated positions and longer rows, if the recipe asks for it.",
     "tune": "Tune to answer, with and without thinking.",
     "evaluate": "Measure bits per byte and accuracy.",
     "release": "Write the Hugging Face folder and prove that transformers agrees.",

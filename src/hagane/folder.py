@@ -28,6 +28,7 @@ from hagane.recipe.types import Budget, Frozen, Machine
 
 FORMAT = 1
 LAW = "law.json"
+MIXTURE = "mixture.json"
 TARGET_SHARE = 0.985  # of a time budget: steering aims a little early, ending late is worse than early
 
 

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from hagane.errors import HaganeError, RunError
-from hagane.folder import FORMAT, LAW, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
+from hagane.folder import FORMAT, LAW, MIXTURE, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
-from hagane.plan.start import starting_digest
+from hagane.plan.fitted import fitted
+from hagane.plan.start import starting_settings
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
@@ -61,15 +62,19 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "plan",
         "hagane.measure.stage:run_stage",
-        ("budget", "model", "train", "midtrain", "tune", "corpus.max_repeats", "seed"),
+        ("budget", "model", "train", "midtrain", "extend", "tune", "corpus.max_repeats", "seed"),
         ("corpus", "tokenizer"),
     ),
     Stage("encode", "hagane.data.stage:run_stage", ("tune", "train.context", "seed"), ("corpus", "tokenizer", "plan")),
     Stage("pretrain", "hagane.train.stage:run_pretrain", ("train", "seed"), ("plan", "encode"), in_place=True, skip=_LOGS),
     Stage("midtrain", "hagane.train.stage:run_midtrain", ("train", "midtrain", "seed"), ("plan", "encode", "pretrain"), in_place=True, skip=_LOGS),
-    Stage("tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
-    Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "tune")),
-    Stage("release", "hagane.release.stage:run_stage", ("release", "name", "description"), ("encode", "plan", "pretrain", "midtrain", "tune", "evaluate")),
+    Stage("extend", "hagane.train.stage:run_extend", ("train", "extend", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
+    Stage("tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"), ("plan", "encode", "pretrain", "midtrain", "extend"), in_place=True, skip=_LOGS),
+    Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "extend", "tune")),
+    Stage(
+        "release", "hagane.release.stage:run_stage", ("release", "name", "description"),
+        ("encode", "plan", "pretrain", "midtrain", "extend", "tune", "evaluate"),
+    ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 
@@ -120,6 +125,7 @@ def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tu
         machine = open_environment(folder).machine
     elif any(item.name not in ("lock",) for item in folder.iterdir()):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
+    recipe = fitted(_with_mixture(folder, recipe, earlier), pinned, machine)
     environment = Environment(
         format=FORMAT, hagane=importlib.metadata.version("hagane"), versions=_versions(), machine=machine, commit=_commit(), seed=recipe.seed,
         settings=recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), pinned=pinned,
@@ -144,6 +150,25 @@ def _freeze_law(folder: Path, recipe: Recipe, earlier: bool) -> None:
         write_atomic(path, law.model_dump_json())
     else:
         path.unlink(missing_ok=True)
+
+
+def _with_mixture(folder: Path, recipe: Recipe, earlier: bool) -> Recipe:
+    """The recipe with the mixture that was found for its text; a folder that was made before keeps what it was made with."""
+    from hagane.plan.found import find_mixture, read_mixture, with_mixture
+    from hagane.plan.kept import corpus_paths
+
+    path = folder / MIXTURE
+    if recipe.mix.rule != "found" or recipe.mix.weights:
+        return recipe
+    if earlier and path.exists() and (kept := read_mixture(path)).paths == corpus_paths(recipe) and kept.objective == recipe.mix.objective:
+        return with_mixture(recipe, kept)
+    if earlier and not path.exists():
+        return recipe
+    found = find_mixture(recipe)
+    if found is not None:
+        with lock(folder):
+            write_atomic(path, found.model_dump_json(indent=1))
+    return with_mixture(recipe, found)
 
 
 def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
@@ -174,27 +199,39 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
 
 def check_recipe(run: Run) -> None:
     """Refuse what cannot work before anything is spent: a budget that is too small, a model that no host can hold."""
+    from hagane.corpus.embedded import LANGUAGES
     from hagane.hosts import HOSTS, host_for
     from hagane.hosts.gguf import unfit
+    from hagane.model.extend import extended
     from hagane.plan.shapes import shape
     from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
     if not run.recipe.corpus.sources:
         raise RunError(f"recipe {run.recipe.name} names no corpus. Give --corpus PATH, or [[corpus.sources]] in the recipe.")
     refuse_conflicts(run.recipe, run.environment.pinned)
+    unknown = [language for language in run.recipe.evaluate.retrieval.languages if language not in LANGUAGES]
+    if unknown:
+        raise RunError(f"evaluate.retrieval.languages names {unknown[0]!r}; numbers are hidden in: {', '.join(LANGUAGES)}.")
     _ = run.sketch  # refuses a budget that is too small
     context = run.recipe.train.context
     config = starting_model(run.recipe) or shape(
         run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
     )
+    extension = run.recipe.extend
+    if extension.share > 0:
+        config = extended(config, extension.factor, extension.method)
     host = HOSTS[host_for(config)]
     if run.recipe.release.gguf is True and (reason := unfit(host, config)) is not None:
         raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
     start = starting_folder(run.recipe)
     if start is not None and run.record("pretrain") is None:
-        from hagane.hosts.checkpoint import read_published, read_tokenizer
+        from hagane.hosts.checkpoint import read_published
+        from hagane.hosts.vocabulary import starting_tokenizer
+        from hagane.tokenizer.bpe import pre_tokenizer_is_ours
 
-        read_tokenizer(start)
+        grown = starting_tokenizer(start)
+        if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(grown.tokenizer):
+            raise RunError(f"release.gguf = true cannot be done: the tokenizer of {start} splits text as none that hagane knows by a name of llama.cpp's.")
         read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
 
 
@@ -226,13 +263,15 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
         removed = removal.load(run.folder)
         return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
     if stage == "tokenizer":
-        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_digest(run.recipe)}
+        return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_settings(run.recipe, "languages", "new_tokens", "replay_share")}
     if stage == "plan":
-        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **starting_digest(run.recipe)}
+        learning = starting_settings(run.recipe, "languages", "replay_share", "learning_rate_ratio", "rewarm_share")
+        weights = run.recipe.mix.weights  # without any a plan is what it was before there were weights
+        return {"pinned": run.pinned_size.model_dump(exclude_none=True), **learning} | ({"weights": weights} if weights else {})
     if stage == "pretrain":
-        return starting_digest(run.recipe)
+        return starting_settings(run.recipe)
     if stage == "evaluate":
-        return {"items_per_cell": run.sketch.items_per_cell, **starting_digest(run.recipe)}
+        return {"items_per_cell": run.sketch.items_per_cell, **starting_settings(run.recipe, "languages")}
     if stage == "release":
         # GGUF files that were left out for want of a package are made once it is there; made ones stay where it is missing
         record = run.record(stage)
@@ -326,7 +365,7 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             )
         case "encode":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())
-        case "pretrain" | "midtrain":
+        case "pretrain" | "midtrain" | "extend":
             return f"{facts['steps']:,} steps, {facts['tokens'] / 1e6:.2f}M tokens, loss {facts['final_loss']:.3f}" if facts["steps"] else "off"
         case "tune":
             return "; ".join(f"{name}: {step['steps']:,} steps, loss {step['final_loss']:.3f}" for name, step in facts["steps"].items()) or "off"
@@ -337,10 +376,17 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 for mode in ("thinking", "plain")
             }
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
-            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages); {accuracy}"
+            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages){_forgetting(facts.get('start'))}; {accuracy}"
         case "release":
             return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""
+
+
+def _forgetting(start: dict[str, Any] | None) -> str:
+    """Mean change by kind of language of a run that went on from a checkpoint, each with its interval."""
+    means = {"known": "languages it knew", "new": "new languages"}
+    parts = [f"{means[name]} {change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})" for name in means if start and (change := start[name])]
+    return f"; against the start: {', '.join(parts)}" if parts else ""
 
 
 def _gguf_headline(facts: dict[str, Any]) -> str:

@@ -13,11 +13,13 @@ from hagane.corpus.stores import is_url
 from hagane.errors import RecipeError
 from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
-from hagane.model.count import num_active_parameters, num_parameters, parts
+from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
 from hagane.plan.cost import joules, tokens_per_second, training_memory
 from hagane.plan.curve import loss_curve
+from hagane.plan.fitted import fitted
+from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
-from hagane.plan.languages import effective_total, language_lines, language_plans, readings, text_of
+from hagane.plan.languages import effective_total, language_lines, language_plans, mixture_reason, readings, text_of
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
 from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import published
@@ -68,6 +70,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
 
     With `serve_tokens` the budget pays for serving that many tokens, too, and the shape is chosen for both.
     """
+    recipe = with_mixture(recipe, find_mixture(recipe))
     size = pinned_only(recipe, pinned)
     if serve_tokens and (recipe.budget is None or Budget.parse(recipe.budget).kind not in ("time", "energy", "money")):
         raise RecipeError("--serve-tokens divides a budget between training and serving. Give --budget as time, energy or money, for example 2h.")
@@ -75,12 +78,13 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     if recipe.budget is None and recipe.train.tokens is None and exact is not None:
         return _count(recipe)
     machine = profile(recipe.execution.device, recipe.execution.threads)
+    recipe = fitted(recipe, pinned, machine)
     law = find_law(recipe)
     plan = sketch(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
-    config, serving = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law), None
-    if serve_tokens:
-        serving, alone = serving_options(recipe, size, machine, vocabulary, plan.training_seconds, law, serve_tokens)[0], config
+    config = alone = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
+    serving = serving_options(recipe, size, machine, vocabulary, plan.training_seconds, law, serve_tokens)[0] if serve_tokens else None
+    if serving is not None:
         config, tokens = serving.config, round(serving.training_seconds * tokens_per_second(serving.config, recipe.train.context, machine))
         plan = plan.model_copy(update={"training_seconds": serving.training_seconds, "tokens": tokens})
     each = bytes_per_token(vocabulary) if law.corpus else REFERENCE_BYTES_PER_TOKEN
@@ -95,7 +99,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         "vocabulary_size": vocabulary, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config),
         "tokens": plan.tokens, "training_seconds": round(plan.training_seconds, 1), "sample_bytes": plan.sample_bytes,
         "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": training_memory(config, rows, recipe.train.context),
-        "joules": round(joules(plan.training_seconds, machine)), "law": law.source,
+        "joules": round(joules(plan.training_seconds, machine)), "law": law.source, "mixture": mixture_reason(recipe),
         "languages": {language: item.model_dump(mode="json") for language, item in languages.items()},
         "curve": [item.model_dump(mode="json") for item in curve],
     }  # fmt: skip
@@ -111,6 +115,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         *(served_lines(serving, serve_tokens or 0.0, alone) if serving is not None else []),
         f"  text       a sample of {(plan.sample_bytes or 0) / 1e6:.1f} MB",
         f"  loss       {value:.2f} bits per byte ({low:.2f}-{high:.2f}); {law.source}",
+        f"  mixture    {facts['mixture']}",
         f"  memory     {facts['memory_bytes'] / 2**20:,.0f} MiB; energy {facts['joules'] / 3600:.1f} Wh ({machine.power_source})",
         *language_lines(languages),
         "The run times a real step of its shape before it freezes its plan; these are estimates.",
@@ -124,7 +129,13 @@ def _count(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
     counted = parts(config)
     lines = [f"{recipe.name}: {num_parameters(config):,} parameters, {num_active_parameters(config):,} active"]
     lines += [f"  {name:<10} {count:,}" for name, count in counted.items() if count]
-    return lines, {"recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted}
+    further = sum(mtp_parts(config).values())
+    if further:
+        lines.append(f"  and {further:,} in training, to predict further tokens")
+    return lines, {
+        "recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted,
+        "mtp_parameters": further,
+    }  # fmt: skip
 
 
 def show_recipe(name: str, budget: str | None, settings: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -157,6 +168,7 @@ def _preview_reasons(recipe: Recipe, pinned: tuple[str, ...]) -> dict[str, str]:
         "model": f"width {facts['width']}, {facts['num_layers']} layers: "
         f"lowest expected loss of the ladder in {duration(facts['training_seconds'])} of training",
         "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured",
+        "mixture": facts["mixture"],
         "tokens": f"{facts['tokens']:,}: training time x the speed expected from the measured matrix rate",
         "corpus.sample_bytes": f"{facts['sample_bytes']:,}: text for these tokens with a margin of 30 %",
     }

@@ -55,7 +55,7 @@ def build(tmp_path: Path) -> Build:
     def run(*paths: Path | str, out: str = "corpus", workers: int = 1, seed: int = 0, sources: Sequence[Source] = (), **settings: Any) -> CorpusFacts:
         folder = tmp_path / out
         folder.mkdir()
-        settings = {"near_duplicates": 0.0} | settings  # the small documents of these tests are made from one sentence
+        settings = {"near_duplicates": 0.0, "held_out_overlap": 0.0} | settings  # the small documents of these tests are made from one sentence
         sources = sources or [Source(name="text", path=tuple(str(path) for path in paths))]
         return build_corpus(sources, CorpusSettings(**settings), folder, workers=workers, seed=seed)
 

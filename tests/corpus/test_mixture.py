@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hagane.corpus.mixture import Shard, mixture, unimax, unimax_budgets
+from hagane.corpus.mixture import Replay, Shard, mixture, unimax, unimax_budgets
 from hagane.errors import RecipeError
 
 SIZES = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.integers(1, 10**9), min_size=1, max_size=12)
@@ -59,3 +59,25 @@ def test_nothing_to_mix_is_refused():
         mixture({"a.en": Shard("a", "en", 0)}, 10)
     with pytest.raises(RecipeError, match="more than 1"):
         mixture({"a.en": Shard("a", "en", 1), "b.en": Shard("b", "en", 1)}, 10, shares={"a": 0.7, "b": 0.7})
+
+
+def test_replayed_languages_have_their_share_of_what_no_source_fixes():
+    shards = {
+        "problems.en": Shard("problems", "en", 5),
+        "web.en": Shard("web", "en", 4000),
+        "web.de": Shard("web", "de", 1000),
+        "web.is": Shard("web", "is", 300),
+        "web.fo": Shard("web", "fo", 100),
+    }
+    rates = mixture(shards, 1000, shares={"problems": 0.2}, replay=Replay(frozenset({"en", "de"}), 0.25))
+    assert rates == pytest.approx({"problems.en": 0.2, "web.en": 0.1, "web.de": 0.1, "web.is": 0.3, "web.fo": 0.3})
+    only = {name: shard for name, shard in shards.items() if shard.language == "en"}
+    assert mixture(only, 1000, replay=Replay(frozenset({"en"}), 0.25)) == mixture(only, 1000)
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 10**6), min_size=2), st.sets(st.sampled_from("abcdefgh")), st.floats(0, 0.99))
+def test_rates_with_replay_sum_to_one_and_none_is_negative(sizes, known, share):
+    rates = mixture({name: Shard("web", name, size) for name, size in sizes.items()}, 1e5, replay=Replay(frozenset(known), share))
+    assert sum(rates.values()) == pytest.approx(1) and min(rates.values()) >= 0
+    if known & sizes.keys() and sizes.keys() - known:
+        assert sum(rates[name] for name in known & sizes.keys()) == pytest.approx(share)

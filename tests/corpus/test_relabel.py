@@ -6,6 +6,7 @@ import pytest
 
 from hagane.corpus import identify, pool, relabel
 from hagane.corpus.documents import read_documents
+from hagane.corpus.reasons import show
 from hagane.recipe.schema import Source
 from toy_languages import invented
 
@@ -49,6 +50,8 @@ def test_documents_without_a_label_get_one(folder, build, tmp_path, silent):
     assert facts.identified.labels == {"classifier": 36, "source": 360}
     assert facts.identified.found == dict.fromkeys(SPEAKERS, 12)
     assert {name: (item.held_out, item.recall, item.known) for name, item in facts.identified.languages.items()} == dict.fromkeys(SPEAKERS, (30, 1.0, True))
+    (tmp_path / "corpus" / "facts.json").write_text(json.dumps({"facts": facts.model_dump(mode="json")}))
+    assert "  qaa: precision 100%, recall 100% of 30 documents" in show(tmp_path / "corpus")[0]
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["labels"] == {"text": {"classifier": 36, "source": 360}}
     assert manifest["facts"]["identified"]["languages"]["qaa"]["precision"] == 1.0

@@ -35,6 +35,8 @@ def folder(tmp_path, make):
         {"id": "boilerplate", "text": f"{NOTICE}\n", "lang": "sv", "source": "https://site0.se/x"},
         {"id": "markup", "text": f"<div class='x'>{article(draws)}</div>", "lang": "sv"},
         {"id": "contents", "text": "".join(f"Kapitel {number} ........ {number}\n" for number in range(9)) + article(draws), "lang": "sv"},
+        {"id": "twice", "text": "\n\n".join([article(draws, 12)] * 2), "lang": "sv"},
+        {"id": "dumps", "text": f"{article(draws, 9)}\n```json\n{json.dumps({word: {'id': None} for word in WORDS}, indent=4)}\n```\n", "lang": "sv"},
         {"id": "code", "text": "x = 1\n" * 200, "lang": "code-python"},
     ]
     for part in range(8):
@@ -47,7 +49,7 @@ def test_every_rule_has_its_document_and_good_ones_stay(folder, build, make, tmp
     assert {reason: count.documents for reason, count in facts.dropped.items()} == {
         "boilerplate": 1, "broken_text": 1, "cut_lines": 1, "lists": 1, "repetition": 1, "signs": 1,
     }  # fmt: skip
-    assert facts.repaired == {"boilerplate": 80, "contents": 1, "markup": 1}
+    assert facts.repaired == {"boilerplate": 80, "contents": 1, "dumps": 1, "markup": 1, "twice": 1}
     texts = "".join(text for split in make.texts_of(tmp_path / "corpus", facts).values() for text in split)
     assert NOTICE not in texts
     assert "<div" not in texts
@@ -68,7 +70,7 @@ def test_examples_and_thresholds_are_shown(folder, build, tmp_path):
     assert any("single_letters" in line and "beyond" in line for line in show(tmp_path / "corpus", "broken_text")[0])
 
 
-@pytest.mark.parametrize("rule", ["markup", "contents", "boilerplate", "repetition", "lists", "signs", "broken_text", "cut_lines"])
+@pytest.mark.parametrize("rule", ["markup", "contents", "dumps", "twice", "boilerplate", "repetition", "lists", "signs", "broken_text", "cut_lines"])
 def test_a_rule_can_be_switched_off(folder, build, rule):
     facts = build(folder, rules={rule: False})
     assert rule not in facts.dropped

@@ -7,16 +7,17 @@ import textwrap
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from hagane.corpus.build import build_corpus
 from hagane.corpus.documents import read_documents
 from hagane.data import encode as module
-from hagane.data.encode import encode_conversations, encode_text
+from hagane.data.encode import encode_text, write_conversations
 from hagane.data.shards import Collection
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.tokenizer.bpe import cut, plain, train_tokenizer
-from hagane.tokenizer.chat import Conversation, render
+from hagane.tokenizer.chat import ChatEncoder, Conversation, render
 from hagane.tokenizer.save import save_for_transformers
 
 CONTEXT = 32
@@ -38,6 +39,19 @@ def corpus(tmp_path_factory):
     facts = write_corpus(root)
     texts = [row["text"] for name in facts.shards for row in read_documents(root / "corpus", "train", name)]
     return root / "corpus", facts, cut(train_tokenizer(texts, 500), 400)
+
+
+def test_words_of_another_pre_tokenizer_are_not_cut(corpus, tmp_path, monkeypatch):
+    """One whose words are whole lines, as they may be in a published tokenizer: a document is then encoded as a whole."""
+    folder, facts, tokenizer = corpus
+    monkeypatch.setattr(module, "PIECE_CHARACTERS", 20)
+    other = Tokenizer.from_str(tokenizer.to_str())
+    split = pre_tokenizers.Split(Regex(r"[^\n]+|\n+"), behavior="isolated")
+    other.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    encode_text(folder, facts.shards, other, tmp_path / "text", [CONTEXT])
+    shard = Collection(tmp_path / "text").shards["text.sv"]
+    first = next(iter(read_documents(folder, "train", "text.sv")))["text"]
+    assert shard.tokens[1 : shard.documents[1]].tolist() == plain(other).encode(first).ids
 
 
 def files(folder):
@@ -96,9 +110,16 @@ def conversations(count=50):
         yield Conversation.single(f"{number} + 1 は?", str(number + 1), None, "ja", "problems")
 
 
+def batches(given, tokenizer):
+    """By language, seven conversations at a time, so that a shard comes in several batches."""
+    given, encoder = list(given), ChatEncoder(tokenizer)
+    parts = [given[start : start + 7] for start in range(0, len(given), 7)]
+    return [batch for part in parts for batch in encoder.batches(part, lambda one: f"{one.source}.{one.language}")]
+
+
 def test_conversations_are_whole_and_only_the_answer_is_a_target(corpus, tmp_path):
     tokenizer = corpus[2]
-    facts = encode_conversations(conversations(), tokenizer, tmp_path, (128,))
+    facts = write_conversations(batches(conversations(), tokenizer), tokenizer, tmp_path, (128,))
     collection = Collection(tmp_path)
     assert {name: shard.documents for name, shard in facts.shards.items()} == {"problems.en": 50, "problems.ja": 50}
     shard = collection.shards["problems.en"]
@@ -115,11 +136,11 @@ def test_conversations_are_whole_and_only_the_answer_is_a_target(corpus, tmp_pat
 
 def test_conversations_that_no_row_can_hold_are_counted(corpus, tmp_path):
     long = Conversation.single("q", "a " * 400, "t", "en", "problems")
-    facts = encode_conversations([*conversations(), long], corpus[2], tmp_path / "a", (128,))
+    facts = write_conversations(batches([*conversations(), long], corpus[2]), corpus[2], tmp_path / "a", (128,))
     assert facts.over_long == 1
     assert facts.shards["problems.en"].over_long == {128: 1}
     with pytest.raises(DataError, match=r"every conversation is longer than train\.context = 128"):
-        encode_conversations([long], corpus[2], tmp_path / "b", (128,))
+        write_conversations(batches([long], corpus[2]), corpus[2], tmp_path / "b", (128,))
 
 
 def test_a_corpus_smaller_than_one_batch_is_refused(corpus, tmp_path):
@@ -128,7 +149,7 @@ def test_a_corpus_smaller_than_one_batch_is_refused(corpus, tmp_path):
         encode_text(folder, facts.shards, tokenizer, tmp_path / "a", (CONTEXT,), tokens_per_step=9_000_000)
     assert not (tmp_path / "a" / "index.json").exists()
     with pytest.raises(DataError, match="nothing to train on"):
-        encode_conversations([], tokenizer, tmp_path / "b", (CONTEXT,))
+        write_conversations([], tokenizer, tmp_path / "b", (CONTEXT,))
 
 
 def test_a_corpus_that_went_away_or_is_damaged_is_named(tmp_path):

@@ -71,6 +71,41 @@ def test_ranks_share_the_global_batch(counter: int, num_ranks: int) -> None:
     assert [row for part in slices for row in part] == sampler.rows(counter, 16)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    num_rows=st.integers(1, 3000), part=st.sampled_from([2, 4, 8]), chunks=st.lists(st.integers(1, 200), min_size=1, max_size=4), shares=st.booleans()
+)
+def test_longer_rows_go_on_where_shorter_ones_stopped(num_rows: int, part: int, chunks: list[int], shares: bool) -> None:
+    mixture = {"a": 0.7, "b": 0.3} if shares else {"a": 1.0}
+    rows = {"a": num_rows, "b": 5 * num_rows}
+    short = Sampler(mixture, rows, seed="x", part=part)
+    counter = sum(chunks)
+    seen = [row for chunk, first in zip(chunks, np.cumsum([0, *chunks]).tolist()) for which, row in short.rows(first, chunk) if which == 0]
+    whole = (num_rows // part) * part  # the last block may be short
+    blocks = -(-num_rows // part)
+    epoch = [row for row in seen[: blocks * part] if row < whole]
+    assert all(0 <= row < num_rows for row in seen)
+    assert max(Counter(epoch).values(), default=1) <= (1 if num_rows % part == 0 else 2), "in an epoch no row comes twice, but to fill the last block"
+    read = short.read(counter)
+    assert read["a"] * part >= min(len(seen), 1)
+    if read["a"] >= blocks:
+        return
+    long = Sampler({"a": 1.0}, {"a": blocks}, seed="x", read=read)
+    following = [row for _, row in long.rows(0, blocks - read["a"])]
+    assert not {row // part for row in epoch if num_rows % part == 0} & set(following), "what was read on short rows is not read again on long ones"
+    assert len(set(following)) == len(following)
+
+
+def test_a_whole_epoch_of_shorter_rows_reads_every_row() -> None:
+    sampler = Sampler({"a": 1.0}, {"a": 800}, seed=1, part=8)
+    rows = [row for _, row in sampler.rows(0, 800)]
+    assert sorted(rows) == list(range(800))
+    # a batch is no run of pieces of the same text
+    many = Sampler({"a": 1.0}, {"a": 80_000}, seed=1, part=8).rows(0, 64)
+    assert len({row // 8 for _, row in many}) > 30
+    assert sampler.read(48) == {"a": 6} and sampler.read(49) == {"a": 12} and sampler.read(800) == {"a": 100} and sampler.read(801) == {"a": 106}
+
+
 def test_any_stretch_can_be_asked_for() -> None:
     sampler = Sampler({"a": 0.6, "b": 0.4}, {"a": 13, "b": 7}, seed=5)
     whole = sampler.rows(0, 100)

@@ -50,7 +50,7 @@ class Way:
 
 
 RUN = r"hagane run (quickstart|nordic --corpus texts/) --budget \S+"
-STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "tune", "evaluate", "release")
+STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "extend", "tune", "evaluate", "release")
 WAYS = {
     r"hagane --help": Way("Example: hagane run"),
     rf"{RUN}( --out runs/nordic)?": Way(r"(?s)(unchanged.*){9}", small=True),  # the fixture did it first: that is the claim of resume.md
@@ -58,6 +58,7 @@ WAYS = {
     rf"{RUN} --set corpus.on_damage=keep": Way(r" [1-9]\d* dropped", small=True, fresh=True, damaged=True),
     rf"{RUN} --no-steer": Way("transformers agrees", small=True, fresh=True),
     rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
+    rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way("qwen3: transformers agrees", small=True, fresh=True),
     r"hagane run nordic --from runs/quickstart/release/huggingface .*": Way("qwen3: transformers agrees", small=True),
     r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
     r"hagane corpus show runs/(quickstart|nordic)": Way("documents kept"),
@@ -73,6 +74,8 @@ WAYS = {
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     # at toy size the budget is one of tokens: that a ladder says what it needs is the claim here, tests/measure climbs one
     r"hagane ladder nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a ladder is bounded by time", small=True, fresh=True, code=2),
+    # likewise: tests/measure searches
+    r"hagane mix nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a search is bounded by time", small=True, fresh=True, code=2),
     r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
     r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
     r"hagane plan neurosynth-9 --claim": Way("(?s)= 14.5B tokens.*verdict: impossible.*nearest possible plan"),

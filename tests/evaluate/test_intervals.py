@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hagane.evaluate.intervals import bootstrap_ratio, wilson
+from hagane.evaluate.intervals import bootstrap_mean_ratio, bootstrap_ratio, wilson
 
 COUNTS = st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 
@@ -74,3 +74,13 @@ def test_wilson_covers_the_truth_as_often_as_it_says():
         low, high = wilson(sum(draw.random() < 0.9 for _ in range(28)), 28)
         covered += low <= 0.9 <= high
     assert covered / 2000 > 0.92
+
+
+def test_the_mean_of_groups_has_the_interval_of_independent_draws():
+    draw = random.Random(0)
+    groups = [([draw.gauss(mean, 1) for _ in range(400)], [1.0] * 400) for mean in (0.0, 4.0)]
+    low, high = bootstrap_mean_ratio(groups)
+    middle = np.mean([np.mean(top) for top, _ in groups])
+    half = 1.96 * sum(np.var(top) / 400 for top, _ in groups) ** 0.5 / 2
+    assert (low, high) == pytest.approx((middle - half, middle + half), abs=0.015)
+    assert bootstrap_mean_ratio(groups[:1]) == bootstrap_ratio(*groups[0])

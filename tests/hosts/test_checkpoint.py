@@ -68,6 +68,14 @@ def field(folder, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def tokenizer(folder, change):
+    """Without merges: they may not name a token that is gone."""
+    description = json.loads((folder / "tokenizer.json").read_text())
+    description["model"]["merges"] = []
+    change(description)
+    (folder / "tokenizer.json").write_text(json.dumps(description))
+
+
 def truncate(folder):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) * 2 // 3])
@@ -119,7 +127,15 @@ def test_a_tied_head_that_is_written_all_the_same_is_no_surplus(tmp_path):
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "damaged"),
         (lambda f: field(f, vocab_size=300), "vocab_size = 300"),
+        (lambda f: field(f, vocab_size=900), "ends at id 319, and config.json says vocab_size = 900"),
         (lambda f: field(f, eos_token_id=7), "eos_token_id"),
+        (lambda f: (f / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|eot|>"}}'), "has no token <|eot|>"),
+        (lambda f: (f / "tokenizer_config.json").write_text("{"), "tokenizer_config.json cannot be read"),
+        (lambda f: (f / "tokenizer_config.json").write_text("[]"), "is not a table of settings"),
+        (lambda f: tokenizer(f, lambda d: d.update(pre_tokenizer=None)), "does not turn text into bytes"),
+        (lambda f: tokenizer(f, lambda d: d["model"].update(dropout=0.1)), "dropout"),
+        (lambda f: tokenizer(f, lambda d: d["model"]["vocab"].pop("z")), "lacks byte 122"),
+        (lambda f: tokenizer(f, lambda d: d.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"})), "its model is WordLevel"),
     ),
 )
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, change, message):

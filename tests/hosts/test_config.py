@@ -9,7 +9,7 @@ from hagane.errors import DataError, RecipeError
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.hosts.llama.weights import weights_from_host
 from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
-from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.count import mtp_parts, num_active_parameters, num_parameters
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
 LATENT = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8)
@@ -161,6 +161,9 @@ def test_deepseek_v3_as_published_is_read_and_written_back():
     assert config.layers[60].mixer == LatentConfig(num_heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, rope=rope)
     assert round(num_parameters(config) / 1e8) == 6710  # its model card: 671B, 37B activated
     assert round(num_active_parameters(config) / 1e8) == 376  # 37.6B with embedding and head
+    longer = config.model_copy(update={"layers": config.layers + config.layers[-1:]})
+    assert config.mtp_layers == config.layers[-1:]
+    assert sum(mtp_parts(config).values()) == num_parameters(longer) - num_parameters(config) + 2 * 7168**2 + 3 * 7168
     again = HOSTS["deepseek_v3"].config_to_host(config, {})
     assert host_of(again).config_from_host(again) == config
     assert again["rope_scaling"] == {**DEEPSEEK_V3["rope_scaling"], "rope_type": "yarn"}

@@ -11,6 +11,7 @@ from hagane.hosts import HOSTS, host_for, host_of
 from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.count import num_parameters
 from hagane.model.decoder import Decoder
+from hagane.model.extend import extended
 from hagane.model.sequence import PADDING, Sequence
 
 transformers = pytest.importorskip("transformers")
@@ -75,6 +76,8 @@ CONFIGS = {
             ffn=DenseConfig(hidden=40),
         )
     ] * 2),
+    "llama linear": extended(tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2), 4.0, "linear"),
+    "qwen3_moe yarn": extended(tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 2), 8.0, "yarn"),
     "llama tied": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2, tied=True, norm_epsilon=1e-5),
     "qwen3": tiny([LayerConfig(mixer=attention(True), ffn=DenseConfig(hidden=40))] * 3),
     "qwen3 windows": tiny([LayerConfig(mixer=attention(True, window), ffn=DenseConfig(hidden=40)) for window in (5, None, 5)], tied=True),
@@ -90,6 +93,9 @@ CONFIGS = {
     "deepseek_v3 whole queries": tiny([LayerConfig(mixer=latent(query_rank=None, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
     "deepseek_v3": tiny([LayerConfig(mixer=latent(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
     "deepseek_v3 all routed": tiny([LayerConfig(mixer=latent(), ffn=SIGMOID.model_copy(update={"normalise": False}))] * 2),
+    "deepseek_v3 extended": extended(tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 2), 8.0, "yarn"),
+    "glm4_moe linear": extended(tiny(glm(DenseConfig(hidden=40), sigmoid())), 8.0, "linear"),
+    "qwen3_next yarn": extended(hybrid(DELTA, GATED), 8.0, "yarn"),
     "axk1": tiny([
         LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)
     ]),

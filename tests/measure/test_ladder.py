@@ -8,9 +8,10 @@ import time
 import pytest
 
 from hagane.errors import RecipeError, RunError
-from hagane.measure import ladder as ladder_module
-from hagane.measure.ladder import climb, fit_law, ground_of, train_all
+from hagane.measure import small_runs
+from hagane.measure.ladder import climb, fit_law
 from hagane.measure.rung import all_finished, finished, phase_of
+from hagane.measure.small_runs import ground_of, train_all
 from hagane.plan import ladder as design_module
 from hagane.plan.kept import find_law, keep_law, law_folder, law_path
 from hagane.plan.ladder import Rung
@@ -66,7 +67,7 @@ def ground(home):
 
 
 def test_a_ladder_that_is_killed_keeps_what_is_finished(ground, monkeypatch):
-    trained, real = [], ladder_module.train_rung
+    trained, real = [], small_runs.train_rung
 
     def killed_at_the_third(place, rung, **options):
         if len(trained) == 2:
@@ -74,13 +75,13 @@ def test_a_ladder_that_is_killed_keeps_what_is_finished(ground, monkeypatch):
         trained.append(rung)
         return real(place, rung, **options)
 
-    monkeypatch.setattr(ladder_module, "train_rung", killed_at_the_third)
+    monkeypatch.setattr(small_runs, "train_rung", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         train_all(ground, RUNGS)
     assert [finished(ground, rung) is not None for rung in RUNGS] == [True, True, False, False, False]
     kept = [finished(ground, rung) for rung in RUNGS[:2]]
     trained.clear()
-    monkeypatch.setattr(ladder_module, "train_rung", lambda place, rung, **options: (trained.append(rung), real(place, rung, **options))[1])
+    monkeypatch.setattr(small_runs, "train_rung", lambda place, rung, **options: (trained.append(rung), real(place, rung, **options))[1])
     train_all(ground, RUNGS)
     assert trained == RUNGS[2:] and [finished(ground, rung) for rung in RUNGS[:2]] == kept
     facts = all_finished(ground)

@@ -53,6 +53,46 @@ def test_ragged_pieces_equal_one_pass(tiny, kind, window, data):
     assert cache.length_B == [len(text) for text in texts]
 
 
+@pytest.mark.parametrize(("kind", "window"), [*KINDS, ("dense", 40)])
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_tokens_taken_back_leave_no_trace(tiny, kind, window, data):
+    """Of every short piece some tokens are taken back, each row its own number, past many turns of a window's ring."""
+    model = tiny(kind, window=window)
+    rows, ahead = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    long = [data.draw(st.integers(1, 100)) for _ in range(rows)]
+    cache = model.new_cache(rows, 160, ahead=ahead)
+    texts = [torch.randint(0, 61, (count,)) for count in long]
+    feed(model, cache, texts)
+    for _ in range(data.draw(st.integers(1, 6))):
+        counts = [data.draw(st.integers(0, ahead + 1)) for _ in range(rows)]
+        if not any(counts):
+            continue
+        taken = [data.draw(st.integers(0, min(count, ahead))) for count in counts]
+        pieces = [torch.randint(0, 61, (count,)) for count in counts]
+        hidden = feed(model, cache, pieces)
+        cache.retract(taken)
+        for row, (piece, back) in enumerate(zip(pieces, taken, strict=True)):
+            if len(piece):
+                assert_row(model, hidden[row], torch.cat([texts[row], piece]))
+            texts[row] = torch.cat([texts[row], piece[: len(piece) - back]])
+    assert cache.length_B == [len(text) for text in texts]
+    last = [torch.randint(0, 61, (1,)) for _ in range(rows)]
+    for row, hidden in enumerate(feed(model, cache, last)):
+        assert_row(model, hidden, torch.cat([texts[row], last[row]]))
+
+
+def test_no_more_is_taken_back_than_the_cache_was_made_for(tiny):
+    model = tiny()
+    cache = model.new_cache(2, 16, ahead=1)
+    feed(model, cache, [torch.tensor([1, 2, 3]), torch.tensor([4])])
+    for wrong in ([2, 0], [-1, 0], [1]):
+        with pytest.raises(ValueError, match="can be taken back"):
+            cache.retract(wrong)
+    with pytest.raises(ValueError, match="up to 0 tokens"):
+        model.new_cache(1, 16).retract([1])
+
+
 def test_a_windowed_layer_keeps_its_window_only(tiny, config):
     """Prompts longer than the window in one piece, then token by token past many turns of the ring: equal to reading all at once."""
     model = tiny(window=40)  # held in 64 slots

@@ -37,8 +37,8 @@ def plan_of(recipe, seconds, size=None, step_seconds=0.1):
     size = size or SizeSettings()
     left = seconds - 15.0
 
-    def time_step(config, rows):
-        return StepRate(tokens_per_second=rows * recipe.train.context / step_seconds, step_seconds=step_seconds, compile_seconds=5.0)
+    def time_step(config, rows, context):
+        return StepRate(tokens_per_second=rows * context / step_seconds, step_seconds=step_seconds, compile_seconds=5.0)
 
     return make_plan(recipe, size, MACHINE, KNOWN, sketch(recipe, size, MACHINE), lambda: left, time_step, {"corpus": 4.0, "tokenizer": 3.0})
 
@@ -99,7 +99,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_to_change():
     small = MACHINE.model_copy(update={"memory_bytes": 64 << 20})
     recipe = recipe_with(budget="10min")
     with pytest.raises(RecipeError, match=r"needs about .* GiB and the machine has .* train.rows"):
-        make_plan(recipe, SizeSettings(), small, KNOWN, sketch(recipe, SizeSettings(), small), lambda: 580.0, lambda config, rows: None, {})
+        make_plan(recipe, SizeSettings(), small, KNOWN, sketch(recipe, SizeSettings(), small), lambda: 580.0, lambda config, rows, context: None, {})
 
 
 def test_every_kind_of_budget_is_understood():

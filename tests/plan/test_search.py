@@ -89,7 +89,7 @@ def test_one_dial_and_everything_else_follows_with_its_formula(budget):
 
 def test_two_dials_are_refused():
     values = {"name": "a", "budget": "2h", "train": {"tokens": 5}}
-    with pytest.raises(RecipeError, match="budget = '2h' and train.tokens = 5 are two dials; give one of them"):
+    with pytest.raises(RecipeError, match=r"budget = '2h' and train\.tokens = 5 are two dials; give one of them"):
         validate(values, "test")
 
 

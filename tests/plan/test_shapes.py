@@ -1,13 +1,16 @@
 """Patterns of layers: what a recipe asks for is what the model has, at every width."""
 
 import pytest
+from pydantic import ValidationError
 
 from hagane.errors import RecipeError
 from hagane.hosts import host_for
 from hagane.model.config import DenseConfig, ExpertsConfig
+from hagane.model.count import flops_per_token, num_parameters, num_trained_parameters
+from hagane.plan.cost import training_flops_per_token, training_memory
 from hagane.plan.shapes import LADDER, candidates, shape, shape_key
 from hagane.plan.workload import workload
-from hagane.recipe.schema import PatternSettings, SizeSettings
+from hagane.recipe.schema import PatternSettings, Recipe, SizeSettings
 
 GLM = {"ffn": "experts", "num_experts": 16, "top_k": 4, "score": "sigmoid", "balance": "bias", "shared_experts": 1, "dense_layers": 1, "rotary_share": 0.5}
 AFMOE = {
@@ -57,6 +60,36 @@ def test_groups_scaling_and_one_norm_are_passed_on():
     assert not any(layer.post_mixer_norm for layer in config.layers)
 
 
+def test_modules_for_further_tokens_have_the_last_layer_that_sees_the_whole_document():
+    assert made({**GLM, "mtp_layers": 2}).mtp_layers == (made(GLM).layers[-1],) * 2
+    windowed = made({**AFMOE, "mtp_layers": 1}, num_layers=7)
+    assert windowed.layers[-1].mixer.window == 64 and windowed.mtp_layers == (windowed.layers[3],)
+    deltas = made({"deltas": 3, "mtp_layers": 1}, num_layers=6)
+    assert deltas.layers[-1].mixer.kind == "delta" and deltas.mtp_layers == (deltas.layers[3],)
+    assert len({shape_key(made({**GLM, "mtp_layers": count}), 8, 128, "bfloat16") for count in (0, 1, 2)}) == 3
+
+
+@pytest.mark.parametrize("changes", [GLM, AFMOE, {"deltas": 3}], ids=["glm4_moe", "afmoe", "deltas"])
+def test_a_module_counts_as_one_more_layer_in_training_and_not_in_the_model(changes):
+    plain, further = made(changes), made({**changes, "mtp_layers": 1})
+    assert num_parameters(further) == num_parameters(plain)
+    longer = plain.model_copy(update={"layers": (*plain.layers, *further.mtp_layers)})
+    extra = 3 * 256 + 2 * 256**2  # norms and projection
+    assert num_trained_parameters(further) == num_parameters(longer) + extra
+    step, one_more = workload(further, 128), workload(longer, 128)
+    assert step.num_parameters == one_more.num_parameters + extra
+    assert step.forward_flops == one_more.forward_flops + 2 * (2 * 256**2 + 1024 * 256)
+    assert step.forward_flops == pytest.approx(flops_per_token(further, 128, mtp=True))
+    assert training_flops_per_token(further, 128) == 3 * flops_per_token(further, 128, mtp=True)
+    assert training_memory(further, 8, 128) - training_memory(longer, 8, 128) == 20 * extra
+
+
+def test_settings_of_modules_that_are_not_there_are_refused():
+    assert Recipe(name="x", model={"pattern": {"mtp_layers": 1}}, train={"mtp_coefficient": 0.1}).train.mtp_coefficient == 0.1
+    with pytest.raises(ValidationError, match=r"train\.mtp_coefficient = 0\.1 is of multi-token prediction, but model\.pattern\.mtp_layers = 0"):
+        Recipe(name="x", train={"mtp_coefficient": 0.1})
+
+
 def too_few(changes):
     return shape(PatternSettings(**changes), SizeSettings(num_layers=3), width=256, num_layers=8, vocabulary_size=1024, context=128)
 
@@ -82,3 +115,16 @@ def test_the_key_of_a_plain_shape_is_what_profiles_already_hold():
     assert shape_key(config, 8, 128, "bfloat16") == "w256l2h8-4x32f672v1024-8x128-bfloat16"
     mixed = shape_key(made(GLM, num_layers=3), 8, 128, "bfloat16")
     assert mixed == "w256l3h8-4x32f672*1+h8-4x32e16k4f352s352*2v1024-8x128-bfloat16"
+
+
+def test_null_experts_and_bands_are_what_the_pattern_says():
+    changes = {"ffn": "experts", "top_k": 4, "null_experts": 6, "mean_experts": 1.5, "entropy_clamp": True, "conditional_entropy_high": 0.8}
+    config = made(changes)
+    ffn = config.layers[0].ffn
+    assert (ffn.num_outputs, ffn.mean_used, ffn.entropy_clamp.conditional_high) == (14, 1.5, 0.8)
+    assert host_for(config) == "qwen3_moe"
+    assert shape_key(config, 8, 128, "bfloat16") != shape_key(made({**changes, "mean_experts": 2.0}), 8, 128, "bfloat16")
+    counted, plain = workload(config, 128), workload(made({"ffn": "experts", "top_k": 2}), 128)
+    assert counted.expert_flops == 0.75 * plain.expert_flops and counted.expert_parameters == plain.expert_parameters
+    with pytest.raises(RecipeError, match="qwen3_moe weighs experts by their softmax"):
+        host_for(made({**changes, "score": "sigmoid"}))

@@ -89,7 +89,7 @@ class Decoder(nn.Module):
 
 
 def tracked(ranks: int, rows: int, context: int, precision: str, **model: int) -> dict[str, float]:
-    """Bytes at the peak of two steps of two micro-batches, by kind, on one of `ranks`."""
+    """Bytes at the peak of a step of two micro-batches after another step, by kind, on one of `ranks`."""
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     try:
         mesh = init_device_mesh("cpu", (ranks,))
@@ -103,11 +103,11 @@ def tracked(ranks: int, rows: int, context: int, precision: str, **model: int) -
             tracker = FSDPMemTracker(decoder, optimizer)
             tracker.track_inputs((token_BT,))
             with tracker:
-                for micro in range(4):  # two steps of two micro-batches
+                for micro in range(3):  # a step, and one of two micro-batches
                     if micro:
                         tracker.reset_mod_stats()
                     decoder(token_BT).backward()
-                    if micro % 2:
+                    if micro != 1:
                         optimizer.step()
                         optimizer.zero_grad()
             return dict(tracker.get_tracker_snapshot("peak")[torch.device("cpu")])
@@ -115,8 +115,8 @@ def tracked(ranks: int, rows: int, context: int, precision: str, **model: int) -
         dist.destroy_process_group()
 
 
-SMALL = {"vocabulary": 32000, "layers": 8, "width": 2048, "heads": 16, "kv_heads": 4, "head_dim": 128, "hidden": 5632}
-LARGE = {"vocabulary": 128256, "layers": 8, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
+SMALL = {"vocabulary": 32000, "layers": 4, "width": 2048, "heads": 16, "kv_heads": 4, "head_dim": 128, "hidden": 5632}
+LARGE = {"vocabulary": 128256, "layers": 4, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
 
 
 CASES = [(8, 1, 8192, "none", LARGE), (4, 8, 2048, "full", SMALL)]

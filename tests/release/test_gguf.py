@@ -13,6 +13,7 @@ from hagane.hosts import HOSTS, host_for
 from hagane.hosts.gguf import interleaved, unfit
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.decoder import Decoder
+from hagane.model.extend import extended
 from hagane.release import gguf as writing
 from hagane.release import verify_gguf
 from hagane.release.gguf import Identity, release_gguf, write_gguf
@@ -53,6 +54,24 @@ def test_llama_cpp_gives_the_distributions_and_the_text_of_the_masters(tmp_path,
     assert eight.bytes < half.bytes == (tmp_path / "gguf" / half.file).stat().st_size
     assert (half.kept_f16, eight.kept_f16) == (0, 2), "the rows of ffn_down are no multiple of 32, and that is said"
     assert facts.architecture == HOSTS[host].gguf.architecture and not facts.skipped
+
+
+@pytest.mark.parametrize("method", ("linear", "ntk", "yarn"))
+def test_llama_cpp_interpolates_positions_as_we_do(tmp_path, method):
+    state, config = masters("llama")
+    config = extended(config.model_copy(update={"context": 16}), 8, method)
+    facts = release(tmp_path / "gguf", state, config)
+    assert 0 < facts.files[0].max_logprob_gap <= 0.02 and facts.files[0].kl_bits_per_token < 1e-5
+
+
+def test_null_experts_are_experts_of_zeros_in_llama_cpp(tmp_path):
+    ffn = ExpertsConfig(num_experts=4, top_k=3, hidden=16, null_experts=3, mean_experts=1.5)
+    config = toy_config("experts").model_copy(update={"init_std": 0.12})
+    config = config.model_copy(update={"layers": tuple(layer.model_copy(update={"ffn": ffn}) for layer in config.layers)})
+    decoder = Decoder(config)
+    decoder.init_weights(1)
+    facts = release(tmp_path / "gguf", {name: parameter.detach() for name, parameter in decoder.named_parameters()}, config)
+    assert facts.architecture == "qwen3moe" and facts.files[0].kl_bits_per_token < 1e-5
 
 
 def test_the_file_says_what_it_is(tmp_path):
@@ -152,7 +171,7 @@ def test_a_pre_tokenizer_without_a_name_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-YARN = RopeConfig(yarn=YarnConfig(factor=8, original_context=64))
+YARN = RopeConfig(yarn=YarnConfig(factor=8, original_context=64, mscale=1.0, mscale_all_dim=1.0))
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, qk_norm=True)
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
 
@@ -161,7 +180,7 @@ EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
     ("host", "mixer", "ffns", "field"),
     (
         ("qwen3", MIXER.model_copy(update={"window": 8}), [DenseConfig(hidden=32)] * 2, "window = 8"),
-        ("qwen3", MIXER.model_copy(update={"rope": YARN}), [DenseConfig(hidden=32)], "mixer.rope.yarn"),
+        ("qwen3", MIXER.model_copy(update={"rope": YARN}), [DenseConfig(hidden=32)], "mixer.rope.yarn.mscale"),
         ("qwen3_moe", MIXER, [DenseConfig(hidden=32), EXPERTS], "ffn.kind = 'dense'"),
         ("qwen3_moe", MIXER, [EXPERTS.model_copy(update={"normalise": False})], "ffn.normalise = false"),
     ),

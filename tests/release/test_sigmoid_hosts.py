@@ -5,6 +5,7 @@ import torch
 
 from hagane.engine.load import load_huggingface
 from hagane.model.decoder import Decoder
+from hagane.model.sequence import Sequence
 from hagane.plan.shapes import shape
 from hagane.recipe.schema import PatternSettings, SizeSettings
 from hagane.release.huggingface import release_huggingface
@@ -36,3 +37,32 @@ def test_a_release_loads_as_any_model_does(tmp_path, host):
     assert again == config
     for name, bias in model.selection_biases().items():
         assert torch.equal(loaded.selection_biases()[name], bias), "not rounded"
+
+
+NULL = {"ffn": "experts", "num_experts": 4, "top_k": 3, "null_experts": 3, "mean_experts": 1.5}
+NULL_PATTERNS = {
+    "qwen3_moe": {**NULL, "entropy_clamp": True},
+    "glm4_moe": {**EXPERTS, **NULL, "rotary_share": 0.5},
+    "deepseek_v3": {**EXPERTS, **NULL, "mixer": "latent"},
+    "afmoe": {**PATTERNS["afmoe"], **NULL},
+}
+
+
+@pytest.mark.parametrize("host", NULL_PATTERNS)
+def test_null_experts_are_released_as_experts_of_zeros(tmp_path, host):
+    """transformers gives our logits and text; what is loaded again is the same function with three more experts."""
+    config = shape(PatternSettings(head_dim=8, init_std=0.3, **NULL_PATTERNS[host]), SizeSettings(), width=32, num_layers=3, vocabulary_size=320, context=192)
+    model = Decoder(config)
+    model.init_weights(0)
+    for bias in model.selection_biases().values():
+        bias.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    state = {**{name: parameter.detach() for name, parameter in model.named_parameters()}, **model.selection_biases()}
+    save_for_transformers(toy_tokenizer(), tmp_path / "encode", 64)
+    facts = release_huggingface(state, config, tmp_path / "encode", tmp_path / "release", "float32")
+    assert facts.host == host and facts.greedy_equal and facts.max_logit_gap <= 1e-4 * max(1, facts.largest_logit)
+    assert facts.rounding_logit_gap == 0.0, "nothing is rounded, and zeros add nothing"
+    loaded, again = load_huggingface(tmp_path / "release")
+    assert again.layers[-1].ffn.num_experts == 7 and not again.layers[-1].ffn.null_experts
+    assert not loaded.layers[-1].ffn.down[4:].any() and loaded.layers[-1].ffn.down[:4].any()
+    used = [layer.used_H for layer in model(torch.randint(0, 320, (1, 64)), Sequence.plain(1, 64)).stats.layers if layer is not None]
+    assert all((used_H > 0).sum() > 1 for used_H in used), "tokens used different numbers of experts"

@@ -107,6 +107,13 @@ def corpus_facts(languages: tuple[str, ...]) -> dict[str, Any]:
     return facts
 
 
+ROUTING = {
+    "mean_experts": 1.87, "experts_used": [0.08, 0.21, 0.47, 0.24], "loss_correlation": 0.314, "clamped_share": 0.125,
+    "multiplier_marginal_low": 0.0123, "multiplier_conditional_low": 0.001, "multiplier_conditional_high": 0.001,
+}  # fmt: skip
+"""What a model with null experts and clamping says besides."""
+
+
 def metrics(stage: str, steps: int, *, dense: bool, seconds: float) -> list[dict[str, Any]]:
     draw = random.Random(stage)
     lines = []
@@ -116,6 +123,7 @@ def metrics(stage: str, steps: int, *, dense: bool, seconds: float) -> list[dict
         router = {
             "max_violation": 0.9 * math.exp(-5 * progress) + 0.12 + draw.random() * 0.08, "dead_share": max(0.0, 0.08 - 0.4 * progress),
             "effective_experts": 8 - 1.6 * math.exp(-4 * progress) - draw.random() * 0.05, "conditional_entropy": 1.3, "marginal_entropy": 2.06,
+            **(ROUTING if stage == "pretrain" else {}),
         }  # fmt: skip
         lines.append({
             "step": 2 * (i + 1), "phase": stage, "progress": progress, "tokens": 2 * (i + 1) * 4096, "seconds": seconds * progress,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hagane.errors import RunError
+from hagane.evaluate.facts import EvaluateFacts
 from hagane.report import build_report
 from hagane.report.page import render
 
@@ -122,6 +123,15 @@ def test_a_dense_model_has_no_router_section(tmp_path: Path, make_run: MakeRun) 
     assert 'id="router"' not in page and "dense language model" in page
 
 
+def test_null_experts_and_clamping_have_their_tables_and_pictures(finished_page: str) -> None:
+    """Only the stage that had them is a line of them."""
+    tables = {"Tokens by number of experts used": ("1.87", "8.0 %", "24.0 %", "0.31"), "Multipliers of entropy clamping": ("12.5 %", "0.0123")}
+    for caption, cells in tables.items():
+        table = finished_page.split(f"{caption}</caption>")[1].split("</table>")[0]
+        assert table.count("<tr>") == 2 and all(cell in table for cell in cells)
+    assert "Experts used per token" in finished_page
+
+
 def test_thirty_languages_fit(tmp_path: Path, make_run: MakeRun) -> None:
     tags = tuple(LANGUAGES.split())
     page = render(make_run(tmp_path / "run", languages=tags))
@@ -137,6 +147,25 @@ def test_figures_can_be_read_without_seeing_them_and_follow_the_colour_scheme(fi
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
     assert re.findall(r"#[0-9a-fA-F]{6}", drawn) == [] and "var(--series-1)" in drawn
     assert "prefers-color-scheme: dark" in page
+
+
+def test_numbers_found_again_are_shown_by_depth_and_length(tmp_path: Path, make_run: MakeRun) -> None:
+    folder = make_run(tmp_path / "run")
+    assert "Long texts" not in render(folder)
+    path = folder / "evaluate" / "facts.json"
+    record = json.loads(path.read_text())
+    record["facts"]["retrieval"] = [
+        {"kind": kind, "language": tag, "length": length, "depth": depth, "correct": int(length == 512), "total": 2, "low": 0.0, "high": 1.0}
+        for kind in ("passkey", "needle") for tag in ("en", "sv") for length in (512, 4096) for depth in (0.0, 0.5, 1.0)
+    ]  # fmt: skip
+    path.write_text(json.dumps(record))
+    page = render(folder)
+    check(page)
+    for kind in ("Passkey", "Needle"):
+        heat = re.search(rf"<caption>{kind}</caption>.*?</table>", page, flags=re.DOTALL)[0]
+        assert re.findall(r'<th scope="row">(.*?)</th>', heat) == ["0 %", "50 %", "100 %", "all"]
+        assert re.findall(r"<td style[^>]*>(\d+)</td>", heat) == ["50", "0"] * 4 and "4,096" in heat and "6 of 12" in heat
+    assert "Languages: English, Swedish" in page
 
 
 def test_hostile_text_stays_text(tmp_path: Path, make_run: MakeRun) -> None:
@@ -206,3 +235,25 @@ def test_a_page_that_cannot_be_written_is_a_sentence(finished_run: Path, monkeyp
     monkeypatch.setattr("hagane.report.page.render", lambda folder: "page")
     with pytest.raises(RunError, match="report\\.html"):
         build_report(finished_run)
+
+
+def test_what_a_starting_model_forgot_and_gained_is_a_table(finished_run: Path) -> None:
+    path = finished_run / "evaluate" / "facts.json"
+    record = json.loads(path.read_text())
+    after = record["facts"]["bits_per_byte"]
+    change = {"en": 0.021, "is": -0.75}
+    record["facts"]["start"] = {
+        "before": {tag: after[tag] | {"value": after[tag]["value"] - value} for tag, value in change.items()},
+        "change": {tag: {"value": value, "low": value - 0.004, "high": value + 0.003} for tag, value in change.items()},
+        "languages": ["en"], "known": {"value": 0.021, "low": 0.017, "high": 0.024}, "new": {"value": -0.75, "low": -0.754, "high": -0.747},
+    }  # fmt: skip
+    EvaluateFacts.model_validate(record["facts"])
+    path.write_text(json.dumps(record))
+    page = render(finished_run)
+    check(page)
+    for words in ("What the starting model forgot and gained", "+0.021 (+0.017 to +0.024)", "-0.750 (-0.754 to -0.747)", "forgetting above 0"):
+        assert words in page
+    for odd in (None, "??", 7, [], {"before": {"en": {"value": 1}}, "languages": 7}):
+        record["facts"]["start"] = odd
+        path.write_text(json.dumps(record))
+        check(render(finished_run))

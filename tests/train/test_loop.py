@@ -25,7 +25,9 @@ from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.journal import TIMINGS
 from hagane.train.loop import train
 
-KINDS = [("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32"), ("delta", "bfloat16")]
+KINDS = [
+    ("dense", "float32"), ("dense", "bfloat16"), ("routed", "bfloat16"), ("bias", "float32"), ("null", "bfloat16"), ("delta", "bfloat16"), ("mtp", "bfloat16"),
+]  # fmt: skip
 BIAS = "layers.1.ffn.router.bias_E"
 
 
@@ -82,13 +84,29 @@ def test_a_stage_writes_what_the_others_read(tmp_path: Path, data: Path) -> None
     lines = toy.lines(tmp_path)
     assert [line["step"] for line in lines] == [1, 5, 10, 15, 20]
     assert list(lines[0]) == [
-        "step", "phase", "progress", "learning_rate", "tokens", "seconds", "loss", "auxiliary_loss", "gradient_norm",
+        "step", "phase", "progress", "learning_rate", "tokens", "seconds", "loss", "auxiliary_loss", "mtp_loss", "gradient_norm",
         "tokens_per_second", "flop_utilisation", "data_seconds", "memory_bytes", "router",
     ]  # fmt: skip
     assert lines[-1]["progress"] == 1.0 and lines[-1]["loss"] < lines[0]["loss"] - 0.5
     assert lines[-1]["router"].keys() == {"max_violation", "dead_share", "effective_experts", "conditional_entropy", "marginal_entropy"}
     assert [line["event"] for line in toy.lines(tmp_path, "events.jsonl")] == ["start", "compiled", "checkpoint", "done"]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000020"]
+
+
+def test_null_experts_and_clamping_are_on_every_line(tmp_path: Path, data: Path) -> None:
+    """And in the facts; what moves once per step is part of the checkpoint."""
+    facts = train(toy.settings(tmp_path, data, "null"))
+    lines = [line["router"] for line in toy.lines(tmp_path)]
+    assert all(line["mean_experts"] == pytest.approx(sum(index * share for index, share in enumerate(line["experts_used"]))) for line in lines)
+    assert all(len(line["experts_used"]) == 3 and sum(line["experts_used"]) == pytest.approx(1.0) for line in lines)
+    assert all(-1.0 <= line["loss_correlation"] <= 1.0 for line in lines)
+    pull = [line["multiplier_conditional_high"] for line in lines]
+    assert pull[-1] > pull[1] > 0.001 and lines[-1]["clamped_share"] > 0
+    assert facts.router is not None and facts.router.model_dump(mode="json", exclude_none=True) == lines[-1]
+    saved, _ = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    state = {name.removeprefix("router.layers.1.ffn.router.") for name in saved.rest if name.startswith("router.")}
+    assert state == {"load_E", "bias_E", "clamp.marginal_E", "clamp.entropy_2", "clamp.log_multiplier_B"}
 
 
 def test_a_finished_stage_gives_its_facts_again(tmp_path: Path, data: Path) -> None:

@@ -1,14 +1,16 @@
 """One optimizer step: micro-batches do not change it, padding does not count, and it can be repeated bit for bit."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
-from toy_training import model, phase
+from toy_training import CONTEXT, model, phase
 
 from hagane.data.batch import Batch
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import TrainingError
+from hagane.model.sequence import Sequence
 from hagane.train.stepper import Stepper, torch_set_up
 
 
@@ -24,7 +26,7 @@ def read(data, collection: str, rows: int, accumulation: int, steps: int) -> lis
     return read
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "latent", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "null", "latent", "delta", "mtp"])
 @pytest.mark.parametrize("collection", ["text", "tune"])
 def test_micro_steps_equal_one_big_batch(data, kind: str, collection: str) -> None:
     whole, parts = stepper(kind), stepper(kind)
@@ -50,7 +52,7 @@ def padded(batch: Batch) -> Batch:
     return dataclasses.replace(batch, **wide)
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "latent", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "null", "latent", "delta", "mtp"])
 def test_padding_counts_nothing(data, kind: str) -> None:
     plain, wide = stepper(kind), stepper(kind)
     for one in read(data, "tune", 4, 1, 2):
@@ -64,7 +66,7 @@ def test_padding_counts_nothing(data, kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["dense", "routed", "latent", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "latent", "delta", "mtp"])
 def test_steps_repeat_bit_for_bit_and_learn(data, kind: str, dtype: str) -> None:
     steps = read(data, "text", 4, 1, 12)
     runs = []
@@ -76,6 +78,34 @@ def test_steps_repeat_bit_for_bit_and_learn(data, kind: str, dtype: str) -> None
     assert runs[0][0] == runs[1][0]
     assert all(torch.equal(value, runs[1][1][name]) for name, value in runs[0][1].items())
     assert runs[0][0][-1] < runs[0][0][0] - 0.3
+
+
+def test_the_loss_of_further_tokens_is_that_of_their_own_targets(data) -> None:
+    """By hand, token by token: module k at place i is asked for the token after the next k, in the same document only."""
+    made = stepper("mtp")
+    (step,) = read(data, "tune", 4, 1, 1)
+    (batch,) = step.batches
+    outputs = made.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT), further=True)
+    means = []
+    for k, hidden_BTD in enumerate(outputs.further, start=1):
+        logprob_BTV = made.decoder.head.logits(hidden_BTD).log_softmax(-1)
+        total, weight = 0.0, 0.0
+        for b, i in itertools.product(range(4), range(CONTEXT - k)):
+            if batch.document_BT[b, i] == batch.document_BT[b, i + k] >= 0:
+                assert k == 1 or batch.tokens_BT[b, i + k] == batch.targets_BT[b, i + k - 1]
+                total -= float(batch.weight_BT[b, i + k] * logprob_BTV[b, i, batch.targets_BT[b, i + k]])
+                weight += float(batch.weight_BT[b, i + k])
+        assert 0 < weight < step.weight_sum
+        means.append(total / weight)
+    result = made.step(step, phase(), 1e-2)
+    assert float(result.mtp_loss) == pytest.approx(sum(means) / 2, rel=1e-5)
+    assert float(stepper("routed").step(step, phase(), 1e-2).mtp_loss) == 0.0
+
+
+def test_the_coefficient_weighs_what_the_decoder_learns_from_further_tokens(data) -> None:
+    (step,) = read(data, "text", 4, 1, 1)
+    norms = [float(stepper("mtp").step(step, phase(mtp_coefficient=weight), 1e-2).gradient_norm) for weight in (1e-6, 0.3, 3.0)]
+    assert norms[0] < norms[1] < norms[2]
 
 
 def test_rows_without_targets_are_an_error(data) -> None:
@@ -96,7 +126,7 @@ def test_torchs_switches_are_put_back() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dense", "routed", "delta"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "delta", "mtp"])
 def test_compiled_steps_agree_with_eager_ones(data, kind: str) -> None:
     steps = read(data, "text", 4, 1, 6)
     with torch_set_up(threads=1, compiled=True):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hagane.data.pack import stream_rows, whole_rows
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, EntropyClamp, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.recipe.types import Phase
 from hagane.train import loop
 from hagane.train.callbacks import Callback, StepInfo
@@ -30,15 +30,25 @@ CONTEXT = 16
 
 
 def model(kind: str = "dense", width: int = 32) -> ModelConfig:
-    """Two layers; the second of `routed` has experts. `latent`: latent attention, once with latent queries; the first of `delta` is Gated DeltaNet."""
+    """Two layers; the second of `routed` has experts, those of `bias` balanced by bias, of `null` with null ones and a clamp that pulls, too.
+
+    So have that and one of two modules for further tokens of `mtp`.
+
+    `latent`: latent attention, once with latent queries; the first of `delta` is Gated DeltaNet.
+    """
     if kind == "latent":
         mixers = [LatentConfig(num_heads=2, query_rank=rank, kv_rank=12, nope_dim=12, rope_dim=4, value_dim=8) for rank in (None, 10)]
         latents = tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=64)) for mixer in mixers)
         return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=latents, context=CONTEXT)
     mixer = AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=16, qk_norm=True)
     dense = DenseConfig(hidden=64)
-    ffn = dense if kind in ("dense", "delta") else ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias" if kind == "bias" else "loss")
+    ffn = dense if kind in ("dense", "delta") else ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="loss" if kind == "routed" else "bias")
+    if kind == "null" and isinstance(ffn, ExpertsConfig):
+        ffn = ffn.model_copy(update={"null_experts": 3, "mean_experts": 1.2, "entropy_clamp": EntropyClamp(marginal_low=0.99, conditional_high=0.6)})
     layers = (LayerConfig(mixer=mixer, ffn=dense), LayerConfig(mixer=mixer, ffn=ffn))
+    if kind == "mtp":
+        layers = (layers[0], LayerConfig(mixer=mixer, ffn=ExpertsConfig(num_experts=4, top_k=2, hidden=32, balance="bias")))
+        return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=layers, mtp_layers=layers[::-1], context=CONTEXT)
     if kind == "delta":
         delta = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
         gated = mixer.model_copy(update={"gate": "sigmoid", "partial_rotary": 4})

@@ -28,11 +28,11 @@ from hagane.corpus.decide import HELD_OUT, TRAIN, Decided, RuleFacts, Shard, dec
 from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
 from hagane.corpus.inputs import Inputs, list_inputs
 from hagane.corpus.licenses import wants_attribution
+from hagane.corpus.quality import QualityFacts, divide
 from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
 from hagane.corpus.sample import plan_sample
-from hagane.corpus.shingles import Hashes
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
@@ -47,7 +47,10 @@ class Count(Frozen):
 
 
 class ShardFacts(Frozen):
-    """One `{source}.{language}` of the corpus; documents are pieces where long ones were cut, bytes are of UTF-8 text."""
+    """One `{source}.{language}` of the corpus, or a bucket of it (`{source}.{language}.q1`).
+
+    Documents are pieces where long ones were cut, bytes are of UTF-8 text.
+    """
 
     source: str
     language: str
@@ -56,6 +59,8 @@ class ShardFacts(Frozen):
     bytes: int
     held_out_documents: int
     held_out_bytes: int
+    bucket: int | None = Field(None, description="of quality, 1 is the best; None where the language is not divided")
+    repeats: float = Field(1.0, description="how often it is read against other shards of its language")
 
 
 class CorpusFacts(Frozen):
@@ -74,6 +79,7 @@ class CorpusFacts(Frozen):
     ignored_files: dict[str, int] = Field(description="files of unknown type in the folders, by suffix")
     repeated_ids: int = Field(0, description="documents whose id another one had already: the hash of their text was added to it")
     identified: IdentifyFacts | None = Field(None, description="how languages were told apart; None where every document had a label")
+    quality: QualityFacts | None = Field(None, description="how text was divided by quality; None where corpus.quality is off")
     rules: RuleFacts | None = Field(None, description="where the rules drew the line in each language; None where they did not apply")
     seconds: float
 
@@ -118,10 +124,12 @@ def build_corpus(
             dropped.merge(result.dropped)
         identified = relabel(found.inputs, gathered, settings.identify, dropped, seed=seed, workers=workers, progress=progress)
         decided = decide(found.inputs, gathered, settings, dropped, progress)
+        generated = frozenset(source.name for source in sources if all(path.startswith("embedded:") for path in source.path))
+        decided.shards, quality = divide(decided.shards, settings.quality, generated, workers=workers, progress=progress)
         written = _write_shards(decided.shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, decided, identified, time.monotonic() - started)
+    facts = _facts(found, tasks, gathered, dropped, written, decided, identified, quality, time.monotonic() - started)
     accounts = manifest.Accounts(table(dropped.accounts, decided.kept), attribution(decided.kept, _to_attribute(decided, settings)), removed)
     manifest.write(folder, sources, settings, seed, found, gathered, facts, accounts)
     write_card(folder)
@@ -165,7 +173,7 @@ def _write_shard(shard: Shard) -> ShardFacts:
             groups = _RowGroups(writer)
             for part, places, repeated in zip(shard.parts, shard.place_P, shard.repeated_D, strict=True):
                 chosen = places == place
-                rows, num_bytes = _copy(part, chosen, repeated, shard.boilerplate, groups)
+                rows, num_bytes = _copy(part, chosen, repeated, shard, groups)
                 counts[place][0] += rows
                 counts[place][1] += num_bytes
                 pool.count(int(part.bytes_P[chosen].sum()))
@@ -180,6 +188,8 @@ def _write_shard(shard: Shard) -> ShardFacts:
         bytes=num_bytes,
         held_out_documents=held_documents,
         held_out_bytes=held_bytes,
+        bucket=shard.bucket,
+        repeats=shard.repeats,
     )
 
 
@@ -205,8 +215,8 @@ class _RowGroups:
         self._waiting, self._num_bytes = [], 0
 
 
-def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], boilerplate: Hashes, groups: _RowGroups) -> tuple[int, int]:
-    """Write the chosen pieces; returns how many there are and the bytes of their text, boilerplate cut out."""
+def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_], shard: Shard, groups: _RowGroups) -> tuple[int, int]:
+    """Write the chosen pieces; returns how many there are and the bytes of their text, boilerplate and held-out paragraphs cut out."""
     rows, num_bytes = 0, 0
     if not chosen_P.any():
         return rows, num_bytes
@@ -225,27 +235,28 @@ def _copy(part: Part, chosen_P: NDArray[np.bool_], repeated_D: NDArray[np.bool_]
                 batch = batch.filter(arrow.mask(keep))
             document_R, own_bytes = part.document_P[of_batch], int(part.bytes_P[of_batch].sum())
             batch = _with_own_ids(batch, part, document_R, repeated_D)
-            if part.cut_D[document_R].any():
-                batch, fewer = _without_boilerplate(batch, part, document_R, boilerplate)
+            if part.cut_D[document_R].any() or part.leak_D[document_R].any():
+                batch, fewer = _cut(batch, part, document_R, shard)
                 own_bytes -= fewer
             groups.add(batch)
             rows, num_bytes = rows + len(batch), num_bytes + own_bytes
     return rows, num_bytes
 
 
-def _without_boilerplate(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], known: Hashes) -> tuple[pa.RecordBatch, int]:
-    """The batch with the lines cut out, pieces that were nothing else left out, and how many bytes fewer it has."""
+def _cut(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], shard: Shard) -> tuple[pa.RecordBatch, int]:
+    """The batch with lines of boilerplate and held-out paragraphs cut out, pieces that were nothing else left out, and how many bytes fewer it has."""
     texts = batch.column(_TEXT).to_pylist()
+    before = sum(len(text.encode()) for text in texts)
     rows = np.flatnonzero(part.cut_D[document_R]).tolist()
     origins = [part.groups[part.group_D[document_R[row]]][0] for row in rows]
-    fewer = 0
-    for row, (text, _) in zip(rows, lines.without([texts[row] for row in rows], origins, known), strict=True):
-        text = text if text.strip() else ""
-        fewer += len(texts[row].encode()) - len(text.encode())
+    for row, (text, _) in zip(rows, lines.without([texts[row] for row in rows], origins, shard.boilerplate), strict=True):
         texts[row] = text
+    for row in np.flatnonzero(part.leak_D[document_R]).tolist():
+        texts[row] = overlap.without_overlap(texts[row], shard.held_out) or ""
+    texts = [text if text.strip() else "" for text in texts]
     batch = batch.set_column(_TEXT, SCHEMA.field(_TEXT), arrow.strings(texts))
     filled = np.array([bool(text) for text in texts])
-    return (batch if filled.all() else batch.filter(arrow.mask(filled))), fewer
+    return (batch if filled.all() else batch.filter(arrow.mask(filled))), before - sum(len(text.encode()) for text in texts)
 
 
 def _with_own_ids(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int64], repeated_D: NDArray[np.bool_]) -> pa.RecordBatch:
@@ -269,6 +280,7 @@ def _facts(
     shards: Sequence[ShardFacts],
     decided: Decided,
     identified: IdentifyFacts | None,
+    quality: QualityFacts | None,
     seconds: float,
 ) -> CorpusFacts:
     reasons = Counter(dropped.documents)
@@ -280,12 +292,13 @@ def _facts(
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
         repaired=dict(sorted(dropped.repaired.items())),
         masked=_by_source(dropped.masked),
-        shards={f"{shard.source}.{shard.language}": shard for shard in shards},
+        shards={shard.name: facts for shard, facts in zip(decided.shards, shards, strict=True)},
         files=len(tasks),
         files_not_needed=len(found.inputs) - len(tasks),
         ignored_files=dict(sorted(found.ignored.items())),
         repeated_ids=decided.repeated_ids,
         rules=decided.rules,
+        quality=quality,
         identified=identified,
         seconds=round(seconds, 3),
     )

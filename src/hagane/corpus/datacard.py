@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hagane.corpus.reasons import REASONS
+from hagane.corpus.reasons import REASONS, in_words
 from hagane.folder import read_json, write_atomic
 
 NAME = "data_card.md"
@@ -56,6 +56,10 @@ def _processing(manifest: dict[str, Any]) -> list[str]:
     policy = settings["licenses"]
     stated = [f"{name}: {', '.join(policy[name])}" for name in ("allow", "deny") if policy[name]] or ["every stated licence"]
     parts = ["## Selection", f"Licences: {'; '.join(stated)}; documents without one: {policy['unknown']}."]
+    if quality := facts.get("quality"):
+        often = ", ".join(f"{value:g}" for value in quality["repeats"])
+        parts.append(f"Quality: text most like {', '.join(quality['good'])} is read more often; buckets of equal text, the best first: {often}.")
+        parts.append(_table(("Language", "Divided by quality"), [(language, in_words(own)) for language, own in quality["languages"].items()]))
     if settings["sample_bytes"]:
         parts.append(f"A sample of about {settings['sample_bytes']:,} bytes, balanced over languages (seed {manifest['seed']}).")
     rows = [(reason, REASONS.get(reason, ""), f"{count['documents']:,}", f"{count['bytes']:,}") for reason, count in facts["dropped"].items()]

@@ -1,8 +1,8 @@
 """Between reading and writing: which documents stay, decided from what is known of all of them at once.
 
 In this order: exact duplicates go, then what is unlike its language (`rules/fences.py`) or little but boilerplate (`rules/lines.py`),
-then near-duplicates; of what is left some is held out. So a page is not judged by copies of itself, and nothing is trained on
-that is nearly what is held out.
+then near-duplicates; of what is left some is held out, and what holds most of a held-out document is cut or goes. So a page is not judged by
+copies of itself, and nothing is trained on that is nearly what is held out.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hagane.corpus import near, passages, pool
+from hagane.corpus import leaks, near, overlap, passages, pool
 from hagane.corpus.accounts import Account
 from hagane.corpus.gather import Dropped, Gathered, Part
 from hagane.corpus.inputs import Input
 from hagane.corpus.rules import fences, lines
 from hagane.corpus.rules.measure import FEATURES, features
-from hagane.corpus.shingles import Hashes
+from hagane.corpus.shingles import Hashes, shingles, word_hashes
 from hagane.corpus.split import choose_held_out, first_of_equal
 from hagane.recipe.schema import CorpusSettings
 from hagane.recipe.types import Frozen
@@ -54,7 +54,10 @@ class Shard:
     place_P: list[NDArray[np.uint8]]
     repeated_D: list[NDArray[np.bool_]]
     boilerplate: Hashes
+    held_out: Hashes  # runs of words of which paragraphs of `leak_D` documents are freed
     folder: Path = Path()
+    bucket: int | None = None  # of quality, 1 is the best
+    repeats: float = 1.0
 
 
 @dataclass
@@ -102,6 +105,17 @@ class _Documents:
         piece = np.searchsorted(part.document_P, [document])
         return passages.texts_of([part], np.zeros(1, np.int64), piece)[0][:characters]
 
+    def texts(self, index: int, document: int, place_P: NDArray[np.uint8], place: np.uint8, known: Hashes) -> list[str]:
+        """The pieces of a document that are in one place, without the boilerplate that will be cut out of them."""
+        part = self.parts[index]
+        first, last = np.searchsorted(part.document_P, [document, document + 1])
+        pieces = first + np.flatnonzero(place_P[first:last] == place)
+        texts = passages.texts_of([part], np.zeros(len(pieces), np.int64), pieces)
+        if part.cut_D[document]:
+            origin = part.groups[part.group_D[document]][0]
+            texts = [text for text, _ in lines.without(texts, [origin] * len(texts), known)]
+        return texts
+
 
 def decide(
     inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped, progress: pool.Progress = pool.silent
@@ -121,19 +135,20 @@ def decide(
     rules = _drop_unlike(documents, settings)
     known = _find_boilerplate(documents, settings) if settings.rules.boilerplate else np.zeros(0, np.uint64)
     _drop_near_duplicates(documents, settings.near_duplicates, progress)
-    kept = np.concatenate(keep)
-    taken = np.zeros(len(kept), bool)
-    taken[kept] = ~first_of_equal(np.concatenate([part.id_D for part in parts])[kept, None])
     by_language: dict[str, list[int]] = defaultdict(list)
     for index, part in enumerate(parts):
         by_language[part.language].append(index)
     places: dict[int, NDArray[np.uint8]] = {}
     for members in by_language.values():
         places |= _split_language(documents, members, settings)
+    held_out = _drop_held_out(documents, places, known, settings)
+    kept = np.concatenate(keep)
+    taken = np.zeros(len(kept), bool)
+    taken[kept] = ~first_of_equal(np.concatenate([part.id_D for part in parts])[kept, None])
     shards: dict[str, Shard] = {}
     for index, (source, part) in enumerate(pairs):
         name = f"{source}.{part.language}"
-        shard = shards.setdefault(name, Shard(name, source, part.language, [], [], [], known))
+        shard = shards.setdefault(name, Shard(name, source, part.language, [], [], [], known, held_out))
         shard.parts.append(part)
         shard.place_P.append(places[index])
         shard.repeated_D.append(taken[offsets[index] : offsets[index + 1]])
@@ -256,3 +271,71 @@ def _split_language(documents: _Documents, members: list[int], settings: CorpusS
         if len(pieces) > 1:
             places[index][pieces[-1]] = HELD_OUT
     return places
+
+
+def _drop_held_out(documents: _Documents, places: dict[int, NDArray[np.uint8]], known: Hashes, settings: CorpusSettings) -> Hashes:
+    """Cut paragraphs of held-out documents out of those to train on that hold most of one, or are mostly in one; what is little else is dropped.
+
+    Returns the runs of words by which such paragraphs are known.
+    """
+    parts, keep = documents.parts, documents.keep
+    members = [index for index, part in enumerate(parts) if part.sketch is not None]
+    files = [leaks.Sketch(path, parts[index].number_D) for index in members if (path := parts[index].sketch) is not None]
+    if not files:
+        return np.zeros(0, np.uint64)
+    offsets = np.cumsum([0] + [len(keep[index]) for index in members])
+    held_D = np.concatenate([_share(parts[index], places[index] == HELD_OUT) for index in members])
+    pairs = leaks.suspects(files, settings.held_out_overlap, held_D, np.concatenate([keep[index] for index in members]) & (held_D == 0))
+
+    def place(document: int) -> tuple[int, int]:
+        number = int(np.searchsorted(offsets, document, side="right")) - 1
+        return members[number], int(document - offsets[number])
+
+    words: dict[int, Hashes] = {}  # of held-out documents
+    found = [np.zeros(0, np.uint64)]
+    for document in np.unique(pairs[:, 0]).tolist():
+        index, own = place(document)
+        texts = documents.texts(index, own, places[index], TRAIN, known)
+        runs = _runs(texts)
+        like = []
+        start, end = np.searchsorted(pairs[:, 0], [document, document + 1])
+        for other in pairs[start:end, 1].tolist():
+            if other not in words:
+                held_index, held_own = place(other)
+                words[other] = word_hashes("\n".join(documents.texts(held_index, held_own, places[held_index], HELD_OUT, known)))
+            if leaks.contained(runs, np.unique(shingles(words[other], near.SHINGLE_WORDS))) >= settings.held_out_overlap:
+                like.append(other)
+        if like:
+            known_runs = np.unique(np.concatenate([shingles(words[other], overlap.RUN_WORDS) for other in like]))
+            found.append(known_runs)
+            _cut_held_out(documents, (index, own), place(like[0]), texts, known_runs, places, settings.min_characters)
+    return np.unique(np.concatenate(found))
+
+
+def _cut_held_out(
+    documents: _Documents, at: tuple[int, int], like: tuple[int, int], texts: list[str], runs: Hashes, places: dict[int, NDArray[np.uint8]], min_characters: int
+) -> None:
+    """Note that a document is to be cut, or drop it where most of it would go."""
+    index, own = at
+    rest = [overlap.without_overlap(text, runs) or "" for text in texts]
+    left, total = sum(map(len, rest)), sum(map(len, texts))
+    whole = left == total or total - left > overlap.MOST_CUT * total or left < min_characters  # of verse in short runs nothing may be cut, yet it is a copy
+    example: dict[str, object] = {"like_file": documents.file(like[0]), "like_document": like[1], "whole": whole}
+    if whole:
+        documents.drop(index, own, "held_out_overlap", example)
+        places[index][documents.parts[index].document_P == own] = DROP
+        return
+    part = documents.parts[index]
+    part.leak_D[own] = True
+    lost = sum(len(text.encode()) for text in texts) - sum(len(text.encode()) for text in rest)
+    documents.dropped.add("held_out_overlap", lost, {"file": documents.file(index), "document": own, "text": documents.excerpt(index, own), **example}, None)
+
+
+def _share(part: Part, chosen_P: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How much of each document the chosen pieces are."""
+    share_D: NDArray[np.float64] = np.bincount(part.document_P, part.bytes_P * chosen_P, minlength=len(part.bytes_D)) / np.maximum(1, part.bytes_D)
+    return share_D
+
+
+def _runs(texts: Sequence[str]) -> Hashes:
+    return np.unique(shingles(word_hashes("\n".join(texts)), near.SHINGLE_WORDS))

@@ -61,7 +61,7 @@ def balanced_sample(corpus: Path, facts: CorpusFacts, sample_bytes: int, max_rep
 
     Of a large shard every n-th document is taken, from row groups spread evenly over it.
     """
-    shards = {name: Shard(shard.source, shard.language, shard.bytes) for name, shard in facts.shards.items()}
+    shards = {name: Shard(shard.source, shard.language, shard.bytes, shard.repeats) for name, shard in facts.shards.items()}
     for name, rate in mixture(shards, sample_bytes, max_repeats, shares).items():
         size = shards[name].size
         repeats = min(rate * sample_bytes / size, max_repeats) if size else 0.0

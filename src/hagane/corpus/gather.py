@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hagane.corpus import arrow, near, pool
+from hagane.corpus import arrow, leaks, near, pool
 from hagane.corpus.accounts import Account, origin_of
 from hagane.corpus.blocks import Trace
 from hagane.corpus.clean import HASH_BYTES, document_hash, drop_reason, normalise_newlines, repair_encoding, split_long
@@ -25,7 +25,7 @@ from hagane.corpus.personal import mask
 from hagane.corpus.readers import read
 from hagane.corpus.records import Damage, Drop, Record
 from hagane.corpus.removal import Removed
-from hagane.corpus.rules import contents, lines, markup
+from hagane.corpus.rules import contents, dumps, includes, lines, markup, twice
 from hagane.corpus.rules.measure import RAW, measure
 from hagane.corpus.sample import Take
 from hagane.corpus.shingles import Hashes, shingles, word_hashes
@@ -57,7 +57,7 @@ class Part:
     """Documents of one input and one language, set aside in `path`.
 
     Arrays have one entry per document (hash, bytes), per piece (which document, bytes, row of the file) or per batch of the file (its first row).
-    `number_D` is what a document's number is in the files of signatures and lines.
+    `number_D` is what a document's number is in the files of signatures, lines and sketches.
     """
 
     path: Path
@@ -73,9 +73,11 @@ class Part:
     group_D: NDArray[np.int64]
     signatures: Path | None  # .npy of near.signature per document of the file; None where near-duplicates stay
     lines: Path | None  # as rules.lines.Writer leaves them; None where no rule applies
+    sketch: Path | None  # as leaks.Writer leaves it; None where documents are not compared with held-out ones
     raw_DR: NDArray[np.float64]  # counts of rules.measure; no columns where no rule applies
     number_D: NDArray[np.int64]
     cut_D: NDArray[np.int64]  # bytes of boilerplate, found when everything was read
+    leak_D: NDArray[np.bool_]  # which hold paragraphs of held-out text, found when that was chosen
 
     @property
     def licenses(self) -> list[str]:
@@ -102,9 +104,11 @@ class Part:
             self.group_D[keep_D],
             self.signatures,
             self.lines,
+            self.sketch,
             self.raw_DR[keep_D],
             self.number_D[keep_D],
             self.cut_D[keep_D],
+            self.leak_D[keep_D],
         )
 
 
@@ -175,12 +179,16 @@ class Gathered:
 
 
 class _Writer:
-    """Sets documents of one language aside, a batch at a time; with signatures where `near_duplicates` are looked for, with counts where it is `judged`."""
+    """Sets documents of one language aside, a batch at a time.
 
-    def __init__(self, path: Path, language: str, near_duplicates: bool, judged: bool) -> None:
+    With signatures where `near_duplicates` are looked for, a sketch where documents are `compared` with held-out ones, counts where they are `judged`.
+    """
+
+    def __init__(self, path: Path, language: str, near_duplicates: bool, compared: bool, judged: bool) -> None:
         self.language = language
         self.path = path
         self._signatures: list[near.Signatures] | None = [] if near_duplicates else None
+        self._sketch = leaks.Writer(path.with_suffix(".sketch.npy")) if compared else None
         self._lines = lines.Writer(path.with_suffix(".lines.npy")) if judged else None
         self._raws: list[NDArray[np.float64]] = []
         self.taken = 0  # bytes of text
@@ -201,8 +209,12 @@ class _Writer:
     ) -> None:
         """One document; `data` is its text in UTF-8, `group` its origin and licence, `words` its hashed words where they are known."""
         self._hashes += document_hash(text, data)
-        if self._signatures is not None:
-            self._signatures.append(near.signature_of(shingles(word_hashes(text) if words is None else words, near.SHINGLE_WORDS)))
+        if self._sketch is not None or self._signatures is not None:
+            runs = shingles(word_hashes(text) if words is None else words, near.SHINGLE_WORDS)
+            if self._sketch is not None:
+                self._sketch.add(runs)
+            if self._signatures is not None:
+                self._signatures.append(near.signature_of(runs))
         self._ids += hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         document, total = len(self._document_bytes), 0
         pieces = split_long(text, max_characters)
@@ -244,6 +256,8 @@ class _Writer:
         if self._signatures is not None:
             signatures = self.path.with_suffix(".npy")
             np.save(signatures, np.array(self._signatures, np.uint16).reshape(-1, near.BINS))
+        if self._sketch is not None:
+            self._sketch.close()
         raw_DR = np.zeros((documents, len(RAW) if self._lines is not None else 0))
         if self._lines is not None:
             self._lines.close()
@@ -262,9 +276,11 @@ class _Writer:
             np.array(self._group_of, np.int64),
             signatures,
             self._lines.path if self._lines is not None else None,
+            self._sketch.path if self._sketch is not None else None,
             raw_DR,
             np.arange(documents),
             np.zeros(documents, np.int64),
+            np.zeros(documents, bool),
         )
 
 
@@ -362,8 +378,8 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
         if room <= 0:
             return None
     if tag not in writers:
-        compared = settings.near_duplicates > 0 and not _generated_problems(item)  # these are alike by design
-        writers[tag] = _Writer(task.folder / f"{task.index:06d}.{tag}.arrow", tag, compared, _ruled(item, tag))
+        path, own = task.folder / f"{task.index:06d}.{tag}.arrow", not _generated_problems(item)  # these are alike by design
+        writers[tag] = _Writer(path, tag, own and settings.near_duplicates > 0, own and settings.held_out_overlap > 0, _ruled(item, tag))
     labels["none" if tag == UNDETERMINED else "record" if record.language else "source"] += 1
     source = record.source or f"{item.source}:{item.name}"
     group = (origin_of(identity, record.source, item.source), license)
@@ -385,7 +401,7 @@ def _mend(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropped,
 
 
 def _cleaned(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropped, place: dict[str, Any]) -> tuple[str, str | None]:
-    """Encoding, markup and contents."""
+    """Encoding, markup, contents, dumps and second copies."""
     settings = task.settings
     if settings.repair_encoding and (fixed := repair_encoding(text, data)) is not text:
         text = fixed
@@ -393,15 +409,20 @@ def _cleaned(text: str, data: bytes, tag: str | None, task: Task, dropped: Dropp
     if not _ruled(task.item, tag or UNDETERMINED):
         return text, None
     if settings.rules.markup and task.item.kind not in ("html", "warc"):  # of which only the main text was read
-        plain = markup.mend(text)
+        plain = markup.mend(includes.resolved(text, task.item))
         if plain is None:
             return text, markup.NO_PAGE
         if plain is not text:
             dropped.repair("markup", place | (_change(text, plain) if dropped.wants("markup") else {}))
             text = plain
-    if settings.rules.contents and (rest := contents.without_contents(text)) is not text:
-        dropped.repair("contents", place | (_change(text, rest) if dropped.wants("contents") else {}))
-        text = rest
+    for rule, wanted, mended in (
+        ("contents", settings.rules.contents, contents.without_contents),
+        ("dumps", settings.rules.dumps, dumps.without_dumps),
+        ("twice", settings.rules.twice, twice.without_copies),
+    ):
+        if wanted and (rest := mended(text)) is not text:
+            dropped.repair(rule, place | (_change(text, rest) if dropped.wants(rule) else {}))
+            text = rest
     return text, None
 
 

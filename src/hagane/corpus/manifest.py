@@ -75,7 +75,7 @@ def write(
         "attribution": accounts.attribution,
         "removed": {"patterns": sorted(set(accounts.removed.patterns)), "hashes": sorted(accounts.removed.hashes)},
         "features": {feature.name: {"rule": feature.rule, "what": feature.what, "least_spread": feature.least} for feature in FEATURES},
-        "facts": facts.model_dump(mode="json", exclude={"seconds": True, "identified": {"seconds"}}),
+        "facts": facts.model_dump(mode="json", exclude={"seconds": True, "identified": {"seconds"}, "quality": {"seconds"}}),
     }
     write_atomic(folder / "manifest.json", json.dumps(content, ensure_ascii=False, indent=1))
 

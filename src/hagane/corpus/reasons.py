@@ -17,6 +17,7 @@ REASONS = {
     "duplicate": "the same text was read before",
     "near_duplicate": "nearly the same as another document (corpus.near_duplicates)",
     "evaluation_overlap": "holds items of the evaluation files of corpus.exclude; their paragraphs were cut out",
+    "held_out_overlap": "holds most of a held-out document, or is mostly in one; its paragraphs were cut out",
     "too_short": "shorter than corpus.min_characters",
     "encoding_damage": "not UTF-8, or more damaged characters than corpus.max_damage",
     "empty": "nothing but white space",
@@ -49,6 +50,8 @@ REPAIRS = {
     "encoding": "characters misread from another encoding put right",
     "markup": "markup taken out",
     "contents": "tables of contents cut out",
+    "dumps": "JSON cut out that they mostly consisted of",
+    "twice": "second copies of their text cut out",
     "boilerplate": "lines cut out that many documents of their origin share",
     "personal_data": "personal data and secrets masked",
 }
@@ -84,7 +87,7 @@ def show(folder: Path, reason: str | None = None, count: int = 5) -> tuple[list[
         if reason is not None:
             lines += _fences(facts, reason)
     if reason is None:
-        lines += _fences(facts)
+        lines += [*_fences(facts), *_languages(facts), *_quality(facts)]
     return lines, {"dropped": {name: dropped[name] for name in ([reason] if reason is not None else dropped) if name in dropped}}
 
 
@@ -103,6 +106,43 @@ def _fences(facts: dict[str, Any], rule: str | None = None) -> Iterator[str]:
             if name in of_rule and fence["value"] is not None
         ]
         yield f"  {language} ({own['documents']:,} documents of {own['taken_from']}): {', '.join(values) or 'none'}"
+
+
+def _languages(facts: dict[str, Any]) -> Iterator[str]:
+    """How well languages are told apart, the worst first."""
+    languages = (facts.get("identified") or {"languages": {}})["languages"]
+    if not languages:
+        return
+    yield ""
+    yield "languages told apart, on labelled documents that were not learned from:"
+    for language, own in sorted(languages.items(), key=lambda item: (item[1]["recall"], item[0])):
+        precision = "-" if own["precision"] is None else f"{own['precision']:.0%}"
+        confusions = ", ".join(f"{other} {count:,}" for other, count in own["confusions"].items())
+        called = f"; called instead: {confusions}" if confusions else ""
+        questioned = "" if own["known"] else "; its label is never questioned"
+        yield f"  {language}: precision {precision}, recall {own['recall']:.0%} of {own['held_out']:,} documents{called}{questioned}"
+
+
+def _quality(facts: dict[str, Any]) -> Iterator[str]:
+    """How the text of each language was divided by quality."""
+    quality = facts.get("quality")
+    if not quality:
+        return
+    yield ""
+    often = ", ".join(f"{value:g}" for value in quality["repeats"])
+    yield f"quality: text most like {', '.join(quality['good'])} first; buckets are read {often} times as often:"
+    for language, own in quality["languages"].items():
+        yield f"  {language}: {in_words(own)}"
+
+
+def in_words(own: dict[str, Any]) -> str:
+    """What dividing one language by quality came to."""
+    if own["divided"]:
+        sizes = ", ".join(f"{size / 1e6:.2f} MB" for size in own["bucket_bytes"])
+        return f"{sizes}; a good document scores higher than another one in {100 * own['separation']:.0f} % of pairs"
+    if own["separation"] is None:
+        return f"not divided: {own['good_documents']:,} good documents and {own['other_documents']:,} others are too few to learn from"
+    return f"not divided: a good document scores higher than another one in only {100 * own['separation']:.0f} % of pairs"
 
 
 def _example(example: dict[str, Any]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from hagane.corpus.datacard import write_card
 from hagane.corpus.documents import open_shard
 from hagane.folder import read_json, write_atomic
 
-_TRAINING = ("pretrain", "midtrain", "tune")
+_TRAINING = ("pretrain", "midtrain", "extend", "tune")
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _counted(folder: Path, cuts: dict[str, _Cut], documents: int, removed: remov
     before = facts["dropped"].get("removed", {"documents": 0, "bytes": 0})
     facts["dropped"]["removed"] = {"documents": before["documents"] + documents, "bytes": before["bytes"] + gone}
     for name, cut in cuts.items():
-        _account(manifest["accounts"], name, cut)
+        _account(manifest["accounts"], facts["shards"][name], cut)
     manifest["facts"] = {name: value for name, value in facts.items() if name != "seconds"}
     manifest["removed"] = {"patterns": sorted(set(removed.patterns)), "hashes": sorted(removed.hashes)}
     write_atomic(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))
@@ -151,9 +151,9 @@ def _counted(folder: Path, cuts: dict[str, _Cut], documents: int, removed: remov
     return facts
 
 
-def _account(rows: list[dict[str, Any]], shard: str, cut: _Cut) -> None:
+def _account(rows: list[dict[str, Any]], shard: dict[str, Any], cut: _Cut) -> None:
     """Move the documents that went from kept to dropped, licence by licence."""
-    source, _, language = shard.partition(".")
+    source, language = shard["source"], shard["language"]
     for row in rows:
         own = [size for license, size in cut.licenses.values() if (row["source"], row["license"], row["language"]) == (source, license, language)]
         if own:

@@ -21,11 +21,10 @@ from hagane.corpus.pool import Progress, silent
 from hagane.data.pack import stream_rows, whole_rows
 from hagane.data.writer import CollectionFacts, CollectionWriter, ShardWriter
 from hagane.errors import DataError
-from hagane.tokenizer.bpe import pieces, plain
-from hagane.tokenizer.chat import ChatEncoder, Conversation
+from hagane.tokenizer.bpe import pieces, plain, pre_tokenizer_is_ours
+from hagane.tokenizer.chat import EncodedBatch
 
 BATCH_BYTES = 1 << 19  # text handed to the tokenizer at once: enough to keep all cores busy, little enough to overlap
-BATCH_CONVERSATIONS = 1000  # likewise
 PIECE_CHARACTERS = 1500  # of a document encoded at a time; anything from 500 to 2,000 is as fast
 
 T = TypeVar("T")
@@ -55,9 +54,11 @@ def encode_text(
     Raises DataError where a shard is gone, or all shards together are less than `tokens_per_step`.
     """
     total, done = sum(shard.bytes for shard in shards.values()), 0
+    # the words of another pre-tokenizer may span the places where a text is cut
+    size = PIECE_CHARACTERS if pre_tokenizer_is_ours(tokenizer) else None
     with CollectionWriter(folder, tokenizer) as writer:
         shard: ShardWriter | None = None
-        for document, encodings in _encoded(corpus, shards, plain(tokenizer)):
+        for document, encodings in _encoded(corpus, shards, plain(tokenizer), size):
             shard = shard or writer.shard(document.shard)
             if document.pieces is None:
                 shard.end([writer.end_token])
@@ -75,29 +76,19 @@ def encode_text(
         return _finished(writer, tokens_per_step)
 
 
-def encode_conversations(
-    conversations: Iterable[Conversation],
-    tokenizer: Tokenizer,
-    folder: Path,
-    contexts: Sequence[int],
-    *,
-    shard: Callable[[Conversation], str] = lambda conversation: f"{conversation.source or 'chat'}.{conversation.language}",
-    tokens_per_step: int = 0,
+def write_conversations(
+    batches: Iterable[EncodedBatch], tokenizer: Tokenizer, folder: Path, contexts: Sequence[int], *, tokens_per_step: int = 0
 ) -> CollectionFacts:
-    """Encode whole conversations into shards named by `shard(conversation)`; what the model must write is its target.
+    """Write whole conversations into the shards that they name; what the model must write is its target.
 
     A conversation longer than a row of a context is left out of that packing and counted in `over_long`.
     """
-    encoder = ChatEncoder(tokenizer)
     opened: dict[str, tuple[ShardWriter, str, str]] = {}
     with CollectionWriter(folder, tokenizer) as writer:
-        for batch, encoded in _ahead(encoder.training, _many(conversations, BATCH_CONVERSATIONS)):
-            for conversation, (ids, targets) in zip(batch, encoded, strict=True):
-                name = shard(conversation)
-                if name not in opened:
-                    opened[name] = (writer.shard(name, weighted=True), conversation.source or name.split(".")[0], conversation.language)
-                size = sum(len(value.encode()) for message in conversation.messages for key, value in message.items() if key != "role")
-                opened[name][0].add(ids, size, targets)
+        for batch in batches:
+            if batch.shard not in opened:
+                opened[batch.shard] = (writer.shard(batch.shard, weighted=True), batch.source, batch.language)
+            opened[batch.shard][0].extend(batch.ids_T, batch.targets_T, batch.lengths_N, batch.num_bytes)
         for name in sorted(opened):
             stream, source, language = opened[name]
             packings = {context: whole_rows(stream.offsets, context) for context in contexts}
@@ -118,7 +109,7 @@ def _finished(writer: CollectionWriter, tokens_per_step: int) -> CollectionFacts
     return facts
 
 
-def _encoded(corpus: Path, shards: Iterable[str], encoder: Tokenizer) -> Iterator[tuple[_Document, Iterator[Any]]]:
+def _encoded(corpus: Path, shards: Iterable[str], encoder: Tokenizer, size: int | None) -> Iterator[tuple[_Document, Iterator[Any]]]:
     """Every document in order, with the library's encodings of its pieces."""
 
     def encode(batch: list[_Document]) -> list[Any]:
@@ -126,18 +117,19 @@ def _encoded(corpus: Path, shards: Iterable[str], encoder: Tokenizer) -> Iterato
         encodings: list[Any] = encoder.encode_batch_fast(texts, add_special_tokens=False)
         return encodings
 
-    for batch, encodings in _ahead(encode, _batches(_documents(corpus, shards))):
+    for batch, encodings in _ahead(encode, _batches(_documents(corpus, shards, size))):
         rest = iter(encodings)
         for document in batch:
             yield document, itertools.islice(rest, len(document.pieces or ()))
 
 
-def _documents(corpus: Path, shards: Iterable[str]) -> Iterator[_Document]:
+def _documents(corpus: Path, shards: Iterable[str], size: int | None) -> Iterator[_Document]:
+    """Every document in pieces of `size` characters, or whole."""
     for name in shards:
         with open_shard(shard_path(corpus, "train", name)) as file:
             for rows in file.iter_batches(64, columns=["text"]):
                 for text in rows.column(0).to_pylist():
-                    yield _Document(name, pieces(text, PIECE_CHARACTERS), len(text.encode()))
+                    yield _Document(name, [text] if size is None else pieces(text, size), len(text.encode()))
         yield _Document(name, None, 0)
 
 
@@ -152,12 +144,6 @@ def _batches(documents: Iterable[_Document]) -> Iterator[list[_Document]]:
             yield batch
             batch, size = [], 0
     if batch:
-        yield batch
-
-
-def _many(items: Iterable[T], count: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, count)):
         yield batch
 
 

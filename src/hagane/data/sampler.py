@@ -6,6 +6,9 @@ the number of earlier samples of the same shard are closed forms, so that there 
 
 Which row of the shard: a permutation of its rows, drawn anew for each epoch (a Feistel network of keyed hashes with
 cycle walking, Black & Rogaway 2002; numpy's own permutations may change between its versions and cost memory).
+
+Where a stage goes from shorter to longer rows, the permutation is of the longest ones ("blocks"), and the shorter rows are drawn out of a
+few blocks at a time: what a phase has read is then a number of blocks, and the next phase goes on in the blocks after them.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ from hagane.errors import DataError
 _ONE = 1 << 31  # shares are multiples of 2^-31: exact in 64 bits up to 2^32 samples
 _MAX_SAMPLES = 1 << 32
 _ROUNDS = 6
+_MIXED, _MIXED_SHARE = 64, 1 / 16
+"""Blocks whose shorter rows are mixed with each other, and the share of a shard they are at most.
+
+A batch should not be made of the pieces of a few documents; but what is mixed counts as read together, so few blocks of a small shard.
+"""
 
 
 @dataclass(frozen=True)
@@ -124,20 +132,25 @@ def _mix(value: np.ndarray) -> np.ndarray:
 class Sampler:
     """Sample counter -> (shard, row). Two samplers with the same arguments agree for ever.
 
-    `num_rows` gives the rows of each shard. `read` says how many rows of each shard an earlier phase read already, so that a
-    phase goes on where the one before stopped instead of reading the same rows again.
+    `num_rows` gives the rows of each shard. `read` says how many blocks of each shard earlier phases read already, so that a
+    phase goes on where the one before stopped instead of reading the same text again. A block is `part` rows: row b * part and those after it.
     """
 
-    def __init__(self, mixture: Mapping[str, float], num_rows: Mapping[str, int], seed: int | str, read: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, mixture: Mapping[str, float], num_rows: Mapping[str, int], seed: int | str, read: Mapping[str, int] | None = None, part: int = 1
+    ) -> None:
         self._mixture = Mixture(mixture)
         self.names = self._mixture.names
         for name in self.names:
             if not num_rows.get(name):
                 raise DataError(f"shard {name} holds not one row to read. Give it more text, or take it out of the mixture.")
         self._num_rows_S = np.array([num_rows[name] for name in self.names], np.int64)
+        self._num_blocks_S = -(-self._num_rows_S // part)
+        self._mixed_S = np.clip((self._num_blocks_S * _MIXED_SHARE).astype(np.int64), 1, _MIXED)
+        self._part = part
         self._read_S = np.array([(read or {}).get(name, 0) for name in self.names], np.int64)
         self._seed = seed
-        self._drawn: dict[tuple[int, int], np.ndarray] = {}
+        self._drawn: dict[tuple[int, ...], np.ndarray] = {}
 
     def rows(self, counter: int, count: int, rank: int = 0, num_ranks: int = 1) -> list[tuple[int, int]]:
         """The (index into names, row) of samples counter .. counter + count, or the slice of them that is `rank`'s."""
@@ -146,18 +159,36 @@ class Sampler:
         share = count // num_ranks
         first = counter + rank * share
         shard_N, order_N = self._mixture.deal(np.arange(first, first + share, dtype=np.int64))
-        size_N = self._num_rows_S[shard_N]
-        epoch_N, within_N = np.divmod(order_N + self._read_S[shard_N], size_N)
+        size_N = self._num_blocks_S[shard_N]
+        epoch_N, within_N = np.divmod(order_N + self._part * self._read_S[shard_N], self._part * size_N)
+        block_N, rest_N = (within_N, within_N) if self._part == 1 else self._mixed(shard_N, epoch_N, within_N)
         key_NR = np.stack([self._keys(shard, epoch) for shard, epoch in zip(shard_N.tolist(), epoch_N.tolist())])
-        return list(zip(shard_N.tolist(), permute(within_N, size_N, key_NR).tolist()))
+        row_N = permute(block_N, size_N, key_NR)
+        if self._part > 1:  # the last block may lack rows: in their place others come a second time
+            row_N = (row_N * self._part + rest_N) % self._num_rows_S[shard_N]
+        return list(zip(shard_N.tolist(), row_N.tolist()))
 
-    def _keys(self, shard: int, epoch: int) -> np.ndarray:
-        if (shard, epoch) not in self._drawn:
+    def _mixed(self, shard_N: np.ndarray, epoch_N: np.ndarray, within_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Block (in the order of the epoch) and row inside of it: the rows of some blocks at a time, in an order of their own."""
+        mixed_N = self._mixed_S[shard_N]
+        group_N, inside_N = np.divmod(within_N, mixed_N * self._part)
+        size_N = np.minimum(mixed_N, self._num_blocks_S[shard_N] - group_N * mixed_N) * self._part
+        key_NR = np.stack([self._keys(*which) for which in zip(shard_N.tolist(), epoch_N.tolist(), group_N.tolist())])
+        block_N, rest_N = np.divmod(permute(inside_N, size_N, key_NR), self._part)
+        return group_N * mixed_N + block_N, rest_N
+
+    def _keys(self, shard: int, epoch: int, *group: int) -> np.ndarray:
+        which = (shard, epoch, *group)
+        if which not in self._drawn:
             self._drawn = {key: value for key, value in self._drawn.items() if key[1] >= epoch - 1 or key[0] != shard}
-            self._drawn[shard, epoch] = round_keys(f"{self._seed}/{self.names[shard]}/{epoch}")
-        return self._drawn[shard, epoch]
+            self._drawn[which] = round_keys("/".join([str(self._seed), self.names[shard], str(epoch), *map(str, group)]))
+        return self._drawn[which]
 
     def read(self, counter: int) -> dict[str, int]:
-        """Rows of each shard read after `counter` samples, those of earlier phases included."""
-        counts = self._mixture.counts(counter)
-        return {name: counts[name] + before for name, before in zip(self.names, self._read_S.tolist())}
+        """Blocks of each shard read after `counter` samples, those of earlier phases included; one that is begun counts, and those mixed with it."""
+        counts, read = self._mixture.counts(counter), {}
+        for name, before, num_blocks, mixed in zip(self.names, self._read_S.tolist(), self._num_blocks_S.tolist(), self._mixed_S.tolist()):
+            epoch, within = divmod(counts[name] + self._part * before, self._part * num_blocks)
+            mixed = 1 if self._part == 1 else mixed
+            read[name] = epoch * num_blocks + min(num_blocks, -(-within // (self._part * mixed)) * mixed)
+        return read

@@ -41,15 +41,19 @@ class StepData:
 
 
 class BatchSource:
-    """Batches of one phase by sample counter."""
+    """Batches of one phase by sample counter.
 
-    def __init__(self, data: Path, phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, pin: bool = False) -> None:
+    `span`: the longest context of the stage's phases on this collection, a multiple of the phase's own; its rows are the blocks that `read` counts.
+    """
+
+    def __init__(self, data: Path, phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, span: int | None = None, pin: bool = False) -> None:
         self.phase = phase
+        span = span or phase.context
         self.collection = Collection(data / phase.collection)
         self._shards = {name: self._shard(data, name) for name in phase.mixture}
         num_rows = {name: shard.rows(phase.context).num_rows for name, shard in self._shards.items() if phase.mixture[name] > 0}
         # rows of another context are other rows: the context is part of the seed of their order
-        self.sampler = Sampler(phase.mixture, num_rows, f"{seed}/{phase.collection}/{phase.context}", read)
+        self.sampler = Sampler(phase.mixture, num_rows, f"{seed}/{phase.collection}/{span}", read, span // phase.context)
         self._pin = pin
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hagane-data")
         self._ahead: tuple[int, Future[StepData]] | None = None

@@ -70,21 +70,27 @@ class ShardWriter:
             part: _temporary(folder / part).open("wb", buffering=1 << 20) for part in (f"{name}.bin", *([f"{name}.weight.bin"] if weighted else []))
         }
 
-    def add(self, ids: Sequence[int], num_bytes: int, targets: Sequence[int] | None = None) -> None:
+    def add(self, ids: Sequence[int], num_bytes: int) -> None:
         """Append a document that was `num_bytes` of text."""
         self._write(ids)
         self._starts.append(self.num_tokens)
         self.num_bytes += num_bytes
-        if targets is not None and self.num_targets is not None:
-            self.files[f"{self.name}.weight.bin"].write(bytes(targets))
-            self.num_targets += sum(targets)
+
+    def extend(self, ids_T: NDArray[np.uint32], targets_T: NDArray[np.uint8], lengths_N: NDArray[np.int64], num_bytes: int) -> None:
+        """Append documents of `lengths_N` ids each, with their targets: 1 or 0 for every id. Only for a weighted shard."""
+        assert self.num_targets is not None
+        self._starts += (self.num_tokens + np.cumsum(lengths_N)).tolist()
+        self._write(ids_T)
+        self.files[f"{self.name}.weight.bin"].write(targets_T.tobytes())
+        self.num_targets += int(targets_T.sum())
+        self.num_bytes += num_bytes
 
     def end(self, last: Sequence[int]) -> None:
         """Append what ends the stream; it belongs to the last document."""
         self._write(last)
         self._starts[-1] = self.num_tokens
 
-    def _write(self, ids: Sequence[int]) -> None:
+    def _write(self, ids: Sequence[int] | NDArray[np.uint32]) -> None:
         data = np.array(ids, self._dtype).tobytes()
         self.files[f"{self.name}.bin"].write(data)
         self.digest.update(data)

@@ -8,6 +8,7 @@ memory for tokens that were allowed but never came.
 from __future__ import annotations
 
 from hagane.model.cache import Cache
+from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import PADDING, Sequence
 
@@ -16,18 +17,18 @@ BLOCK = 64
 
 
 class GrowingCache(Cache):
-    """Like the cache of `Decoder.new_cache`, without a limit on its length."""
+    """Like the cache of `Decoder.new_cache`, without a limit on its length; of other layers than the decoder's where `config` is given."""
 
-    def __init__(self, decoder: Decoder, rows: int, length: int = BLOCK) -> None:
+    def __init__(self, decoder: Decoder, rows: int, length: int = BLOCK, *, config: ModelConfig | None = None, ahead: int = 0) -> None:
         weight = decoder.embedding.weight
-        self._config, self._dtype = decoder.config, weight.dtype
-        super().__init__(decoder.config, rows, _whole_blocks(length), weight.dtype, weight.device)
+        self._config, self._dtype = config or decoder.config, weight.dtype
+        super().__init__(self._config, rows, _whole_blocks(length), weight.dtype, weight.device, ahead=ahead)
 
     def reserve(self, length: int) -> None:
         """Make room for rows of `length` tokens."""
         if length <= self.length:
             return
-        longer = Cache(self._config, self.num_rows, _whole_blocks(length), self._dtype, self.device)
+        longer = Cache(self._config, self.num_rows, _whole_blocks(length), self._dtype, self.device, ahead=self.ahead)
         longer.put(list(range(self.num_rows)), self)
         self.length, self.layers = longer.length, longer.layers
 

@@ -1,32 +1,15 @@
-"""Continuous batching: a fixed number of rows decode together, and a finished row makes room for a waiting prompt.
-
-One decoding step costs the same Python for one row as for 256: rows are never touched one by one. Finished rows idle
-until there are enough of them to be worth a prefill of waiting prompts (their slots of the cache are overwritten) or,
-when no prompt waits, a smaller cache without them.
-"""
+"""Generation: what everyone calls. The rows that decode together are in `batch`, with drafts in `draft`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from hagane.engine.cache import GrowingCache
+from hagane.engine.batch import Batch, OnTokens
+from hagane.engine.draft import DraftedBatch, Drafts
 from hagane.engine.sampling import Sampling
 from hagane.model.decoder import Decoder
-from hagane.model.linear import stepped
-
-OnTokens = Callable[[list[int], list[int]], None]
-"""Called after every step with prompt numbers and their new tokens."""
-
-PREFILL_TOKENS = {"cpu": 2_048, "cuda": 65_536}
-"""Tokens (padding included) of one prefill. On a CPU 2,048 was twice as fast as 16,384, whose intermediates leave the processor's caches."""
-
-IDLE_SHARE = 0.125
-"""Of the rows that may idle before they are refilled or dropped."""
 
 
 def generate(
@@ -39,110 +22,27 @@ def generate(
     seed: int = 0,
     batch_size: int = 256,
     on_tokens: OnTokens | None = None,
+    drafts: Drafts | None = None,
 ) -> list[list[int]]:
     """New tokens of every prompt, in the order given; a row that stopped ends with its stop token, one that ran out does not.
 
     Greedy at temperature 0. Sampled tokens depend on (seed, prompt number, token number) only, up to rounding
-    of the logits, which batching may change in the last bits. Raises ValueError for an empty prompt.
+    of the logits, which batching may change in the last bits. `drafts`: decode speculatively, which changes nothing but the
+    time, and count the drafts there; needs temperature 0 and a model with modules for multi-token prediction.
+    Raises ValueError for an empty prompt, and for drafts that there cannot be.
     """
     if any(len(prompt) == 0 for prompt in prompts):
         raise ValueError("an empty prompt has no token to continue from; give it <|endoftext|> at least")
+    if drafts is not None and (temperature != 0 or not decoder.config.mtp_layers):
+        raise ValueError("drafts are of greedy decoding, by a model that was trained with model.pattern.mtp_layers")
     if not prompts or max_new_tokens < 1:
         return [[] for _ in prompts]
     with torch.inference_mode():
-        batch = _Batch(decoder, prompts, max_new_tokens, stop_ids, Sampling(temperature, top_p, seed), min(batch_size, len(prompts)), on_tokens)
+        rows = min(batch_size, len(prompts))
+        if drafts is not None:
+            batch: Batch = DraftedBatch(decoder, prompts, max_new_tokens, stop_ids, rows, on_tokens, drafts)
+        else:
+            batch = Batch(decoder, prompts, max_new_tokens, stop_ids, Sampling(temperature, top_p, seed), rows, on_tokens)
         while batch.num_active:
             batch.step()
     return batch.outputs()
-
-
-class _Batch:
-    """The rows that decode together. `prompt_B[row]` is the prompt a row continues, `step_B[row]` how many tokens it has added."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        stop_ids: Collection[int],
-        sampling: Sampling,
-        rows: int,
-        on_tokens: OnTokens | None,
-    ) -> None:
-        self.decoder, self.prompts, self.max_new_tokens, self.sampling, self.on_tokens = decoder, prompts, max_new_tokens, sampling, on_tokens
-        self.device = decoder.embedding.weight.device
-        self.prefill_tokens = PREFILL_TOKENS.get(self.device.type, 2_048)
-        self.stop_ids = np.array(sorted(stop_ids), dtype=np.int64)
-        # longest first: neighbours in a prefill are alike, and the longest conversations do not start last
-        self.waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        self.emitted: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        self.cache = GrowingCache(decoder, rows, len(prompts[self.waiting[0]]))
-        self.prompt_B = np.zeros(rows, dtype=np.int64)
-        self.step_B = np.zeros(rows, dtype=np.int64)
-        self.token_B = np.zeros(rows, dtype=np.int64)
-        self.active_B = np.zeros(rows, dtype=bool)
-        self._refill()
-
-    @property
-    def num_active(self) -> int:
-        return int(self.active_B.sum())
-
-    def step(self) -> None:
-        """One token for every active row."""
-        sequence = self.cache.sequence(self.active_B.astype(int).tolist(), 1)
-        token_B1 = torch.from_numpy(self.token_B[:, None]).to(self.device)
-        hidden_BD = self.decoder(token_B1, sequence, self.cache).hidden_BTD[:, 0]
-        self._emit(np.flatnonzero(self.active_B), hidden_BD)
-        idle = len(self.active_B) - self.num_active
-        if idle > IDLE_SHARE * len(self.active_B) or not self.num_active:
-            self._refill()
-            self._compact()
-
-    def _emit(self, row_A: NDArray[np.int64], hidden_BD: Tensor) -> None:
-        """Choose the next token of these rows (all rows of `hidden_BD`, or those among them that are active)."""
-        if hidden_BD.shape[0] != len(row_A):
-            hidden_BD = hidden_BD[torch.from_numpy(row_A).to(self.device)]
-        logits_AV = self.decoder.head.logits(hidden_BD)
-        prompt_A, step_A = self.prompt_B[row_A], self.step_B[row_A]
-        token_A = self.sampling.choose(logits_AV, prompt_A, step_A).cpu().numpy()
-        self.token_B[row_A] = token_A
-        self.step_B[row_A] = step_A + 1
-        self.active_B[row_A] = ~np.isin(token_A, self.stop_ids) & (step_A + 1 < self.max_new_tokens)
-        self.emitted.append((prompt_A, token_A))
-        if self.on_tokens is not None:
-            self.on_tokens(prompt_A.tolist(), token_A.tolist())
-
-    def _refill(self) -> None:
-        """Give idle rows to waiting prompts."""
-        while self.waiting and not self.active_B.all():
-            longest = len(self.prompts[self.waiting[0]])
-            row_A = np.flatnonzero(~self.active_B)[: min(len(self.waiting), max(1, self.prefill_tokens // longest))]
-            taken, self.waiting = self.waiting[: len(row_A)], self.waiting[len(row_A) :]
-            self._prefill(row_A, taken)
-
-    def _prefill(self, row_A: NDArray[np.int64], taken: list[int]) -> None:
-        length_A = [len(self.prompts[index]) for index in taken]
-        tokens_AT = np.zeros((len(taken), stepped(max(length_A))), dtype=np.int64)
-        for row, index in enumerate(taken):
-            tokens_AT[row, : length_A[row]] = self.prompts[index]
-        cache = self.decoder.new_cache(len(taken), max(length_A))
-        hidden_ATD = self.decoder(torch.from_numpy(tokens_AT).to(self.device), cache.sequence(length_A, tokens_AT.shape[1]), cache).hidden_BTD
-        self.cache.put(row_A.tolist(), cache)
-        self.prompt_B[row_A], self.step_B[row_A] = taken, 0
-        last_A = torch.tensor(length_A, device=self.device) - 1
-        self._emit(row_A, hidden_ATD[torch.arange(len(taken), device=self.device), last_A])
-
-    def _compact(self) -> None:
-        """Drop idle rows, when nothing waits for them."""
-        kept_A = np.flatnonzero(self.active_B)
-        if not len(kept_A) or len(kept_A) == len(self.active_B):
-            return
-        self.cache.select(kept_A.tolist())
-        self.prompt_B, self.step_B, self.token_B, self.active_B = (x[kept_A] for x in (self.prompt_B, self.step_B, self.token_B, self.active_B))
-
-    def outputs(self) -> list[list[int]]:
-        prompt_M = np.concatenate([prompt for prompt, _ in self.emitted])
-        token_M = np.concatenate([token for _, token in self.emitted])
-        token_M = token_M[prompt_M.argsort(kind="stable")]
-        end_P = np.bincount(prompt_M, minlength=len(self.prompts)).cumsum()
-        return [part.tolist() for part in np.split(token_M, end_P[:-1])]

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from hagane.errors import RunError
@@ -74,3 +75,13 @@ def load_huggingface(folder: Path, device: str | torch.device = "cpu", dtype: to
 
     published = read_published(folder)
     return build_decoder(published.config, published.state, device, dtype), published.config
+
+
+def load_starting(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
+    """A checkpoint as a run starts from it, before anything is learned: its own tokens, and those special ones of ours that it lacked."""
+    from hagane.hosts.checkpoint import read_published
+    from hagane.hosts.vocabulary import starting_published, starting_tokenizer
+
+    start = starting_tokenizer(folder)
+    published = starting_published(read_published(folder), start)
+    return build_decoder(published.config, published.state, device, dtype), start.tokenizer

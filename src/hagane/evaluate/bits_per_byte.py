@@ -123,16 +123,26 @@ def _window_bits(decoder: Decoder, rows: list[list[int]]) -> NDArray[np.float64]
 
 def bits_per_byte(decoder: Decoder, tokenizer: Tokenizer, held_out: Sequence[HeldOut], context: int) -> tuple[dict[str, BitsPerByte], dict[str, BitsPerByte]]:
     """By language (all its shards together) and by shard."""
-    scores = {part.shard: score(decoder, tokenizer, part.texts, context) for part in held_out if part.texts}
+    scores = score_shards(decoder, tokenizer, held_out, context)
+    return {language: rate(own) for language, own in by_language(scores, held_out).items()}, {shard: rate(own) for shard, own in scores.items()}
+
+
+def score_shards(decoder: Decoder, tokenizer: Tokenizer, held_out: Sequence[HeldOut], context: int) -> dict[str, Scores]:
+    """Scores of every shard that has text."""
+    return {part.shard: score(decoder, tokenizer, part.texts, context) for part in held_out if part.texts}
+
+
+def by_language(scores: Mapping[str, Scores], held_out: Sequence[HeldOut]) -> dict[str, Scores]:
+    """Scores of shards put together by language, in the order of their tags; documents in the order of the shards."""
     languages: dict[str, list[Scores]] = {}
     for part in held_out:
         if part.shard in scores:
             languages.setdefault(part.language, []).append(scores[part.shard])
-    by_language = {language: _rate(Scores.joined(parts)) for language, parts in sorted(languages.items())}
-    return by_language, {shard: _rate(own) for shard, own in scores.items()}
+    return {language: Scores.joined(parts) for language, parts in sorted(languages.items())}
 
 
-def _rate(scores: Scores) -> BitsPerByte:
+def rate(scores: Scores) -> BitsPerByte:
+    """Bits per byte of all texts together, with the interval over them."""
     low, high = bootstrap_ratio(scores.bits_D.tolist(), scores.bytes_D.tolist())
     total = int(scores.bytes_D.sum())
     value = float(scores.bits_D.sum()) / total

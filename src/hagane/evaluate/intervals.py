@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 
@@ -29,6 +30,21 @@ def bootstrap_ratio(
 
     With a single unit there is no spread to measure: both ends are the ratio itself.
     """
+    low, high = np.quantile(_ratios(numerator, denominator, seed, replicates), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_mean_ratio(
+    groups: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0, replicates: int = 2000, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """The same for the mean of the ratios of several groups (languages), each (numerator, denominator), whose units are drawn apart."""
+    ratios_R = np.mean([_ratios(*group, seed + number, replicates) for number, group in enumerate(groups)], axis=0)
+    low, high = np.quantile(ratios_R, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _ratios(numerator: Sequence[float], denominator: Sequence[float], seed: int, replicates: int) -> NDArray[np.float64]:
+    """Σ numerator / Σ denominator of every replicate."""
     top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     if len(top) != len(bottom) or not len(top):
         raise ValueError(f"{len(top)} numerators and {len(bottom)} denominators: there must be as many, and at least one")
@@ -38,5 +54,5 @@ def bootstrap_ratio(
     for start in range(0, replicates, 200):
         count_RU = generator.multinomial(len(top), np.full(len(top), 1 / len(top)), size=min(200, replicates - start))
         ratios.append((count_RU @ top) / (count_RU @ bottom))
-    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    joined: NDArray[np.float64] = np.concatenate(ratios)
+    return joined

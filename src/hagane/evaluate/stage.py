@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 from hagane.corpus.embedded import fixed_test, parallel_sentences, problems
-from hagane.engine.load import load_decoder, load_huggingface
+from hagane.engine.load import load_decoder, load_starting
 from hagane.evaluate.accuracy import accuracy, totals
 from hagane.evaluate.baseline import baseline
-from hagane.evaluate.bits_per_byte import bits_per_byte, bits_per_sentence, read_held_out
-from hagane.evaluate.facts import BitsPerByte, EvaluateFacts, Mode
+from hagane.evaluate.bits_per_byte import bits_per_sentence, by_language, rate, read_held_out, score_shards
+from hagane.evaluate.facts import EvaluateFacts, Mode
+from hagane.evaluate.forgetting import forgetting
+from hagane.evaluate.retrieval import retrieval
 from hagane.folder import Run
+from hagane.plan.facts import PlanFacts
 from hagane.plan.start import starting_folder
 from hagane.tokenizer.bpe import load_tokenizer
 from hagane.tune.conversations import known_problems
@@ -33,28 +36,31 @@ def evaluate(run: Run, trained: Path, items_per_cell: int) -> EvaluateFacts:
     """Everything that is measured of one model. Problems are asked only where it was tuned to answer."""
     started, settings = time.monotonic(), run.recipe.evaluate
     dtype = run.recipe.train.dtype
-    decoder, config = load_decoder(trained, run.machine.device, getattr(torch, dtype))
+    decoder, _ = load_decoder(trained, run.machine.device, getattr(torch, dtype))
+    context = PlanFacts.model_validate(run.facts("plan")).model.context  # before an extension: what the plan expects is for this
     tokenizer = load_tokenizer(run.path("encode"))
     held_out = read_held_out(run.path("corpus"), settings.max_bytes, run.seed)
-    by_language, by_shard = bits_per_byte(decoder, tokenizer, held_out, config.context)
-    start = starting_folder(run.recipe)
-    before: dict[str, BitsPerByte] = {}
+    scores = score_shards(decoder, tokenizer, held_out, context)
+    after, start = by_language(scores, held_out), starting_folder(run.recipe)
+    forgotten = None
     if start is not None:
-        first, _ = load_huggingface(start, run.machine.device, getattr(torch, dtype))
-        before, _ = bits_per_byte(first, tokenizer, held_out, config.context)
+        first, first_tokenizer = load_starting(start, run.machine.device, getattr(torch, dtype))
+        before = by_language(score_shards(first, first_tokenizer, held_out, context), held_out)
+        forgotten = forgetting(before, after, run.recipe.start.languages)
         del first
     languages, families = known_problems(run.recipe.tune)
     sentences = [{language: sentence[language] for language in languages} for sentence in parallel_sentences(settings.parallel_sentences)]
-    parallel = bits_per_sentence(decoder, tokenizer, sentences, config.context)
+    parallel = bits_per_sentence(decoder, tokenizer, sentences, context)
+    found_again = retrieval(decoder, tokenizer, settings.retrieval, languages, held_out)
     tuned = "tune/" in trained.as_posix()
     asked = [problem for problem in fixed_test(items_per_cell) if problem.language in languages and problem.family in families] if tuned else []
     answers = [accuracy(decoder, tokenizer, asked, mode, settings.max_new_tokens) for mode in MODES] if asked else []
     looked_up = baseline(asked, itertools.islice(problems(run.seed, "train", families, languages), BASELINE_PROBLEMS)) if asked else ()
     found = tuple(cell for answer in answers for cell in answer.cells)
     return EvaluateFacts(
-        bits_per_byte=by_language, start_bits_per_byte=before,
-        by_shard=by_shard, parallel=parallel, accuracy=found, accuracy_totals=totals(found), baseline=looked_up,
+        bits_per_byte={language: rate(own) for language, own in after.items()}, start=forgotten,
+        by_shard={shard: rate(own) for shard, own in scores.items()}, parallel=parallel, accuracy=found, accuracy_totals=totals(found), baseline=looked_up,
         baseline_totals=totals(looked_up), unanswered=tuple(answer.unanswered for answer in answers),
         samples=tuple(sample for answer in answers for sample in answer.samples), generated_tokens=sum(answer.generated_tokens for answer in answers),
-        dtype=dtype, seconds=time.monotonic() - started,
+        retrieval=found_again, dtype=dtype, seconds=time.monotonic() - started,
     )  # fmt: skip

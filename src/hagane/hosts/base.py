@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 
 if TYPE_CHECKING:
     from hagane.hosts.gguf import Gguf
@@ -39,12 +39,23 @@ class Host:
     config_to_host: Callable[[ModelConfig, Mapping[str, Any]], Json]
     config_from_host: Callable[[Mapping[str, Any]], ModelConfig]
     scales_embedding: bool = False  # `can_hold` judges a scale of embeddings itself
+    holds_modules: Callable[[ModelConfig], str | None] | None = None  # why not those for multi-token prediction; None where it never does
 
     def reason(self, config: ModelConfig) -> str | None:
         """Why it cannot hold a model; None when it can. `can_hold`, after what nearly all hosts lack."""
         if config.embedding_scale != 1.0 and not self.scales_embedding:
             return f"{self.name} does not scale embeddings"
-        return self.can_hold(config)
+        return self.can_hold(as_held(config))
+
+    def modules_reason(self, config: ModelConfig) -> str | None:
+        """Why the modules for multi-token prediction must be left out, whatever becomes of the rest; None where they stay or there are none."""
+        if not config.mtp_layers:
+            return None
+        return f"{self.name} has no place for modules for multi-token prediction" if self.holds_modules is None else self.holds_modules(config)
+
+    def held(self, config: ModelConfig) -> ModelConfig:
+        """What it holds of a model: all, or all but these modules. To be given to everything that writes."""
+        return config if self.modules_reason(config) is None else config.without_mtp
 
     @property
     def weights(self) -> ModuleType:
@@ -58,6 +69,18 @@ class Host:
             return None
         found: Gguf = importlib.import_module(f"hagane.hosts.{self.name}.gguf").GGUF
         return found
+
+
+def as_held(config: ModelConfig) -> ModelConfig:
+    """The model as a host holds it: null experts as experts of zeros, which give the same and are computed. Its weights: `null.as_held`."""
+
+    def plain(layer: LayerConfig) -> LayerConfig:
+        if not isinstance(layer.ffn, ExpertsConfig) or not layer.ffn.null_experts:
+            return layer
+        held = {"num_experts": layer.ffn.num_outputs, "null_experts": 0, "mean_experts": None}
+        return layer.model_copy(update={"ffn": layer.ffn.model_copy(update=held)})
+
+    return config.model_copy(update={"layers": tuple(map(plain, config.layers)), "mtp_layers": tuple(map(plain, config.mtp_layers))})
 
 
 def differing(values: list[T]) -> int | None:
@@ -145,7 +168,14 @@ def rope_of(config: ModelConfig) -> RopeConfig:
 
 
 def rope_fields(rope: RopeConfig) -> Json:
-    """Rotary positions as transformers 5 reads them, and as what came before it does."""
+    """Rotary positions as transformers 5 reads them, and as what came before it does.
+
+    Positions extended by a larger base (NTK-aware) are plain ones with that base. `dynamic` is never written: its base goes with the
+    length of each text, so that it equals no model of ours, and its own cache holds keys that were turned with another base.
+    """
+    if rope.linear is not None:
+        linear = {"rope_type": "linear", "factor": rope.linear}
+        return {"rope_theta": rope.theta, "rope_parameters": {**linear, "rope_theta": rope.theta}, "rope_scaling": {**linear, "type": "linear"}}
     if rope.yarn is None:
         return {"rope_theta": rope.theta, "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta}}
     yarn = rope.yarn
@@ -164,8 +194,10 @@ def rope_from_host(host: Mapping[str, Any]) -> RopeConfig:
     theta = settings.get("rope_theta") or host.get("rope_theta") or 10000.0
     if kind == "default":
         return RopeConfig(theta=theta)
+    if kind == "linear":
+        return RopeConfig(theta=theta, linear=require(settings, "factor"))
     if kind != "yarn":
-        raise RecipeError(f"config.json: rotary positions of kind {kind!r} are not supported; hagane has 'default' and 'yarn' only.")
+        raise RecipeError(f"config.json: rotary positions of kind {kind!r} are not supported; hagane has 'default', 'linear' and 'yarn' only.")
     refuse(settings, attention_factor=None, truncate=True)
     original = settings.get("original_max_position_embeddings") or require(host, "max_position_embeddings")
     given = {ours: settings[ours] for ours in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim") if settings.get(ours)}

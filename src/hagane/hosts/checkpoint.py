@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,10 +21,9 @@ from hagane.hosts.base import Host
 from hagane.hosts.published import CONFIG, read_config
 from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
-from hagane.tokenizer.bpe import pre_tokenizer_is_ours
-from hagane.tokenizer.special import SPECIAL_TOKENS
+from hagane.tokenizer.bpe import not_byte_level
 
-INDEX, TOKENIZER = "model.safetensors.index.json", "tokenizer.json"
+INDEX, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,54 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise RunError(f"{path} is damaged ({error}).") from None
-    _, config, description = read_config(folder)
+    reason = not_byte_level(tokenizer)
+    if reason is not None:
+        raise RunError(f"{path}: {reason}. Only byte-level BPE, which every text comes back from as it was, can be gone on with.")
+    _refuse_another_models(path, tokenizer)
+    return tokenizer
+
+
+def _refuse_another_models(path: Path, tokenizer: Tokenizer) -> None:
+    """Compare with `config.json` and `tokenizer_config.json` beside it: ids that no row has, ends that are none, far too few ids."""
+    _, config, description = read_config(path.parent)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= config.vocabulary_size:
         raise RunError(f"{path} has an id {largest:,}, and {CONFIG} says vocab_size = {config.vocabulary_size:,}: it is the tokenizer of another model.")
+    if 2 * (largest + 1) <= config.vocabulary_size:  # padding is a few hundred rows
+        raise RunError(f"{path} ends at id {largest:,}, and {CONFIG} says vocab_size = {config.vocabulary_size:,}: it is the tokenizer of another model.")
     ends = description.get("eos_token_id")
+    ends = [number for number in (ends if isinstance(ends, list) else [ends]) if number is not None]
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    for number in ends if isinstance(ends, list) else [ends]:
-        if number is not None and number not in special:
+    for number in ends:
+        if number not in special:
             raise RunError(f"{path} has no special token {number}, which {CONFIG} gives as eos_token_id: it is the tokenizer of another model.")
-    lacking = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
-    if lacking:
-        raise RunError(f"{path} has no token {lacking[0]}, which documents or conversations need here: a run cannot start from this model yet.")
-    if not pre_tokenizer_is_ours(tokenizer):
-        raise RunError(f"{path}: its normalizer or pre_tokenizer is not that of `qwen2` without a normalizer: a run cannot start from this model yet.")
-    return tokenizer
+    named = read_tokenizer_config(path.parent).get("eos_token")
+    token = named.get("content") if isinstance(named, dict) else named
+    if token is not None and ends and tokenizer.token_to_id(token) is None:
+        raise RunError(f"{path} has no token {token}, which {TOKENIZER_CONFIG} gives as eos_token: it is the tokenizer of another model.")
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """`tokenizer_config.json` as it stands; empty where there is none. Raises RunError where it is damaged."""
+    path = folder / TOKENIZER_CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): fetch it again.") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path} is not a table of settings: fetch it again.")
+    return values
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template that is published with a checkpoint, in a file of its own or among the tokenizer's settings; None where there is none."""
+    path = folder / TEMPLATE
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    template = read_tokenizer_config(folder).get("chat_template")
+    return template if isinstance(template, str) else None
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

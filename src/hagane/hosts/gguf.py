@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hagane.errors import RunError
-from hagane.hosts.base import Host, attention
-from hagane.model.config import ExpertsConfig, ModelConfig
+from hagane.hosts.base import Host, as_held, attention
+from hagane.model.config import ExpertsConfig, ModelConfig, RopeConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,20 @@ def llama_like(config: ModelConfig, feed_forward: int) -> Metadata:
         "attention.layer_norm_rms_epsilon": config.norm_epsilon,
         "rope.dimension_count": mixer.head_dim,
         "rope.freq_base": mixer.rope.theta,
+        **_scaling(mixer.rope),
     }
+
+
+def _scaling(rope: RopeConfig) -> Metadata:
+    """Interpolated positions; scores of YaRN are made sharper by llama.cpp as they are here, without being told."""
+    if rope.linear is not None:
+        return {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope.linear)}
+    if rope.yarn is None:
+        return {}
+    return {
+        "rope.scaling.type": "yarn", "rope.scaling.factor": float(rope.yarn.factor), "rope.scaling.original_context_length": rope.yarn.original_context,
+        "rope.scaling.yarn_beta_fast": float(rope.yarn.beta_fast), "rope.scaling.yarn_beta_slow": float(rope.yarn.beta_slow),
+    }  # fmt: skip
 
 
 def experts_metadata(ffn: ExpertsConfig) -> Metadata:
@@ -124,5 +137,9 @@ def unfit(host: Host, config: ModelConfig) -> str | None:
     """Why llama.cpp cannot hold a model that its host can; None where it can."""
     if host.gguf is None:
         return f"llama.cpp does not know {host.name}, or hagane not yet what it calls it"
-    odd = next((index for index, layer in enumerate(config.layers) if (rope := getattr(layer.mixer, "rope", None)) is not None and rope.yarn is not None), None)
-    return host.gguf.reason(config) if odd is None else f"positions scaled by YaRN are not written to GGUF yet; layer {odd} has mixer.rope.yarn"
+    odd = next((index for index, layer in enumerate(config.layers) if _odd_yarn(getattr(layer.mixer, "rope", None))), None)
+    return host.gguf.reason(as_held(config)) if odd is None else f"YaRN with mscale is not written to GGUF yet; layer {odd} has mixer.rope.yarn.mscale"
+
+
+def _odd_yarn(rope: RopeConfig | None) -> bool:
+    return rope is not None and rope.yarn is not None and bool(rope.yarn.mscale or rope.yarn.mscale_all_dim)

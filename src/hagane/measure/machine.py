@@ -75,10 +75,10 @@ def keep(machine: Machine, threads: int | None = None) -> None:
         return
 
 
-def step_key(recipe: Recipe, config: ModelConfig, rows: int) -> str:
-    """Names the training step of a recipe in the kept profile."""
+def step_key(recipe: Recipe, config: ModelConfig, rows: int, context: int) -> str:
+    """Names the training step of a recipe at a context in the kept profile."""
     train = recipe.train
-    key = shape_key(config, rows, train.context, train.dtype)
+    key = shape_key(config, rows, context, train.dtype)
     return f"{key}-{train.optimizer}-{STEP_VERSION}" + ("" if recipe.execution.compile else "-eager")
 
 

@@ -1,4 +1,4 @@
-"""One run of a ladder: a small model trained on the corpus' own text with the rules of the plan, scored on held-out text, and forgotten."""
+"""One small run of a ladder or of `hagane mix`: a small model trained on the corpus' own text by the plan's rules, scored on held-out text, and forgotten."""
 
 from __future__ import annotations
 
@@ -60,19 +60,23 @@ class RungFacts(Frozen):
 
 @dataclass(frozen=True)
 class Ground:
-    """What all runs of a ladder stand on: the run folder with corpus and tokenizer, what they measured, and the held-out text."""
+    """What all small runs of a command stand on: the run folder with corpus and tokenizer, what they measured, and the held-out text.
+
+    `name` is the command's: its folder in the run folder, and how its lines begin.
+    """
 
     run: Run
     known: Known
     held_out: Sequence[HeldOut]
+    name: str = "ladder"
 
     @property
     def folder(self) -> Path:
-        return self.run.path("ladder")
+        return self.run.path(self.name)
 
     @property
     def shards(self) -> dict[str, Shard]:
-        return shards_of(self.known.shard_bytes, self.known.shard_source, self.known.shard_language)
+        return shards_of(self.known.shard_bytes, self.known.shard_source, self.known.shard_language, self.known.shard_repeats)
 
     def key(self) -> str:
         """Everything but the run itself that its result depends on."""
@@ -80,6 +84,8 @@ class Ground:
         digests = [(self.run.record(stage) or {})["digest"] for stage in ("corpus", "tokenizer")]
         settings = [result_settings(recipe.train), result_settings(recipe.model.pattern), recipe.corpus.max_repeats]
         scored = [(part.shard, len(part.texts), sum(map(len, part.texts))) for part in self.held_out]
+        if recipe.mix.weights:
+            settings.append(result_settings(recipe.mix.weights))
         return hashlib.blake2b(json.dumps([digests, settings, scored, 1], sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
@@ -96,6 +102,8 @@ def finished(ground: Ground, rung: Rung) -> RungFacts | None:
 def phase_of(ground: Ground, rung: Rung) -> Phase:
     """The run's only phase: warm-up, plateau and its own complete decay, by the plan's rules."""
     recipe = ground.run.recipe
+    if rung.weights:
+        recipe = recipe.model_copy(update={"mix": recipe.mix.model_copy(update={"weights": rung.weights, "reason": "of a proxy"})})
     train_settings, context = recipe.train, recipe.train.context
     batch = batch_rule(recipe, rung.tokens)
     rates, _ = mixture_of(recipe, ground.known, rung.tokens * mean_bytes_per_token(ground.known, rung.vocabulary_size))
@@ -106,11 +114,11 @@ def phase_of(ground: Ground, rung: Rung) -> Phase:
         rates = {name: rate / sum(rates.values()) for name, rate in rates.items()}
     steps = max(1, round(rung.tokens / batch))
     return Phase(
-        name="ladder", collection="text", context=context, rows=batch // context, num_steps=steps, mixture=rates,
+        name=ground.name, collection="text", context=context, rows=batch // context, num_steps=steps, mixture=rates,
         learning_rate=train_settings.learning_rate or learning_rate_rule(rung.config(recipe), rung.tokens),
         warmup_steps=max(1, round(steps * train_settings.warmup_share)), decay_share=train_settings.decay_share, weight_decay=train_settings.weight_decay,
         beta1=train_settings.beta1, beta2=train_settings.beta2, clip=train_settings.clip, optimizer=train_settings.optimizer,
-        muon_ratio=train_settings.muon_ratio,
+        muon_ratio=train_settings.muon_ratio, mtp_coefficient=train_settings.mtp_coefficient,
     )  # fmt: skip
 
 
@@ -158,7 +166,7 @@ def train_rung(ground: Ground, rung: Rung, *, compiled: bool, callbacks: Sequenc
     shutil.rmtree(folder)
     folder.mkdir()
     write_atomic(folder / "rung.json", result.model_dump_json(indent=1))
-    run.say(f"ladder     {rung.name}: {result.run().bits_per_byte:.4f} bits per byte ({time.monotonic() - started:.0f}s)")
+    run.say(f"{ground.name:<10} {rung.name}: {result.run().bits_per_byte:.4f} bits per byte ({time.monotonic() - started:.0f}s)")
     return result
 
 

@@ -30,14 +30,18 @@ class Snapshot:
 class Cache:
     """The caches of all layers. Memory is fixed when it is made: rows × length tokens.
 
-    `length_B` is a list of Python ints: how many tokens each row holds. Forward passes of the decoder extend it.
+    `length_B` is a list of Python ints: how many tokens each row holds. Forward passes of the decoder extend it. `ahead` is how many
+    tokens of a forward pass may be taken back by `retract`.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device | str | None = None) -> None:
+    def __init__(self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device | str | None = None, *, ahead: int = 0) -> None:
         self.length = length
         self.device = device
+        self.ahead = ahead
         self.length_B = [0] * rows
         self.layers = layer_caches(rows, length, config, dtype, device)
+        for layer in self.layers if ahead else ():
+            layer.prepare(ahead)
 
     @property
     def num_rows(self) -> int:
@@ -89,7 +93,7 @@ class Cache:
     def fork(self, row: int, count: int) -> Cache:
         """A new cache of `count` rows, each a copy of this row."""
         new = object.__new__(Cache)
-        new.length, new.device, new.length_B = self.length, self.device, [self.length_B[row]] * count
+        new.length, new.device, new.ahead, new.length_B = self.length, self.device, self.ahead, [self.length_B[row]] * count
         index = torch.full((count,), row, dtype=torch.int64, device=self.device)
         new.layers = [layer.select(index) for layer in self.layers]
         return new
@@ -108,6 +112,17 @@ class Cache:
         """Forget what these rows hold."""
         for row in rows:
             self.length_B[row] = 0
+
+    def retract(self, num_B: list[int]) -> None:
+        """Take back the last `num_B[b]` tokens of row b, which the last forward pass added. Raises ValueError where the cache was not made for so many."""
+        if len(num_B) != self.num_rows or any(not 0 <= num <= min(self.ahead, held) for num, held in zip(num_B, self.length_B)):
+            raise ValueError(f"of the last forward pass, up to {self.ahead} tokens of each of {self.num_rows} rows can be taken back, not {num_B}")
+        if not any(num_B):
+            return
+        taken_B = torch.tensor(num_B, dtype=torch.int64, device=self.device)
+        for layer in self.layers:
+            layer.retract(taken_B)
+        self.length_B = [held - num for held, num in zip(self.length_B, num_B, strict=True)]
 
     def snapshot(self) -> Snapshot:
         """How far the rows are now, for `rewind`: lengths, and copies of what lengths alone do not bring back."""

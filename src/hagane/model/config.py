@@ -54,6 +54,18 @@ class RopeConfig(Frozen):
 
     theta: float = Field(default=10000.0, gt=0)
     yarn: YarnConfig | None = None
+    linear: float | None = Field(default=None, gt=1, description="positions are divided by this (Chen et al. 2023)")
+
+    @property
+    def scaling(self) -> str | None:
+        """How positions are interpolated; None where they are not."""
+        return "yarn" if self.yarn is not None else "linear" if self.linear is not None else None
+
+    @model_validator(mode="after")
+    def _check(self) -> RopeConfig:
+        if self.yarn is not None and self.linear is not None:
+            raise ValueError("rope has yarn and linear: positions are interpolated in one way")
+        return self
 
 
 class AttentionConfig(Frozen):
@@ -186,11 +198,37 @@ class DenseConfig(Frozen):
     hidden: int = Field(gt=0)
 
 
+class EntropyClamp(Frozen):
+    """Bands that the entropies of a router are kept in (`model.clamp`). Entropies are over the log of the number of outcomes: 0 to 1.
+
+    Outside its band a term pulls back with a multiplier that grows by dual ascent in log space (as the temperature of soft
+    actor-critic, Haarnoja et al. 2018, section 5) and shrinks again inside, where the term has no gradient at all.
+    """
+
+    marginal_low: float = Field(default=0.98, ge=0, le=1, description="least entropy of how experts are used, by probability and by choice")
+    conditional_low: float = Field(default=0.05, ge=0, le=1, description="least mean entropy of a token's routing distribution")
+    conditional_high: float = Field(default=0.95, ge=0, le=1, description="most of it: above, tokens are hardly told apart")
+    rate: float = Field(default=0.1, gt=0, description="how far the log of a multiplier moves per optimizer step and unit of violation")
+    start: float = Field(default=1e-2, gt=0, description="multipliers before the first step")
+    lowest: float = Field(default=1e-3, gt=0)
+    highest: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> EntropyClamp:
+        if self.conditional_low >= self.conditional_high:
+            raise ValueError(f"conditional_low {self.conditional_low:g} must be below conditional_high {self.conditional_high:g}")
+        if not self.lowest <= self.start <= self.highest:
+            raise ValueError(f"start {self.start:g} must be between lowest {self.lowest:g} and highest {self.highest:g}")
+        return self
+
+
 class ExpertsConfig(Frozen):
     """Routed SwiGLU experts: every expert is scored, the top k are computed, no token is dropped; shared experts serve every token.
 
     `score`: softmax over all experts, or the sigmoid of each logit (DeepSeek-V3, 2024, section 2.1.2). `num_groups`, `top_groups`:
-    experts are chosen from the groups whose two best selection scores have the largest sum (ibid.).
+    experts are chosen from the groups whose two best selection scores have the largest sum (ibid.). `null_experts` are chosen like
+    the others but add nothing and cost nothing (zero-computation experts: LongCat-Flash, 2025, section 2.1, with zero for the identity):
+    how much is computed for a token depends on the token.
     """
 
     kind: Literal["experts"] = "experts"
@@ -210,11 +248,33 @@ class ExpertsConfig(Frozen):
     aux_coefficient: float = Field(default=1e-2, ge=0, description="weight of the load-balancing loss; it counts with either way of balancing")
     z_coefficient: float = Field(default=1e-3, ge=0, description="weight of the router z-loss (Zoph et al. 2022)")
     bias_rate: float = Field(default=1e-3, ge=0, description="how far the selection bias moves per optimizer step")
+    null_experts: int = Field(default=0, ge=0, description="outputs of the router, beside those of num_experts, that stand for computing nothing")
+    mean_experts: float | None = Field(
+        default=None, gt=0, description="experts that are not null per token that balancing holds on average; None: the share that they are of all outputs"
+    )
+    entropy_clamp: EntropyClamp | None = Field(default=None, description="bands for the router's entropies, beside balancing; None for none")
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the router: experts, then null ones."""
+        return self.num_experts + self.null_experts
+
+    @property
+    def mean_used(self) -> float:
+        """Experts a token uses on average: what is counted as active."""
+        return self.mean_experts or self.top_k * self.num_experts / self.num_outputs
 
     @model_validator(mode="after")
     def _check(self) -> ExpertsConfig:
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        if self.null_experts and self.num_groups > 1:
+            raise ValueError(f"null_experts {self.null_experts} are of no group; leave num_groups at 1")
+        if self.mean_experts is not None and not self.null_experts:
+            raise ValueError(f"mean_experts {self.mean_experts:g} is held by null experts, but null_experts is 0")
+        least = max(0, self.top_k - self.null_experts)
+        if self.null_experts and not least < self.mean_used < self.top_k:
+            raise ValueError(f"mean_experts {self.mean_used:g} must be above {least} and below top_k {self.top_k}")
         if self.num_groups > 1:
             self._check_groups()
         elif self.top_groups > 1:
@@ -257,6 +317,7 @@ class ModelConfig(Frozen):
     vocabulary_size: int = Field(gt=0)
     width: int = Field(gt=0)
     layers: tuple[LayerConfig, ...] = Field(min_length=1)
+    mtp_layers: tuple[LayerConfig, ...] = Field(default=(), description="blocks of the modules that predict further tokens while training (`mtp`)")
     tied: bool = Field(default=False, description="the head shares the embedding matrix")
     embedding_scale: float = Field(default=1.0, gt=0, description="embeddings are multiplied with this on their way into the first layer")
     norm_epsilon: float = Field(default=1e-6, gt=0)
@@ -266,3 +327,18 @@ class ModelConfig(Frozen):
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def without_mtp(self) -> ModelConfig:
+        """The same model without the modules that predict further tokens: what most hosts hold."""
+        return self.model_copy(update={"mtp_layers": ()})
+
+    @property
+    def mtp_blocks(self) -> ModelConfig:
+        """The blocks of those modules as a model of their own: what they are counted by."""
+        return self.model_copy(update={"layers": self.mtp_layers, "mtp_layers": ()})
+
+    @property
+    def draft_block(self) -> ModelConfig:
+        """The first of them alone: what the cache of drafts is made for."""
+        return self.model_copy(update={"layers": self.mtp_layers[:1], "mtp_layers": ()})

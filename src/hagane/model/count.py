@@ -3,6 +3,7 @@
 Conventions: embedding and head count as parameters, active ones too; a multiply-add is two FLOPs; attention is counted
 causally (what the model needs, not what a kernel that computes masked scores spends); norms, rotations, softmax and
 the embedding look-up, all O(width) per token, are left out of the FLOPs. A training step is three forward passes.
+The modules for multi-token prediction are no part of the model that answers: they are counted apart, and in training.
 A kind of mixer is counted by one function, listed in `_MIXERS`.
 """
 
@@ -104,7 +105,7 @@ def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
 def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
     """Parameters by part: embedding, mixers, dense (shared experts too), experts, routers, norms, head (0 when tied).
 
-    `active`: what one token uses.
+    `active`: what one token uses, with null experts on average.
     """
     dense = sum(_dense(config.width, layer.ffn) for layer in config.layers)
     routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
@@ -112,21 +113,37 @@ def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
         "embedding": config.vocabulary_size * config.width,
         "mixers": sum(mixer.matrices for mixer in _mixers(config)),
         "dense": dense,
-        "experts": sum(3 * config.width * ffn.hidden * (ffn.top_k if active else ffn.num_experts) for ffn in routed),
-        "routers": sum(config.width * ffn.num_experts for ffn in routed),
+        "experts": sum(round(3 * config.width * ffn.hidden * (ffn.mean_used if active else ffn.num_experts)) for ffn in routed),
+        "routers": sum(config.width * ffn.num_outputs for ffn in routed),
         "norms": _norms(config),
         "head": 0 if config.tied else config.vocabulary_size * config.width,
     }
 
 
 def num_parameters(config: ModelConfig) -> int:
-    """Trained parameters. The state of bias balancing (`load_E`, `bias_E`) is not trained and not counted."""
+    """Parameters of the model that answers. The state of balancing and clamping (`load_E`, `bias_E`, `clamp`) is not trained and not counted."""
     return sum(parts(config).values())
 
 
 def num_active_parameters(config: ModelConfig) -> int:
-    """Parameters one token uses: top_k of the experts, everything else; embedding and head counted whole."""
+    """Parameters one token uses: top_k of the experts, or the mean that null ones leave, and everything else; embedding and head counted whole."""
     return sum(parts(config, active=True).values())
+
+
+def mtp_parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
+    """Parameters of the modules for multi-token prediction by part, projections too; embedding and head are the model's. Empty without."""
+    count = len(config.mtp_layers)
+    if not count:
+        return {}
+    blocks = parts(config.mtp_blocks, active=active)
+    own = {name: blocks[name] for name in ("mixers", "dense", "experts", "routers", "norms")}
+    # each has three norms beside its block's, and the blocks as a model have one
+    return {**own, "norms": own["norms"] + (3 * count - 1) * config.width, "projections": 2 * config.width**2 * count}
+
+
+def num_trained_parameters(config: ModelConfig) -> int:
+    """Of the model as it is trained: `num_parameters`, and the modules for multi-token prediction."""
+    return num_parameters(config) + sum(mtp_parts(config).values())
 
 
 def mean_seen(context: int, window: int | None) -> float:
@@ -135,16 +152,22 @@ def mean_seen(context: int, window: int | None) -> float:
     return (window * (window + 1) / 2 + (context - window) * window) / context
 
 
-def flops_per_token(config: ModelConfig, context: int) -> float:
-    """FLOPs of a forward pass per token in a document of `context` tokens, the head included. Training is three times this."""
-    return batch_flops(config, 1, 1, lambda window: mean_seen(context, window))
+def flops_per_token(config: ModelConfig, context: int, *, mtp: bool = False) -> float:
+    """FLOPs of a forward pass per token in a document of `context` tokens, the head included. Training is three times this, with `mtp`."""
+    return batch_flops(config, 1, 1, lambda window: mean_seen(context, window), mtp=mtp)
 
 
-def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Callable[[int | None], float]) -> float:
+def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Callable[[int | None], float], *, mtp: bool = False) -> float:
     """FLOPs of a forward pass over packed documents: what its tokens, its targets (the head) and the pairs in attention need.
 
     `seen(window)` is the number of pairs of a query and a key it sees, summed over the batch. Padding is in none of the three.
+    `mtp`: with the modules for multi-token prediction, which go through the head as well. That the last tokens of a document have
+    nothing to predict there is left out of account.
     """
+    if mtp and config.mtp_layers:
+        count = len(config.mtp_layers)
+        modules = batch_flops(config.mtp_blocks, num_tokens, count * num_targets, seen) + 4 * config.width**2 * count * num_tokens
+        return batch_flops(config, num_tokens, num_targets, seen) + modules
     used = parts(config, active=True)
     matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"]
     mixing = sum(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from hagane.model.cache import Cache
+from hagane.model.clamp import Clamp
 from hagane.model.config import ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
@@ -18,6 +19,7 @@ from hagane.model.initial import draw
 from hagane.model.layer_cache import LayerCache
 from hagane.model.linear import Embedding
 from hagane.model.mixer import build_mixer, takes_first
+from hagane.model.mtp import MtpModule, later, shifted
 from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotation
 from hagane.model.router import Router, RouterStats, Stats
@@ -26,10 +28,14 @@ from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_
 
 @dataclass
 class Outputs:
-    """Hidden states (B, T, D) after the final norm, and the router statistics of every layer."""
+    """Hidden states (B, T, D) after the final norm, and the router statistics of every layer.
+
+    `further`: those of the modules for multi-token prediction where they were asked for, whose statistics then follow the layers'.
+    """
 
     hidden_BTD: Tensor
     stats: Stats
+    further: list[Tensor] = field(default_factory=list)
 
 
 class Block(nn.Module):
@@ -70,7 +76,8 @@ class Decoder(nn.Module):
     `layers.{i}.post_{mixer,ffn}_norm.weight`, `layers.{i}.ffn.{gate_up,down}.weight` (dense) or
     `layers.{i}.ffn.{gate_up,down}`, `layers.{i}.ffn.router.weight`, `layers.{i}.ffn.shared.{gate_up,down}.weight` and
     `layers.{i}.ffn.shared_gate.weight` (experts), `norm.weight`, `head.weight` (untied).
-    A mixer of another kind names its own parameters below `layers.{i}.mixer`.
+    A mixer of another kind names its own parameters below `layers.{i}.mixer`. A module for multi-token prediction has
+    `mtp.{k}.{embedding_norm,hidden_norm,projection,norm}.weight` and under `mtp.{k}.block` what a layer has.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
@@ -80,24 +87,54 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer, device) for layer in config.layers)
         self.norm = RMSNorm(config.width, config.norm_epsilon, device)
         self.head = Head(config.vocabulary_size, config.width, self.embedding if config.tied else None, device)
+        self.mtp = nn.ModuleList(MtpModule(config, Block(config, layer, device), device) for layer in config.mtp_layers)
 
-    def forward(self, token_BT: Tensor, sequence: Sequence, cache: Cache | None = None) -> Outputs:
-        """Hidden states of the tokens; with a cache, of new tokens that continue its rows (and are appended to it)."""
-        views, new_length_B = self._views(sequence, cache)
-        hidden_BTD = self.embedding(token_BT)
-        if self.config.embedding_scale != 1.0:
-            hidden_BTD = hidden_BTD * self.config.embedding_scale
+    def forward(self, token_BT: Tensor, sequence: Sequence, cache: Cache | None = None, *, further: bool = False) -> Outputs:
+        """Hidden states of the tokens; with a cache, of new tokens that continue its rows (and are appended to it).
+
+        `further`: the modules for multi-token prediction run as well. They see whole rows: not together with a cache.
+        """
+        views, new_length_B = self._views(sequence, cache, self.config.layers + (self.config.mtp_layers if further else ()))
+        embedded_BTD = self.embedding(token_BT)
+        hidden_BTD = embedded_BTD if self.config.embedding_scale == 1.0 else embedded_BTD * self.config.embedding_scale
         stats: list[RouterStats | None] = []
         for index, (block, layer) in enumerate(zip(self.layers, self.config.layers, strict=True)):
             hidden_BTD, layer_stats = block(hidden_BTD, views[layer.mixer], cache.layers[index] if cache is not None else None)
             stats.append(layer_stats)
         if cache is not None:
             cache.length_B = new_length_B
-        return Outputs(self.norm(hidden_BTD), Stats(stats))
+        outputs = Outputs(self.norm(hidden_BTD), Stats(stats))
+        if further:
+            assert cache is None, "with a cache, drafts are made by `draft`"
+            self._predict_further(outputs, embedded_BTD, sequence.document_BT, views)
+        return outputs
+
+    def _predict_further(self, outputs: Outputs, embedded_BTD: Tensor, document_BT: Tensor, views: dict[MixerConfig, View]) -> None:
+        """Run the modules one after another. The last tokens of a document, which nothing follows, count in no statistics and no loss.
+
+        What they get instead of an embedding, that of another document, is therefore seen by nobody: tokens after them see nothing of theirs.
+        """
+        hidden_BTD = outputs.hidden_BTD
+        for offset, (module, layer) in enumerate(zip(self.mtp, self.config.mtp_layers, strict=True), start=1):
+            _, there_BT = later(document_BT, document_BT, offset)
+            hidden_BTD, stats = module(hidden_BTD, shifted(embedded_BTD, offset), views[layer.mixer]._replace(real_BT=there_BT.float()))
+            outputs.further.append(hidden_BTD)
+            outputs.stats.layers.append(stats)
+
+    def draft(self, hidden_BTD: Tensor, token_BT: Tensor, sequence: Sequence, cache: Cache) -> Tensor:
+        """Hidden states (B, T, D) from which the head predicts the token after `token_BT`, each the token after those of `hidden_BTD`.
+
+        By the first module for multi-token prediction; `cache` is its own (`new_draft_cache`).
+        """
+        layer = self.config.mtp_layers[0]
+        views, new_length_B = self._views(sequence, cache, (layer,))
+        drafted_BTD: Tensor = self.mtp[0](hidden_BTD, self.embedding(token_BT), views[layer.mixer], cache.layers[0])[0]
+        cache.length_B = new_length_B
+        return drafted_BTD
 
     @torch.no_grad()
-    def _views(self, sequence: Sequence, cache: Cache | None) -> tuple[dict[MixerConfig, View], list[int]]:
-        """One view per kind of mixer, and the new lengths of the cache's rows."""
+    def _views(self, sequence: Sequence, cache: Cache | None, layers: tuple[LayerConfig, ...]) -> tuple[dict[MixerConfig, View], list[int]]:
+        """One view per kind of mixer in these layers, and the new lengths of the cache's rows."""
         real_BT = (sequence.document_BT != PADDING).float()
         new_length_B = cache.place(sequence) if cache is not None else []
         weight = self.embedding.weight
@@ -107,7 +144,7 @@ class Decoder(nn.Module):
             return rotation(sequence.position_BT, rotary_dim, rope)
 
         views: dict[MixerConfig, View] = {}
-        for index, mixer in enumerate(layer.mixer for layer in self.config.layers):
+        for index, mixer in enumerate(layer.mixer for layer in layers):
             if mixer in views:
                 continue
             cosine, sine = turned(mixer.rotary_dim, mixer.rope) if mixer.rope is not None else (None, None)
@@ -119,52 +156,69 @@ class Decoder(nn.Module):
                 views[mixer] = View(cosine, sine, real_BT, None, document_mask(sequence, mixer.window))
         return views, new_length_B
 
-    def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:
-        """An empty cache for `rows` sequences of up to `length` tokens, where the weights are; dtype defaults to theirs."""
-        return Cache(self.config, rows, length, dtype or self.embedding.weight.dtype, self.embedding.weight.device)
+    def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None, *, ahead: int = 0) -> Cache:
+        """An empty cache for `rows` sequences of up to `length` tokens, where the weights are; dtype defaults to theirs.
+
+        `ahead`: how many tokens of a forward pass may be taken back.
+        """
+        return Cache(self.config, rows, length, dtype or self.embedding.weight.dtype, self.embedding.weight.device, ahead=ahead)
+
+    def new_draft_cache(self, rows: int, length: int) -> Cache:
+        """The same for `draft`, which adds only tokens that stay."""
+        return Cache(self.config.draft_block, rows, length, self.embedding.weight.dtype, self.embedding.weight.device)
 
     def compile_parts(self) -> None:
         """Compile each block on its own, in place (equal blocks share one compilation), and the elementwise part of the head.
 
         Shapes are static: kernels chosen by the history of shapes would break exact resume.
         """
-        for block in self.layers:
+        for block in (*self.layers, *self.mtp):
             block.compile(dynamic=False, fullgraph=True)
         self.norm.compile(dynamic=False, fullgraph=True)
         self.head.compile_chunks()
 
-    def _routers(self) -> Iterator[tuple[int, Router]]:
-        for index, block in enumerate(self.layers):
+    def _routers(self) -> Iterator[tuple[str, int, Router]]:
+        """Name, place in the statistics, and router of every block that has one."""
+        named = [*((f"layers.{index}", block) for index, block in enumerate(self.layers)), *((f"mtp.{k}.block", one.block) for k, one in enumerate(self.mtp))]
+        for index, (name, block) in enumerate(named):
             if isinstance(block, Block) and isinstance(block.ffn, Experts):
-                yield index, block.ffn.router
+                yield f"{name}.ffn.router", index, block.ffn.router
+
+    def _counted(self, stats: Stats) -> Iterator[tuple[Router, RouterStats]]:
+        """Every router that ran, with its statistics: the modules for multi-token prediction do not always run."""
+        for _, index, router in self._routers():
+            if index < len(stats.layers):
+                layer = stats.layers[index]
+                assert layer is not None
+                yield router, layer
 
     def auxiliary_loss_sum(self, stats: Stats) -> Tensor:
-        """Balancing and z losses of all routers, summed over layers and tokens: divide by the number of tokens. Zero without routers."""
+        """Balancing, z and clamping losses of all routers, summed over layers and tokens: divide by the number of tokens. Zero without routers."""
         total = torch.zeros((), device=self.embedding.weight.device)
-        for index, router in self._routers():
-            layer = stats.layers[index]
-            assert layer is not None
+        for router, layer in self._counted(stats):
             total = total + router.auxiliary_loss_sum(layer)
         return total
 
     def router_step(self, stats: Stats) -> None:
         """Once per optimizer step: give every router the statistics summed over the whole batch."""
-        for index, router in self._routers():
-            layer = stats.layers[index]
-            assert layer is not None
+        for router, layer in self._counted(stats):
             router.step(layer)
 
     def router_state(self) -> dict[str, Tensor]:
         """What routers carry from step to step, by canonical name: part of a checkpoint, not of the weights. Not copies."""
-        return {f"layers.{index}.ffn.router.{name}": tensor for index, router in self._routers() for name, tensor in router.named_buffers()}
+        return {f"{name}.{buffer}": tensor for name, _, router in self._routers() for buffer, tensor in router.named_buffers()}
 
     def selection_biases(self) -> dict[str, Tensor]:
         """The biases that choose experts where they balance the load, by canonical name: the model's choices need them. Not copies."""
-        return {f"layers.{index}.ffn.router.bias_E": router.bias_E for index, router in self._routers() if router.config.balance == "bias"}
+        return {f"{name}.bias_E": router.bias_E for name, _, router in self._routers() if router.config.balance == "bias"}
+
+    def clamps(self) -> list[Clamp]:
+        """The entropy clamps of the routers that have one."""
+        return [router.clamp for _, _, router in self._routers() if router.clamp is not None]
 
     def reset_state(self) -> None:
         """Routers as before the first step: even load, no bias."""
-        for _, router in self._routers():
+        for _, _, router in self._routers():
             router.reset()
 
     def init_weights(self, seed: int) -> None:

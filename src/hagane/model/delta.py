@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hagane.kernels.delta_rule import chunked, recurrent
 from hagane.model.config import DELTA_CHUNK, DeltaConfig
-from hagane.model.layer_cache import LayerCache
+from hagane.model.layer_cache import LayerCache, Placement
 from hagane.model.linear import Linear
 from hagane.model.norm import RMSNorm
 from hagane.model.sequence import View
@@ -34,6 +34,8 @@ class DeltaCache(LayerCache):
     def __init__(self, rows: int, config: DeltaConfig, device: torch.device | str | None) -> None:
         self.recent_BLC = torch.zeros(rows, config.taps - 1, config.channels, device=device)
         self.state_BVHW = torch.zeros(rows, config.num_value_heads, config.key_dim, config.value_dim, device=device)
+        self.ahead = 0
+        self._way: tuple[Placement, Tensor, Tensor, Tensor] | None = None
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Where the rows of the placed forward pass go on from."""
@@ -46,6 +48,21 @@ class DeltaCache(LayerCache):
         slot_BL = num_new_B[:, None] + torch.arange(self.recent_BLC.shape[1], device=num_new_B.device)
         self.recent_BLC = inputs_BXC.gather(1, slot_BL[..., None].expand(*slot_BL.shape, inputs_BXC.shape[2]))
         self.state_BVHW = state_BVHW
+
+    def remember(self, inputs_BXC: Tensor, num_new_B: Tensor, states: list[Tensor]) -> None:
+        """For `retract`: the inputs given to `write`, and the states before the first new token and after each."""
+        assert self.placement is not None
+        self._way = self.placement, inputs_BXC, num_new_B, torch.stack(states, dim=1)
+
+    def prepare(self, ahead: int) -> None:
+        self.ahead = ahead
+
+    def retract(self, num_B: Tensor) -> None:
+        """Back to where the row was on the way through the last forward pass."""
+        assert self._way is not None and self._way[0] is self.placement, "tokens are taken back right after a short forward pass"
+        _, inputs_BXC, num_new_B, state_BSVHW = self._way
+        kept_B = num_new_B - num_B
+        self.write(inputs_BXC, kept_B, state_BSVHW[torch.arange(len(kept_B), device=kept_B.device), kept_B])
 
 
 class Delta(nn.Module):
@@ -82,9 +99,15 @@ class Delta(nn.Module):
             assert isinstance(cache, DeltaCache)
             recent_BLC, state = cache.read()
             inputs_BXC = torch.cat((recent_BLC, inputs_BTC.float()), dim=1)
-            rule = recurrent if length <= SINGLE_STEPS else chunked
-            read_BTVW, state = rule(*self._heads(inputs_BXC, None), log_decay_BTV, beta_BTV, None, state)
-            cache.write(inputs_BXC, view.real_BT.sum(1).long(), state)
+            heads, num_new_B = self._heads(inputs_BXC, None), view.real_BT.sum(1).long()
+            if cache.ahead and length <= SINGLE_STEPS:
+                read_BTVW, states = _step_by_step(*heads, log_decay_BTV, beta_BTV, state)
+                cache.remember(inputs_BXC, num_new_B, states)
+                state = states[-1]
+            else:
+                rule = recurrent if length <= SINGLE_STEPS else chunked
+                read_BTVW, state = rule(*heads, log_decay_BTV, beta_BTV, None, state)
+            cache.write(inputs_BXC, num_new_B, state)
         gated_BTVW = self.output_norm(read_BTVW) * F.silu(z_BTZ.float()).view(read_BTVW.shape)
         return self.output(gated_BTVW.to(hidden_BTD.dtype).reshape(rows, length, -1)), None
 
@@ -113,6 +136,19 @@ class Delta(nn.Module):
         shape = (*mixed_BTC.shape[:2], -1)
         query, key = (_unit(x.reshape(*shape, config.key_dim)) for x in (query, key))
         return query * config.key_dim**-0.5, key, value.reshape(*shape, config.value_dim)
+
+
+def _step_by_step(
+    query_BTKH: Tensor, key_BTKH: Tensor, value_BTVW: Tensor, log_decay_BTV: Tensor, beta_BTV: Tensor, state_BVHW: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """`recurrent` with the states before the first token and after each."""
+    read, states = [], [state_BVHW]
+    for t in range(value_BTVW.shape[1]):
+        query, key, value, log_decay, beta = (x[:, t : t + 1] for x in (query_BTKH, key_BTKH, value_BTVW, log_decay_BTV, beta_BTV))
+        read_B1VW, state_BVHW = recurrent(query, key, value, log_decay, beta, None, state_BVHW)
+        read.append(read_B1VW)
+        states.append(state_BVHW)
+    return torch.cat(read, dim=1), states
 
 
 def _unit(heads_BTKH: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Choices are sorted by expert, their tokens gathered, multiplied in groups and gathered back. Gradients are gathers along the
 inverse permutation and sums over K, never a sum by scatter: bit-equal from run to run, on a CPU much faster.
 
+Choices of null experts are no work: their rows stand behind all others, hold zeros, are never multiplied, and add nothing.
+
 On a CPU groups are filled up with zero rows to a multiple of SHAPE_STEP: the number of rows of an expert is another one in every
 step, and its library builds a kernel for every new shape (docs/notebook.md, "New shapes").
 """
@@ -32,32 +34,38 @@ class _Spread(torch.autograd.Function):
     """rows[m] = hidden[token[m]], zero where token[m] is N; `row_NK` is the inverse: the rows of every token."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, token_M: Tensor, row_NK: Tensor) -> Tensor:
-        ctx.save_for_backward(row_NK)
-        return _with_zero_row(hidden_ND, token_M.shape[0] > row_NK.numel())[token_M]
+    def forward(ctx: Any, hidden_ND: Tensor, token_M: Tensor, row_NK: Tensor, computed_NK: Tensor | None) -> Tensor:
+        ctx.save_for_backward(row_NK, computed_NK)
+        return _with_zero_row(hidden_ND, token_M.shape[0] > row_NK.numel() or computed_NK is not None)[token_M]
 
     @staticmethod
-    def backward(ctx: Any, gradient_MD: Tensor) -> tuple[Tensor, None, None]:
-        (row_NK,) = ctx.saved_tensors
-        return gradient_MD[row_NK].float().sum(1).to(gradient_MD.dtype), None, None
+    def backward(ctx: Any, gradient_MD: Tensor) -> tuple[Tensor, None, None, None]:
+        row_NK, computed_NK = ctx.saved_tensors
+        return _rows(gradient_MD, row_NK, computed_NK).float().sum(1).to(gradient_MD.dtype), None, None, None
 
 
 class _Combine(torch.autograd.Function):
     """hidden[n] = Σ_k weight[n, k] · rows[row[n, k]], summed in float32. `order_M`: which choice n·K + k a row is, N·K for filling."""
 
     @staticmethod
-    def forward(ctx: Any, rows_MD: Tensor, weight_NK: Tensor, row_NK: Tensor, order_M: Tensor) -> Tensor:
-        ctx.save_for_backward(rows_MD, weight_NK, row_NK, order_M)
-        return (rows_MD[row_NK].float() * weight_NK[..., None]).sum(1).to(rows_MD.dtype)
+    def forward(ctx: Any, rows_MD: Tensor, weight_NK: Tensor, row_NK: Tensor, order_M: Tensor, computed_NK: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows_MD, weight_NK, row_NK, order_M, computed_NK)
+        return (_rows(rows_MD, row_NK, computed_NK).float() * weight_NK[..., None]).sum(1).to(rows_MD.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        rows_MD, weight_NK, row_NK, order_M = ctx.saved_tensors
-        filled = order_M.shape[0] > row_NK.numel()
+    def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        rows_MD, weight_NK, row_NK, order_M, computed_NK = ctx.saved_tensors
+        filled = order_M.shape[0] > row_NK.numel() or computed_NK is not None
         weight_M = _with_zero_row(weight_NK.reshape(-1, 1), filled)[order_M]
         rows = (_with_zero_row(gradient_ND, filled)[order_M // weight_NK.shape[1]].float() * weight_M).to(rows_MD.dtype)
-        weight = (rows_MD[row_NK].float() * gradient_ND[:, None].float()).sum(-1)
-        return rows, weight, None, None
+        weight = (_rows(rows_MD, row_NK, computed_NK).float() * gradient_ND[:, None].float()).sum(-1)
+        return rows, weight, None, None, None
+
+
+def _rows(rows_MD: Tensor, row_NK: Tensor, computed_NK: Tensor | None) -> Tensor:
+    """The rows of every token's choices (N, K, D). Rows behind the last expert's were never written: those choices are zero."""
+    rows_NKD = rows_MD[row_NK]
+    return rows_NKD if computed_NK is None else torch.where(computed_NK[..., None], rows_NKD, 0.0)
 
 
 def _with_zero_row(values_ND: Tensor, wanted: bool) -> Tensor:
@@ -74,24 +82,33 @@ class Arrangement(NamedTuple):
 
 
 @torch.no_grad()
-def arrange(expert_NK: Tensor, num_experts: int, multiple: int) -> Arrangement:
+def arrange(expert_NK: Tensor, num_experts: int, multiple: int, with_null: bool = False) -> Arrangement:
     """Sort choices by expert, each expert's rows filled up to a multiple (M is then as large as that can become, whatever was chosen).
 
-    A row that fills up stands for choice N·K, which there is not.
+    A row that fills up stands for choice N·K, which there is not. `with_null`: choices from `num_experts` on are null; their rows come last,
+    and stand for that choice as well.
     """
     expert_C = expert_NK.reshape(-1)
     order_C = expert_C.argsort(stable=True)
     rank_C = order_C.argsort()
     count_E = (expert_C[:, None] == torch.arange(num_experts, device=expert_C.device)).sum(0)
     if multiple == 1:
-        return Arrangement(order_C, rank_C.view_as(expert_NK), count_E.cumsum(0).to(torch.int32))
+        end_E = count_E.cumsum(0)
+        if with_null:
+            order_C = torch.where(torch.arange(len(order_C), device=order_C.device) < end_E[-1], order_C, len(order_C))
+        return Arrangement(order_C, rank_C.view_as(expert_NK), end_E.to(torch.int32))
     filled_E = (count_E + (multiple - 1)) // multiple * multiple
     end_E = filled_E.cumsum(0)
     shift_E = (end_E - filled_E) - (count_E.cumsum(0) - count_E)  # how far filling moved an expert's rows
-    row_C = rank_C + shift_E[expert_C]
+    if with_null:
+        shift_E = torch.cat([shift_E, (end_E[-1] - count_E.sum())[None]])
+    row_C = rank_C + shift_E[expert_C.clamp(max=num_experts)]
     num_choices = expert_C.shape[0]
     order_M = torch.full((num_choices + num_experts * (multiple - 1),), num_choices, dtype=torch.int64, device=expert_C.device)
-    order_M = order_M.index_copy(0, row_C, torch.arange(num_choices, device=expert_C.device))
+    choice_C = torch.arange(num_choices, device=expert_C.device)
+    if with_null:
+        choice_C = torch.where(expert_C < num_experts, choice_C, num_choices)
+    order_M = order_M.index_copy(0, row_C, choice_C)
     return Arrangement(order_M, row_C.view_as(expert_NK), end_E.to(torch.int32))
 
 
@@ -100,9 +117,10 @@ def local_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute:
     num_tokens, top_k = choice.expert_NK.shape
     # filling must stay small beside what is computed: not while decoding a few tokens
     fill = hidden_ND.device.type == "cpu" and num_tokens * top_k >= FILLED_FROM * SHAPE_STEP * num_experts
-    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, SHAPE_STEP if fill else 1)
-    rows_MD = _Spread.apply(hidden_ND, order_M // top_k, row_NK)  # type: ignore[no-untyped-call]
-    result: Tensor = _Combine.apply(compute(rows_MD, end_E), choice.weight_NK, row_NK, order_M)  # type: ignore[no-untyped-call]
+    computed_NK = choice.computed_NK
+    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, SHAPE_STEP if fill else 1, computed_NK is not None)
+    rows_MD = _Spread.apply(hidden_ND, order_M // top_k, row_NK, computed_NK)  # type: ignore[no-untyped-call]
+    result: Tensor = _Combine.apply(compute(rows_MD, end_E), choice.weight_NK, row_NK, order_M, computed_NK)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def grouped_linear(rows_MD: Tensor, weight_EFD: Tensor, end_E: Tensor) -> Tensor:
-    """rows[end[e-1]:end[e]] @ weight[e].T for every e; `end_E` int32, its last value M. Returns (M, F)."""
+    """rows[end[e-1]:end[e]] @ weight[e].T for every e; `end_E` int32. Returns (M, F); rows from end[-1] on hold anything."""
     if rows_MD.device.type == "cuda" and rows_MD.dtype == torch.bfloat16 and weight_EFD.shape[1] % 8 == 0 and weight_EFD.shape[2] % 8 == 0:
         return F.grouped_mm(rows_MD, weight_EFD.transpose(1, 2), offs=end_E)
     result: Tensor = _loop(rows_MD, weight_EFD, end_E, False)

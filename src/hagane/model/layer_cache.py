@@ -4,6 +4,9 @@ A mixer of another kind brings a class of its own, derived from `LayerCache`. On
 by forgetting lengths: what lies beyond them is never read and gets overwritten. One that holds a state which every token changes
 cannot, so a snapshot copies it: that is what `LayerCache.snapshot` and `rewind` do unless overridden. Nor can one that keeps
 the last tokens only (`WindowCache`).
+
+Taking back tokens of the last forward pass (`retract`), row by row, is for drafts that were wrong: cheaper than a snapshot of everything.
+A cache has to be prepared for it while it is empty.
 """
 
 from __future__ import annotations
@@ -66,6 +69,14 @@ class LayerCache:
         for mine, old in zip(self.tensors(), saved, strict=True):
             mine.copy_(old)
 
+    def prepare(self, ahead: int) -> None:
+        """Be ready to take back up to `ahead` tokens of a forward pass. Called once, while nothing is held."""
+        raise NotImplementedError(f"{type(self).__name__} cannot take tokens back")
+
+    def retract(self, num_B: Tensor) -> None:
+        """Take back the last `num_B` tokens of each row, all of them of the last forward pass; the lengths go back in `Cache`."""
+        raise NotImplementedError(f"{type(self).__name__} cannot take tokens back")
+
 
 class KeyValueCache(LayerCache):
     """Keys (rows, heads, length, dim) and values of every token; both may have numbers of heads and widths of their own, `(heads, dim)`."""
@@ -100,6 +111,12 @@ class KeyValueCache(LayerCache):
     def rewind(self, saved: tuple[Tensor, ...]) -> None:
         pass
 
+    def prepare(self, ahead: int) -> None:
+        pass
+
+    def retract(self, num_B: Tensor) -> None:
+        pass
+
 
 class WindowCache(KeyValueCache):
     """Keys and values of the last tokens of each row only: position p is kept in slot p mod capacity, so new tokens overwrite the oldest.
@@ -113,7 +130,12 @@ class WindowCache(KeyValueCache):
         self, rows: int, length: int, window: int, key: tuple[int, int], value: tuple[int, int], dtype: torch.dtype, device: torch.device | str | None
     ) -> None:
         super().__init__(rows, min(length, stepped(window)), key, value, dtype, device)
-        self.window = window
+        self.window, self.length = window, length
+
+    def prepare(self, ahead: int) -> None:
+        """With so many slots more than the window, tokens that are taken back have overwritten none that is seen again, and are seen by none."""
+        capacity = min(self.length, stepped(self.window + ahead))
+        self.key_BKLH, self.value_BKLH = (slots.new_zeros((*slots.shape[:2], capacity, slots.shape[3])) for slots in self.tensors())
 
     @property
     def capacity(self) -> int:

@@ -14,11 +14,11 @@ from hagane.model.config import RopeConfig
 
 
 def frequencies(rotary_dim: int, config: RopeConfig, device: torch.device | None = None) -> Tensor:
-    """Radians per position of every pair of dimensions, float32 (rotary_dim / 2): theta^(-2i / rotary_dim), interpolated where YaRN is asked for."""
+    """Radians per position of every pair of dimensions, float32 (rotary_dim / 2): theta^(-2i / rotary_dim), interpolated where asked for."""
     exponent = torch.arange(0, rotary_dim, 2, dtype=torch.int64, device=device).float() / rotary_dim
     kept_R = 1.0 / config.theta**exponent
     if config.yarn is None:
-        return kept_R
+        return kept_R if config.linear is None else kept_R / config.linear
     yarn = config.yarn
 
     def pair_turning(num_rotations: float) -> float:

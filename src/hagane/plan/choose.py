@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hagane.corpus.mixture import mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.extend import extended
+from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, split
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
-from hagane.plan.languages import effective_total, language_plans, read_by_language, readings, shards_of
+from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
+from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
-from hagane.plan.start import starting_model
+from hagane.plan.start import refuse_absent, starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
-from hagane.recipe.types import Machine, Phase, StepRate, duration
+from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 
 # Step Law was fitted from 60M parameters up; below that its power law runs away: 0.006 diverged and 0.003 did not at 2M parameters
 # (docs/notebook.md, "learning rate of small models").
@@ -34,13 +36,16 @@ MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no
 
 @dataclass(frozen=True)
 class Known:
-    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language."""
+    """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language,
+    and how many tokens a checkpoint's vocabulary was given."""
 
     shard_bytes: dict[str, int]
     shard_source: dict[str, str]
     shard_language: dict[str, str]
     held_out_bytes: dict[str, int]
     bytes_per_token: dict[int, dict[str, float]]
+    new_tokens: int = 0
+    shard_repeats: dict[str, float] = field(default_factory=dict)  # of the shards that quality says to read more or less often
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,11 @@ def choose(
     known: Known,
     sketch: Sketch,
     allowance: Allowance,
-    time_step: Callable[[ModelConfig, int], StepRate],
+    time_step: Callable[[ModelConfig, int, int], StepRate],
     model: ModelConfig | None = None,
     law: Law = PUBLISHED,
 ) -> PlanFacts:
-    """The plan. `time_step(config, rows)` returns a measured optimizer step of the chosen shape, and the seconds of
+    """The plan. `time_step(config, rows, context)` returns a measured micro-step of the chosen shape, and the seconds of
     compiling that training has still before it; `model` is one chosen before.
 
     Raises RecipeError where nothing fits.
@@ -71,36 +76,32 @@ def choose(
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
     config = model or _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
     bytes_per_token = mean_bytes_per_token(known, config.vocabulary_size)
-    roughly = seconds * tokens_per_second(config, recipe.train.context, machine) if allowance.training_seconds is not None else sketch.tokens
+    roughly = seconds * mean_tokens_per_second(recipe, config, machine) if allowance.training_seconds is not None else sketch.tokens
     rows, accumulation = _choose_batch(recipe, machine, roughly, reasons)
-    memory = _checked_memory(config, rows, recipe.train.context, machine)
-    rate = time_step(config, rows)
+    memory = _checked_memory(recipe, config, rows, accumulation, machine)
     share = promised_share(seconds) if recipe.execution.steer else STEADY_SHARE
-    step_seconds = rate.step_seconds * accumulation / share
+    pace = Pace.of(recipe, config, (rows, accumulation), share, time_step)
+    rate, step_seconds = pace.rates[recipe.train.context], pace.mean_seconds
     tokens_per_step = rows * accumulation * recipe.train.context
-    stepping = max(0.0, seconds - rate.compile_seconds)
-    total_steps = round(stepping / step_seconds) if allowance.training_seconds is not None else round(sketch.tokens / tokens_per_step)
+    total_steps = _total_steps(recipe, config, sketch, allowance, pace)
     if total_steps < MINIMUM_STEPS:
         raise RecipeError(
             f"the budget leaves {duration(total_steps * step_seconds)} for training, which is {total_steps} steps; at least {MINIMUM_STEPS} are needed "
             f"({duration(MINIMUM_STEPS * step_seconds)}). Give a larger --budget, or lower train.rows or model.size."
         )
-    measured = f"a step was measured to take {rate.step_seconds * accumulation * 1e3:.0f} ms here"
+    told = [f"{value * 1e3:.0f} ms{f' at a context of {context:,}' * (len(pace.measured) > 1)}" for context, value in pace.measured.items()]
+    measured = f"a step was measured to take {', '.join(told)} here"
     promised = f"{share:.0%} of that speed is {'promised; what time is left over becomes more steps' if recipe.execution.steer else 'counted on'}"
     reasons["steps"] = f"{total_steps:,} steps: {measured}, and {promised}"
     tokens = total_steps * tokens_per_step
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
     learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
-    reasons["mixture"] = "UniMax (Chung et al. 2023): equal shares per language, none read more than " + f"{recipe.corpus.max_repeats:g} times"
-    phases = _phases(recipe, total_steps, rows, accumulation, learning_rate, rates, known)
-    stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()}
-    for name, stage_phases in phases.items():
-        steps = sum(phase.num_steps for phase in stage_phases)
-        first = rate.compile_seconds if name == "pretrain" else 0.0
-        stages[name] = StagePlan(seconds=first + steps * step_seconds, steps=steps, tokens=steps * tokens_per_step)
+    reasons["mixture"] = mixture_reason(recipe)
+    phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
+    stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     read = read_by_language(shards, rates, text_bytes)
     value, low, high = law.predict(point_of(config, effective_total(read)))
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
@@ -109,20 +110,57 @@ def choose(
     return PlanFacts(
         budget=recipe.budget, machine=machine, model=config, vocabulary_size=config.vocabulary_size,
         num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), context=recipe.train.context,
-        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, flops=tokens * training_flops_per_token(config, recipe.train.context),
-        stages=stages, phases=phases, mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
+        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, flops=_flops(config, phases),
+        stages=stages, phases=phases, step_seconds=pace.measured, extended=_extended(recipe, config),
+        mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
         predicted=Prediction(
             bits_per_byte=value, low=low, high=high, seconds=total_seconds, joules=joules(total_seconds, machine),
-            peak_memory_bytes=rate.peak_memory_bytes or memory,
+            peak_memory_bytes=max(rate.peak_memory_bytes for rate in pace.rates.values()) or memory,
         ),
         law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes),
         curve=loss_curve(recipe, pinned, machine, law, training, config.vocabulary_size, bytes_per_token, speed),
     )  # fmt: skip
 
 
-def _checked_memory(config: ModelConfig, rows: int, context: int, machine: Machine) -> int:
-    """Peak bytes of training. Raises RecipeError where the machine has less."""
-    memory = training_memory(config, rows, context)
+def _total_steps(recipe: Recipe, config: ModelConfig, sketch: Sketch, allowance: Allowance, pace: Pace) -> int:
+    """Optimizer steps of all training stages: what fits into the time, or what the tokens or FLOPs come to."""
+    if allowance.training_seconds is not None:
+        return round(max(0.0, allowance.training_seconds - pace.compile_seconds) / pace.mean_seconds)
+    budget = Budget.parse(recipe.budget) if recipe.budget else None
+    if budget is not None and budget.kind == "flops" and len(pace.batches) > 1:  # the shares of the contexts are known now
+        return round(budget.amount / sum(part.share * pace.tokens(part.context) * training_flops_per_token(config, part.context) for part in pace.stretches))
+    return round(sketch.tokens / pace.tokens(recipe.train.context))
+
+
+def _stage_plans(phases: Mapping[str, tuple[Phase, ...]], pace: Pace) -> dict[str, StagePlan]:
+    """Seconds, steps and tokens of the training stages; compiling counts for the first."""
+    plans = {}
+    for name, parts in phases.items():
+        seconds = sum(phase.num_steps * pace.seconds(phase.context) for phase in parts) + (pace.compile_seconds if name == "pretrain" else 0.0)
+        tokens = sum(phase.num_steps * phase.tokens_per_step for phase in parts)
+        plans[name] = StagePlan(seconds=seconds, steps=sum(phase.num_steps for phase in parts), tokens=tokens)
+    return plans
+
+
+def _flops(config: ModelConfig, phases: Mapping[str, tuple[Phase, ...]]) -> float:
+    """FLOPs of all phases, attention counted at the context of each."""
+    every = [phase for parts in phases.values() for phase in parts]
+    return sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(config, phase.context) for phase in every)
+
+
+def _extended(recipe: Recipe, config: ModelConfig) -> ModelConfig | None:
+    return extended(config, recipe.extend.factor, recipe.extend.method) if recipe.extend.share > 0 else None
+
+
+def _checked_memory(recipe: Recipe, config: ModelConfig, rows: int, accumulation: int, machine: Machine) -> int:
+    """Peak bytes of training at the context that takes most. Raises RecipeError where the machine has less."""
+    batches = {context: batch_at(context, recipe.train.context, rows, accumulation) for context in contexts(recipe, config.context)}
+    memory, context = max((training_memory(config, own_rows, context), context) for context, (own_rows, _) in batches.items())
+    if context != recipe.train.context and memory > machine.memory_bytes * 0.9:
+        raise RecipeError(
+            f"training rows of {context:,} tokens needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
+            "Lower extend.factor or train.context."
+        )
     if memory > machine.memory_bytes * 0.9:
         raise RecipeError(
             f"training this model needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
@@ -145,7 +183,12 @@ def promised_share(training_seconds: float) -> float:
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
     context, start = recipe.train.context, starting_model(recipe)
     if start is not None:
+        refuse_absent(recipe, set(known.shard_language.values()))
         reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
+        if known.new_tokens:
+            rows = max(known.bytes_per_token)
+            reasons["vocabulary"] = f"{start.vocabulary_size:,} rows as {recipe.start.from_} has them, and {known.new_tokens:,} new tokens: {rows:,} rows"
+            start = start.model_copy(update={"vocabulary_size": rows})
         reasons["law"] = "the predicted loss is that of a model trained from nothing on this text; starting from trained weights should do better"
         return start
     exact = published(recipe.model, context) if recipe.budget is None else None
@@ -153,7 +196,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
 
     def loss(config: ModelConfig) -> float:
         read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
@@ -186,7 +229,7 @@ def mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
 def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict[str, str]) -> tuple[int, int]:
     """Rows of a micro-step and micro-steps of a step: Step Law's 0.58 D^0.571 tokens, as a power of two of rows."""
     context = recipe.train.context
-    wanted = _step_law_batch(tokens)
+    wanted = step_law_batch(tokens)
     total_rows = recipe.train.rows or max(1, batch_rule(recipe, tokens) // context)
     most = max(1, MAX_ROWS_TOKENS[machine.device] // context)
     accumulation = recipe.train.accumulation or max(1, math.ceil(total_rows / most))
@@ -199,7 +242,8 @@ def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict
     return rows, accumulation
 
 
-def _step_law_batch(tokens: float) -> float:
+def step_law_batch(tokens: float) -> float:
+    """Tokens of an optimizer step for a run of `tokens` (Li et al. 2025)."""
     return float(0.58 * tokens**0.571)
 
 
@@ -208,7 +252,7 @@ def batch_rule(recipe: Recipe, tokens: float) -> int:
     context = recipe.train.context
     if recipe.train.rows is not None:
         return recipe.train.rows * (recipe.train.accumulation or 1) * context
-    return int(2 ** max(0, round(math.log2(max(1.0, _step_law_batch(tokens) / context))))) * context
+    return int(2 ** max(0, round(math.log2(max(1.0, step_law_batch(tokens) / context))))) * context
 
 
 def learning_rate_rule(config: ModelConfig, tokens: float) -> float:
@@ -221,43 +265,53 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
         return recipe.train.learning_rate
     value = learning_rate_rule(config, tokens)
-    reasons["learning_rate"] = f"{value:.2g}: Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    rule = f"Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    if recipe.start.from_ is not None:
+        value = float(f"{value * recipe.start.learning_rate_ratio:.3g}")
+        rule = f"warmed up again to {recipe.start.learning_rate_ratio:g} times that of a model trained from nothing, which is {rule}"
+    reasons["learning_rate"] = f"{value:.2g}: {rule}"
     return value
 
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax over languages, within one by size."""
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language)
-    fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    shares = mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed)
+    """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax (or the recipe's weights) over languages, within one by size."""
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    shares = rates_of(recipe, shards, total_bytes)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 
 
 def _phases(
-    recipe: Recipe, total_steps: int, rows: int, accumulation: int, learning_rate: float, mixture: dict[str, float], known: Known
+    recipe: Recipe, config: ModelConfig, total_steps: int, pace: Pace, learning_rate: float, mixture: dict[str, float], known: Known
 ) -> dict[str, tuple[Phase, ...]]:
-    train, context = recipe.train, recipe.train.context
+    train, longest = recipe.train, extended_context(recipe, config.context)
 
-    def phase(name: str, collection: str, steps: int, rate: float, warmup: float, decay: float, final: float, rates: dict[str, float]) -> Phase:
+    def phase(
+        name: str, collection: str, steps: int, rate: float, warmup: float, decay: float, final: float, rates: dict[str, float], context: int = train.context
+    ) -> Phase:
+        rows, accumulation = pace.batches[context]
         return Phase(
             name=name, collection=collection, context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture=rates,
             learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), decay_share=decay, final_share=final, weight_decay=train.weight_decay,
             beta1=train.beta1, beta2=train.beta2, clip=train.clip, optimizer=train.optimizer, muon_ratio=train.muon_ratio,
+            mtp_coefficient=train.mtp_coefficient,
         )  # fmt: skip
 
-    tune_steps = round(total_steps * recipe.tune.share)
-    mid_steps = round(total_steps * recipe.midtrain.share)
-    pre_steps = total_steps - tune_steps - mid_steps
-    last = not tune_steps and not mid_steps
-    phases: dict[str, tuple[Phase, ...]] = {
-        "pretrain": (
-            phase("pretrain", "text", pre_steps, learning_rate, train.warmup_share, train.decay_share, 0.0 if last else train.handover_share, mixture),
-        )
-    }
+    tune_steps, mid_steps, long_steps = (round(total_steps * pace.share(stage)) for stage in ("tune", "midtrain", "extend"))
+    pre_steps = total_steps - tune_steps - mid_steps - long_steps
+    last = not tune_steps and not mid_steps and not long_steps
+    warmup = train.warmup_share if recipe.start.from_ is None else recipe.start.rewarm_share
+    whole = phase("pretrain", "text", pre_steps, learning_rate, warmup, train.decay_share, 0.0 if last else train.handover_share, mixture)
+    parts = [Part(context, *pace.batches[context], share) for context, share in curriculum(recipe)]
+    phases: dict[str, tuple[Phase, ...]] = {"pretrain": split(whole, parts)}
     if mid_steps:
         rates = _midtrain_mixture(recipe, mixture, known)
-        final = 0.0 if not tune_steps else train.handover_share
+        final = 0.0 if not tune_steps and not long_steps else train.handover_share
         phases["midtrain"] = (phase("midtrain", "text", mid_steps, learning_rate * recipe.midtrain.learning_rate_ratio, 0.02, train.decay_share, final, rates),)
+    if long_steps and longest is not None:
+        ratio, final = recipe.extend.learning_rate_ratio, 0.0 if not tune_steps else train.handover_share
+        phases["extend"] = (
+            phase("extend", "text", long_steps, learning_rate * ratio, recipe.extend.warmup_share, train.decay_share, final, mixture, longest),
+        )
     if tune_steps:
         total_share = sum(step.share for step in recipe.tune.steps)
         for step in recipe.tune.steps:

@@ -43,6 +43,13 @@ def affordable_tokens(budget: Budget, machine: Cluster, work: Workload, tokens_p
     return seconds * tokens_per_second
 
 
+def longest_stretch(recipe: Recipe) -> int:
+    """The context that most tokens of pretraining are read in: a layout is chosen for it."""
+    train = recipe.train
+    shares = {train.context: 1 - sum(step.share for step in train.curriculum), **{step.context: step.share for step in train.curriculum}}
+    return max(shares, key=lambda context: shares[context])
+
+
 def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any]]:
     """Lines for people and facts for scripts. The shape is the recipe's own: on a cluster the size does not yield to the budget.
 
@@ -57,7 +64,7 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     if recipe.budget is None and recipe.train.tokens is None:
         raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
     budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)
-    work = workload(config, recipe.train.context)
+    work = workload(config, longest_stretch(recipe))
     precision: Precision = "float32" if recipe.train.dtype == "float32" else "bf16"
     # the batch depends on the tokens and these on the speed at that batch: a fixed point, near enough after one correction
     batch = batch_tokens(budget.amount, config.context) if budget.kind == "tokens" else FIRST_BATCH

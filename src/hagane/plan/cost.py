@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import flops_per_token, mixer_counts, num_parameters
+from hagane.model.count import flops_per_token, mixer_counts, num_trained_parameters
 from hagane.recipe.types import Machine
 
 # Share of the matrix rate that a compiled training step of a dense model reaches on a CPU: 0.44 at width 256 and 0.63 at 512
@@ -23,7 +23,7 @@ def utilisation(config: ModelConfig) -> float:
 
 def training_flops_per_token(config: ModelConfig, context: int) -> float:
     """Forward and backward FLOPs of one token: the backward pass does twice the work of the forward pass."""
-    return 3 * flops_per_token(config, context)
+    return 3 * flops_per_token(config, context, mtp=True)
 
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
@@ -38,10 +38,10 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     Activations per layer and token: about 10 hidden vectors, the feed-forward's, and a row of attention scores per head,
     and what a recurrent mixer holds beside them, kept for the backward pass; the head keeps one chunk of logits.
     """
-    parameters = num_parameters(config)
+    parameters = num_trained_parameters(config)
     tokens = rows * context
     activations = 0.0
-    for layer in config.layers:
+    for layer in (*config.layers, *config.mtp_layers):
         hidden = layer.ffn.top_k * layer.ffn.hidden + layer.ffn.shared_hidden if isinstance(layer.ffn, ExpertsConfig) else layer.ffn.hidden
         mixer = mixer_counts(config.width, layer.mixer)
         scores = mixer.num_heads * context if mixer.pair_flops else 0

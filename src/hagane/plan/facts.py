@@ -68,6 +68,8 @@ class PlanFacts(Frozen):
     flops: float
     stages: dict[str, StagePlan]
     phases: dict[str, tuple[Phase, ...]] = Field(description="per training stage or tune step")
+    step_seconds: dict[int, float] = Field(default_factory=dict, description="of an optimizer step at each context, as measured")
+    extended: ModelConfig | None = Field(None, description="the model from the stage extend on: its positions interpolated, its context longer")
     mixture: dict[str, float] = Field(description="shard -> share of the rows of pretraining")
     repeats: dict[str, float] = Field(description="shard -> how often its text is read in pretraining")
     items_per_cell: int
@@ -76,3 +78,11 @@ class PlanFacts(Frozen):
     languages: dict[str, LanguagePlan] = Field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = Field((), description="expected loss of the text model over training time; text is taken to suffice")
     reasons: dict[str, str]
+
+    def model_of(self, stage: str) -> ModelConfig:
+        """The model that a training stage or tune step trains."""
+        return self.extended if self.extended is not None and (stage == "extend" or stage.startswith("tune/")) else self.model
+
+    def step_seconds_of(self, phase: Phase) -> float | None:
+        """Measured seconds of a phase's optimizer step; None in a plan of an earlier version."""
+        return self.step_seconds.get(phase.context)

@@ -38,10 +38,11 @@ def law_folder() -> Path:
 
 def law_path(paths: tuple[str, ...], fingerprint: str) -> Path:
     """`laws/PLACE-FINGERPRINT.json`: laws of earlier states of a corpus lie beside the present one's."""
-    return law_folder() / f"{_place(paths)}-{fingerprint}.json"
+    return law_folder() / f"{place(paths)}-{fingerprint}.json"
 
 
-def _place(paths: tuple[str, ...]) -> str:
+def place(paths: tuple[str, ...]) -> str:
+    """A short name for where a text is."""
     return hashlib.blake2b("\n".join(paths).encode(), digest_size=6).hexdigest()
 
 
@@ -81,7 +82,7 @@ def find_law(recipe: Recipe) -> Law:
     from hagane.corpus.inputs import fingerprint
 
     paths = corpus_paths(recipe)
-    kept = sorted(law_folder().glob(f"{_place(paths)}-*.json"), key=lambda path: path.stat().st_mtime)
+    kept = sorted(law_folder().glob(f"{place(paths)}-*.json"), key=lambda path: path.stat().st_mtime)
     if not kept:
         return PUBLISHED
     try:

@@ -12,12 +12,15 @@ run. One trunk with several decays (Hu et al. 2024) would save at most 60 % of e
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
@@ -45,7 +48,10 @@ ENCODE_BYTES_PER_SECOND = 6.0e6
 
 
 class Rung(Frozen):
-    """One run of the ladder. `tilt`: every other language is read twice as often, the others half as often; tells what a language's own text is worth."""
+    """One small run. `tilt`: every other language is read twice as often, the others half as often; tells what a language's own text is worth.
+
+    `weights`: how much of each language is read against the others, where that is what the run is to tell of.
+    """
 
     width: int
     num_layers: int
@@ -54,11 +60,13 @@ class Rung(Frozen):
     tokens: int
     tilt: bool = False
     seed: int = 0
+    weights: dict[str, float] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        kind = "dense" if self.ffn == "dense" else "experts"
-        return f"w{self.width}-l{self.num_layers}-{kind}-v{self.vocabulary_size}-{self.tokens // 1000}k" + ("-tilt" if self.tilt else "") + f"-s{self.seed}"
+        mixture = hashlib.blake2b(json.dumps(self.weights, sort_keys=True).encode(), digest_size=4).hexdigest() if self.weights else ""
+        marks = ("-tilt" if self.tilt else "") + (f"-m{mixture}" if mixture else "")
+        return f"w{self.width}-l{self.num_layers}-{self.ffn}-v{self.vocabulary_size}-{self.tokens // 1000}k{marks}-s{self.seed}"
 
     def config(self, recipe: Recipe) -> ModelConfig:
         pattern = recipe.model.pattern.model_copy(update={"ffn": self.ffn} | ({"balance": "loss"} if self.ffn == "dense" else {}))

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from hagane.corpus.mixture import Shard, mixture
+from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.facts import LanguagePlan
 from hagane.plan.law import Law, effective_bytes
 from hagane.plan.sketch import point_of
+from hagane.plan.start import replay_of
 from hagane.recipe.schema import Recipe
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
@@ -25,15 +27,37 @@ class Reading(NamedTuple):
     effective: float
 
 
-def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: Mapping[str, str]) -> dict[str, Shard]:
-    """Shards by name, as the mixture wants them."""
-    return {name: Shard(source[name], language[name], size) for name, size in sizes.items()}
+def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: Mapping[str, str], repeats: Mapping[str, float]) -> dict[str, Shard]:
+    """Shards by name, as the mixture wants them. `repeats`: of those that are to be read more or less often than others of their language."""
+    return {name: Shard(source[name], language[name], size, repeats.get(name, 1.0)) for name, size in sizes.items()}
 
 
 def readings(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, Reading]:
     """By language, for `total_bytes` of training text under the recipe's mixture."""
+    return read_by_language(shards, rates_of(recipe, shards, total_bytes), total_bytes)
+
+
+def rates_of(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, float]:
+    """Rate of every shard under the recipe's mixture: fixed shares, then UniMax or its weights. Raises RecipeError for a language that is not there."""
+    settings = recipe.mix
+    languages = sorted({shard.language for shard in shards.values()})
+    unknown = sorted(set(settings.weights) - set(languages))
+    if unknown and not settings.reason:  # a found mixture may name a language of which this run's sample kept nothing
+        raise RecipeError(f"mix.weights names {unknown[0]}, which no document is in ({', '.join(languages)}).")
     fixed = {source.name: source.share for source in recipe.corpus.sources if source.share is not None}
-    return read_by_language(shards, mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed), total_bytes)
+    return mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed, settings.weights, replay_of(recipe))
+
+
+def mixture_reason(recipe: Recipe) -> str:
+    """Why languages are read as they are."""
+    bound, replay = f"none read more than {recipe.corpus.max_repeats:g} times", replay_of(recipe)
+    if replay is not None:
+        bound += f"; {replay.share:.0%} replay of what the starting model knows ({', '.join(sorted(replay.languages))})"
+    if recipe.mix.reason:
+        return f"{recipe.mix.reason}; {bound}"
+    if recipe.mix.weights:
+        return f"mix.weights, as the recipe says; {bound}"
+    return f"UniMax (Chung et al. 2023): equal shares per language, {bound}"
 
 
 def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float) -> dict[str, Reading]:

@@ -121,7 +121,8 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool)
     if states > free * cluster.count:
         return (
             f"{cluster} has {cluster.count * device.memory_bytes / 1e12:,.2f} TB of memory and the states of {work.num_parameters / 1e9:,.1f}B parameters take "
-            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each, nothing held twice): {math.ceil(states / free):,} devices at least are needed, not {cluster.count:,}."
+            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each, nothing held twice): {math.ceil(states / free):,} devices at least "
+            f"are needed, not {cluster.count:,}."
         )
     short = min((_short(work, layout, cluster, batch_tokens) for layout in layouts(work, cluster, batch_tokens)), default=0.0)
     return (

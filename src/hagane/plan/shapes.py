@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.config import (
+    AttentionConfig,
+    DeltaConfig,
+    DenseConfig,
+    EntropyClamp,
+    ExpertsConfig,
+    LatentConfig,
+    LayerConfig,
+    MixerConfig,
+    ModelConfig,
+    RopeConfig,
+)
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -31,8 +42,9 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     num_heads = size.num_heads or max(1, width // head_dim)
     attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
     pairs = zip(_in_order(pattern, attention, width, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
+    layers = tuple(_layer(pattern, one, ffn) for one, ffn in pairs)
     return ModelConfig(
-        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=tuple(_layer(pattern, one, ffn) for one, ffn in pairs),
+        vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=layers, mtp_layers=(_predicting(layers),) * pattern.mtp_layers,
         tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
         context=context,
     )  # fmt: skip
@@ -41,6 +53,11 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
 def _layer(pattern: PatternSettings, mixer: MixerConfig, ffn: DenseConfig | ExpertsConfig) -> LayerConfig:
     after_ffn = pattern.sandwich_norms or (pattern.post_experts_norm and isinstance(ffn, ExpertsConfig))
     return LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=pattern.sandwich_norms, post_ffn_norm=after_ffn)
+
+
+def _predicting(layers: tuple[LayerConfig, ...]) -> LayerConfig:
+    """The block of a module for multi-token prediction: as the last layer that sees the whole document, which is what hosts expect."""
+    return next((layer for layer in reversed(layers) if layer.mixer.kind != "delta" and layer.mixer.window is None), layers[-1])
 
 
 def _depth(pattern: PatternSettings, size: SizeSettings, num_layers: int) -> int:
@@ -62,9 +79,19 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
+        null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
     return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)
+
+
+def _clamp(pattern: PatternSettings) -> EntropyClamp | None:
+    if not pattern.entropy_clamp:
+        return None
+    return EntropyClamp(
+        marginal_low=pattern.marginal_entropy_low, conditional_low=pattern.conditional_entropy_low, conditional_high=pattern.conditional_entropy_high,
+        rate=pattern.clamp_rate,
+    )  # fmt: skip
 
 
 def _windows(pattern: PatternSettings, mixer: MixerConfig, num_layers: int) -> list[MixerConfig]:
@@ -137,7 +164,8 @@ def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_siz
 def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:
     """Names a training step in the machine profile: what decides its speed, nothing else."""
     layers = "".join(f"{'+' * (index > 0)}{_layer_key(layer)}{f'*{count}' * (count < config.num_layers)}" for index, (layer, count) in enumerate(_runs(config)))
-    return f"w{config.width}l{config.num_layers}{layers}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"
+    further = f"m{len(config.mtp_layers)}" if config.mtp_layers else ""
+    return f"w{config.width}l{config.num_layers}{layers}{further}v{config.vocabulary_size}{'t' if config.tied else ''}-{rows}x{context}-{dtype}"
 
 
 def _runs(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
@@ -151,5 +179,7 @@ def _layer_key(layer: LayerConfig) -> str:
         ffn = f"f{layer.ffn.hidden}"
     else:
         ffn = f"e{layer.ffn.num_experts}k{layer.ffn.top_k}f{layer.ffn.hidden}{f's{layer.ffn.shared_hidden}' if layer.ffn.shared_hidden else ''}"
+        if layer.ffn.null_experts:
+            ffn += f"z{layer.ffn.null_experts}m{layer.ffn.mean_used:g}"
     norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
     return f"{layer.mixer.key}{ffn}{norms}"

@@ -11,7 +11,8 @@ import math
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
-from hagane.plan.cost import tokens_per_second, training_flops_per_token
+from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
+from hagane.plan.cost import tokens_per_second
 from hagane.plan.law import PUBLISHED, REFERENCE_BYTES_PER_TOKEN, Law, Point
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
@@ -21,6 +22,7 @@ from hagane.recipe.types import Budget, Frozen, Machine
 # Seconds that a run spends outside training on two cores, measured on the quickstart (docs/notebook.md, "where the minutes go").
 START_SECONDS = 6.0  # interpreter, torch, profile
 PLAN_SECONDS = 14.0  # compiling and timing the chosen step
+SHAPE_SECONDS = 12.0  # likewise of each further context
 RELEASE_SECONDS = 6.0  # the folder, its reload in transformers, the comparison, the report
 GGUF_SECONDS = 4.0  # two files and their comparison in llama.cpp (docs/notebook.md, "GGUF")
 EVALUATE_SECONDS = 7.0  # of a model of two million parameters, before its speed is known
@@ -94,22 +96,23 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = PU
     seconds = budget_seconds(budget, machine, recipe.execution.price_per_hour) if budget else None
     vocabulary_size = pinned.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
     if seconds is not None:
-        training = training_seconds(seconds)
+        num_contexts = len(contexts(recipe))
+        training = training_seconds(seconds, num_contexts)
         if training < MINIMUM_TRAINING_SECONDS:
-            smallest = smallest_seconds()
+            smallest = smallest_seconds(num_contexts)
             factor = smallest / seconds
             assert budget is not None
             least = Budget(kind=budget.kind, amount=math.ceil(budget.amount * factor * 100) / 100 if budget.kind != "time" else math.ceil(smallest / 5) * 5)
             raise RecipeError(f"A budget of {budget} is too small to learn anything here. The smallest useful one for this recipe on this machine is {least}.")
         config = best_shape(recipe, pinned, machine, vocabulary_size, training, law)
-        tokens = round(training * tokens_per_second(config, recipe.train.context, machine))
+        tokens = round(training * mean_tokens_per_second(recipe, config, machine))
     else:
         tokens = recipe.train.tokens or 0
         config = best_shape(recipe, pinned, machine, vocabulary_size, 600.0, law)
         if budget is not None and budget.kind == "tokens":
             tokens = round(budget.amount)
         elif budget is not None:
-            tokens = round(budget.amount / training_flops_per_token(config, recipe.train.context))
+            tokens = round(budget.amount / mean_training_flops(recipe, config))
         if not tokens:
             raise RecipeError(f"recipe {recipe.name} says neither a budget nor train.tokens. Give --budget, for example --budget 10min.")
         minimum = MINIMUM_STEPS * 2048
@@ -118,7 +121,7 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = PU
             raise RecipeError(
                 f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {minimum}tokens)."
             )
-        training = tokens / tokens_per_second(config, recipe.train.context, machine)
+        training = tokens / mean_tokens_per_second(recipe, config, machine)
     text_share = 1 - recipe.tune.share
     sample = _two_digits(max(1_500_000, tokens * text_share * bytes_per_token(vocabulary_size) * SPARE_TEXT))
     return Sketch(
@@ -133,19 +136,21 @@ def bytes_per_token(vocabulary_size: int) -> float:
     return max(1.0, min(4.5, 0.36 * math.log2(vocabulary_size) - 1.3))
 
 
-def training_seconds(seconds: float) -> float:
+def training_seconds(seconds: float, num_contexts: int = 1) -> float:
     """What a budget leaves for training after start, preparation, planning and the last stages."""
-    return (seconds - FIXED_SECONDS) * PREPARED_SHARE
+    return (seconds - FIXED_SECONDS - SHAPE_SECONDS * (num_contexts - 1)) * PREPARED_SHARE
 
 
-def smallest_seconds() -> float:
-    return MINIMUM_TRAINING_SECONDS / PREPARED_SHARE + FIXED_SECONDS
+def smallest_seconds(num_contexts: int = 1) -> float:
+    return MINIMUM_TRAINING_SECONDS / PREPARED_SHARE + FIXED_SECONDS + SHAPE_SECONDS * (num_contexts - 1)
 
 
 def evaluate_seconds(recipe: Recipe, plan: Sketch, scored_tokens: float, tokens_per_second: float) -> float:
     """Expected seconds of the evaluate stage, from the held-out tokens it scores and the speed of training (docs/notebook.md, "promised and kept")."""
     languages, families = len(recipe.tune.languages) or 9, len(recipe.tune.families) or 8
     scored = scored_tokens + recipe.evaluate.parallel_sentences * languages * SENTENCE_TOKENS
+    hidden = recipe.evaluate.retrieval
+    scored += sum(hidden.lengths) * 2 * hidden.depths * hidden.items * (len(hidden.languages) or languages)
     # nothing is asked of a model that was not tuned
     asked = plan.items_per_cell * languages * families * 2 if recipe.tune.share > 0 else 0
     return LOAD_SECONDS + (scored / SCORING_SPEED + asked * ANSWER_TOKENS / GENERATING_SPEED) / tokens_per_second

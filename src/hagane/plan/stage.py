@@ -27,7 +27,9 @@ def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
         shard_source={name: shard["source"] for name, shard in shards.items()},
         shard_language={name: shard["language"] for name, shard in shards.items()},
         held_out_bytes={name: shard["held_out_bytes"] for name, shard in shards.items()},
+        shard_repeats={name: shard["repeats"] for name, shard in shards.items() if shard.get("repeats", 1.0) != 1.0},
         bytes_per_token={int(size): table for size, table in tokenizer["bytes_per_token"].items()},
+        new_tokens=tokenizer.get("new_tokens", 0),
     )
 
 
@@ -38,7 +40,7 @@ def make_plan(
     known: Known,
     sketch: Sketch,
     remaining: Callable[[], float | None],
-    time_step: Callable[[ModelConfig, int], StepRate],
+    time_step: Callable[[ModelConfig, int, int], StepRate],
     spent: dict[str, float],
     law: Law = PUBLISHED,
 ) -> PlanFacts:
@@ -46,17 +48,20 @@ def make_plan(
     encode = sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND + sketch.tokens * recipe.tune.share / ENCODE_TUNE_TOKENS_PER_SECOND
     timed: dict[str, StepRate] = {}
 
-    def time_once(config: ModelConfig, rows: int) -> StepRate:
+    def time_once(config: ModelConfig, rows: int, context: int) -> StepRate:
         """A step is timed once: choosing again with what is left after timing asks for the same shape."""
-        key = f"{config.model_dump_json()} {rows}"
+        key = f"{config.model_dump_json()} {rows} {context}"
         if key not in timed:
-            timed[key] = time_step(config, rows)
+            timed[key] = time_step(config, rows, context)
         return timed[key]
+
+    # a checkpoint is scored as well as what it becomes
+    models = 1 if recipe.start.from_ is None else 2
 
     def allowance(vocabulary_size: int) -> Allowance:
         left = remaining()
         speed = next((rate.tokens_per_second for rate in timed.values()), sketch.tokens / sketch.training_seconds)
-        scored = _scored_tokens(recipe, known, vocabulary_size)
+        scored = models * _scored_tokens(recipe, known, vocabulary_size)
         other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds(recipe)}
         training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
         return Allowance(training_seconds=training, other_seconds=other)
@@ -65,7 +70,7 @@ def make_plan(
     if remaining() is None:
         return first
     # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
-    phase = first.phases["pretrain"][0]
+    phase = first.phases["pretrain"][-1]  # at train.context
     same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
     final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model, law=law)
     return final.model_copy(update={"reasons": {**first.reasons, "steps": final.reasons["steps"]}})

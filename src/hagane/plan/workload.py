@@ -7,13 +7,14 @@ that a test can count them by hand. `workload` reads our own configuration; `fro
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
-from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, parts
+from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, mtp_parts, parts
 from hagane.recipe.types import Frozen
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -118,10 +119,11 @@ class _Block:
 
 
 def workload(config: ModelConfig, context: int) -> Workload:
-    """Of our own configuration at `context` tokens a row."""
+    """Of our own configuration at `context` tokens a row, as it is trained: the modules for multi-token prediction count as further layers."""
     blocks = []
-    mixers = [mixer_counts(config.width, layer.mixer) for layer in config.layers]
-    for layer, mixer in zip(config.layers, mixers, strict=True):
+    layers = config.layers + config.mtp_layers
+    mixers = [mixer_counts(config.width, layer.mixer) for layer in layers]
+    for layer, mixer in zip(layers, mixers, strict=True):
         routed = layer.ffn if isinstance(layer.ffn, ExpertsConfig) else None
         blocks.append(
             _Block(
@@ -129,19 +131,20 @@ def workload(config: ModelConfig, context: int) -> Workload:
                 kept_by_mixer=mixer.kept,
                 hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
                 qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
-                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_experts if routed else 0,
+                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_outputs if routed else 0,
             )
         )  # fmt: skip
-    all_parts, used = parts(config), parts(config, active=True)
-    routed_layers = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-    seen = [mean_seen(context, layer.mixer.window) if mixer.pair_flops else 0.0 for layer, mixer in zip(config.layers, mixers, strict=True)]
+    all_parts, used = (Counter(parts(config, active=active)) + Counter(mtp_parts(config, active=active)) for active in (False, True))
+    routed_layers = [layer.ffn for layer in layers if isinstance(layer.ffn, ExpertsConfig)]
+    seen = [mean_seen(context, layer.mixer.window) if mixer.pair_flops else 0.0 for layer, mixer in zip(layers, mixers, strict=True)]
     return Workload(
-        num_layers=config.num_layers, width=config.width, context=context, vocabulary_size=config.vocabulary_size,
+        num_layers=len(layers), width=config.width, context=context, vocabulary_size=config.vocabulary_size,
         num_heads=min(mixer.num_heads for mixer in mixers),
-        dense_parameters=all_parts["mixers"] + all_parts["dense"] + all_parts["routers"] + all_parts["norms"],
+        dense_parameters=all_parts["mixers"] + all_parts["dense"] + all_parts["routers"] + all_parts["norms"] + all_parts["projections"],
         expert_parameters=all_parts["experts"], embedding_parameters=all_parts["embedding"], head_parameters=all_parts["head"],
-        active_expert_parameters=used["experts"], matrix_flops=2 * (used["mixers"] + used["dense"] + used["routers"]), expert_flops=2 * used["experts"],
-        head_flops=2 * config.vocabulary_size * config.width,
+        active_expert_parameters=used["experts"], expert_flops=2 * used["experts"],
+        matrix_flops=2 * (used["mixers"] + used["dense"] + used["routers"] + used["projections"]),
+        head_flops=2 * config.vocabulary_size * config.width * (1 + len(config.mtp_layers)),
         attention_flops=sum(mixer.pair_flops * keys + mixer.token_flops for mixer, keys in zip(mixers, seen, strict=True)),
         scores=sum(mixer.num_heads * keys for mixer, keys in zip(mixers, seen, strict=True)),
         num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,

@@ -6,7 +6,9 @@ Every field is a *result* setting (it changes what comes out, so it is part of t
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -52,6 +54,8 @@ class RuleSettings(Frozen):
 
     markup: bool = Field(True, description="mend: pages, notebooks and XML inside records become text; tags, macros and entities go")
     contents: bool = Field(True, description="mend: machine-made tables of contents are cut out")
+    dumps: bool = Field(True, description="mend: JSON in code fences that a page mostly consists of is cut out")
+    twice: bool = Field(True, description="mend: of text that a page holds twice one copy stays")
     boilerplate: bool = Field(True, description="mend: lines that many documents of one origin share are cut out; drop what is little else")
     repetition: bool = Field(True, description="drop: repeats itself far more than its language does")
     lists: bool = Field(True, description="drop: nearly nothing but list items, numbers or very short lines, for its language")
@@ -70,6 +74,20 @@ class LicenseSettings(Frozen):
     unknown: Literal["keep", "drop"] = Field("keep", description="what happens to a document that no licence is stated for")
 
 
+class QualitySettings(Frozen):
+    """Text that is most like sources you call good is read more often."""
+
+    good: tuple[str, ...] = Field((), description="names of sources whose text is good, an encyclopaedia for example; off where empty")
+    repeats: tuple[float, ...] = Field((2.0, 1.0, 0.5), description="how often equal parts of a language's text are read against each other, the best first")
+
+    @field_validator("repeats")
+    @classmethod
+    def _buckets(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not 2 <= len(value) <= 9 or not all(0 <= often < float("inf") for often in value) or value[0] <= 0:
+            raise ValueError("two to nine numbers of 0 or more are needed, and the first must be more than 0")
+        return value
+
+
 class CorpusSettings(Frozen):
     """Which documents are read, kept and held out."""
 
@@ -80,6 +98,7 @@ class CorpusSettings(Frozen):
     max_damage: float = Field(0.001, ge=0, le=1, description="share of replacement or control characters above which a document is dropped")
     repair_encoding: bool = Field(True, description="characters misread from another encoding are put right (ftfy) before documents are judged")
     rules: RuleSettings = RuleSettings()
+    quality: QualitySettings = QualitySettings()
     licenses: LicenseSettings = LicenseSettings()
     remove: tuple[str, ...] = Field((), description="ids of documents to leave out (removed), globs allowed; a run keeps a list of its own, too")
     personal_data: Literal["mask", "keep"] = Field(
@@ -87,6 +106,12 @@ class CorpusSettings(Frozen):
     )
     near_duplicates: float = Field(
         0.75, ge=0, le=1, description="of documents that share this much of their runs of five words (Jaccard) or more, one is kept; 0 keeps all"
+    )
+    held_out_overlap: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="what shares this much of its runs of five words with a held-out document, or of the other's, loses its paragraphs; 0: nothing does",
     )
     exclude: tuple[str, ...] = Field((), description="evaluation files: paragraphs that share a run of 13 words with one are cut out (evaluation_overlap)")
     held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
@@ -104,10 +129,39 @@ class CorpusSettings(Frozen):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"two sources have the same name: {sorted(name for name in names if names.count(name) > 1)[0]}")
+        if unknown := [name for name in self.quality.good if name not in names]:
+            raise ValueError(f"quality.good names {unknown[0]}, which is none of the sources ({', '.join(names) or 'there are none'})")
         if sum(source.share or 0 for source in self.sources) > 1 + 1e-9:
             raise ValueError("the shares of the sources sum to more than 1")
         if 0 < self.near_duplicates < 0.6:
             raise ValueError(f"near_duplicates = {self.near_duplicates:g} is less than 0.6, below which pairs are no longer found reliably; 0 turns it off")
+        return self
+
+
+class MixSettings(Frozen):
+    """How much of each language is read against the others."""
+
+    rule: Literal["found", "unimax"] = Field("found", description="what `hagane mix` found for this text where it found a gain, else UniMax; or always UniMax")
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="language -> how much of it is read against the others, in place of the rule; 1 where not named"
+    )
+    objective: Literal["mean", "worst", "weighted"] = Field(
+        "mean", description="what `hagane mix` makes least: bits per byte as the mean over languages, of the worst language, or weighted by importance"
+    )
+    importance: dict[str, float] = Field(default_factory=dict, description="objective weighted: language -> importance; 0 where not named")
+    reason: str = execution("", description="where weights are from, as the plan tells it; filled in by hagane")
+
+    @model_validator(mode="after")
+    def _positive(self) -> MixSettings:
+        for language, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"weights: {language} = {weight:g} is not a positive number; give its source no documents to leave a language out")
+        if any(not 0 <= value < float("inf") for value in self.importance.values()):
+            raise ValueError("importance must be 0 or more for every language")
+        if self.objective == "weighted" and sum(self.importance.values()) <= 0:
+            raise ValueError("objective = 'weighted' needs importance, for example importance = { sv = 2, smj = 1 }")
+        if self.objective != "weighted" and self.importance:
+            raise ValueError(f"importance is of objective = 'weighted', but objective = '{self.objective}'")
         return self
 
 
@@ -162,6 +216,14 @@ class PatternSettings(Frozen):
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
+    null_experts: int = Field(0, ge=0, description="outputs of the router beside the experts that stand for computing nothing; top_k counts them")
+    mean_experts: float | None = Field(None, gt=0, description="with null experts, the experts a token uses on average; held by balancing")
+    entropy_clamp: bool = Field(False, description="keep the router's entropies in bands, beside balancing")
+    marginal_entropy_low: float = Field(0.98, ge=0, le=1, description="clamping: least entropy of how experts are used, over that of even use")
+    conditional_entropy_low: float = Field(0.05, ge=0, le=1, description="clamping: least mean entropy of a token's routing distribution, likewise")
+    conditional_entropy_high: float = Field(0.95, ge=0, le=1, description="clamping: most of it")
+    clamp_rate: float = Field(0.1, gt=0, description="clamping: how fast the log of a multiplier moves, per step and unit of violation")
+    mtp_layers: int = Field(0, ge=0, le=4, description="modules that predict further tokens while training, one each; the first one drafts")
     tied: bool = Field(False, description="input embedding and output head share one matrix")
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
@@ -186,7 +248,10 @@ class PatternSettings(Frozen):
     def _experts(self) -> PatternSettings:
         if self.ffn == "dense":
             fields = type(self).model_fields
-            names = ("dense_layers", "score", "scaling", "normalise", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm")
+            names = (
+                "dense_layers", "score", "scaling", "normalise", "num_groups", "top_groups", "shared_experts", "shared_gate", "post_experts_norm",
+                "null_experts", "mean_experts", "entropy_clamp",
+            )  # fmt: skip
             unused = [name for name in names if getattr(self, name) != fields[name].default]
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
@@ -195,8 +260,16 @@ class PatternSettings(Frozen):
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
         if self.shared_gate and not self.shared_experts:
             raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
+        if not self.entropy_clamp:
+            bands = ("marginal_entropy_low", "conditional_entropy_low", "conditional_entropy_high", "clamp_rate")
+            self._unused(bands, "clamping, but entropy_clamp = false")
+        if self.conditional_entropy_low >= self.conditional_entropy_high:
+            raise ValueError(f"conditional_entropy_low = {self.conditional_entropy_low:g} must be below {self.conditional_entropy_high:g}, its upper bound")
         try:
-            ExpertsConfig(num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups)
+            ExpertsConfig(
+                num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups,
+                null_experts=self.null_experts, mean_experts=self.mean_experts,
+            )  # fmt: skip
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
@@ -215,7 +288,7 @@ class PatternSettings(Frozen):
             self._unused(("full_every", "full_positions"), "a pattern of windows, but window = 0 asks for none")
         return self
 
-    def _unused(self, names: tuple[str, ...], why: str) -> None:
+    def _unused(self, names: Sequence[str], why: str) -> None:
         """Refuse settings that would change nothing."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -239,10 +312,18 @@ class ModelSettings(Frozen):
     size: SizeSettings = SizeSettings()
 
 
+class CurriculumStep(Frozen):
+    """A first part of pretraining on shorter rows."""
+
+    context: int = Field(ge=16, description="tokens a row holds; divides the next one's, and at last train.context")
+    share: float = Field(gt=0, lt=1, description="of the tokens of pretraining")
+
+
 class TrainSettings(Frozen):
     """What holds for every training stage; the plan derives what is None."""
 
     context: int = Field(256, ge=16, description="tokens a row holds")
+    curriculum: tuple[CurriculumStep, ...] = Field((), description="shorter rows first: contexts and shares of pretraining; the rest is at train.context")
     rows: int | None = Field(None, ge=1, description="rows of one micro-step")
     accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon for the matrices inside the layers and AdamW for the rest, or AdamW for all")
@@ -255,14 +336,37 @@ class TrainSettings(Frozen):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip: float = Field(1.0, gt=0)
+    mtp_coefficient: float = Field(0.3, gt=0, description="weight of the loss of the modules for multi-token prediction")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> TrainSettings:
+        lengths = [*(step.context for step in self.curriculum), self.context]
+        for index, (short, long) in enumerate(itertools.pairwise(lengths)):
+            if short >= long or long % short:
+                raise ValueError(f"curriculum[{index}].context = {short} must divide the {long} tokens that come after it, and be fewer")
+        if sum(step.share for step in self.curriculum) >= 1:
+            raise ValueError(f"the shares of curriculum leave nothing of pretraining for context = {self.context}; together they must be below 1")
+        return self
 
 
 class StartSettings(Frozen):
     """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
 
     from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+    languages: tuple[str, ...] = Field((), description="languages that it knows: replayed, and forgetting is measured on them; the others are new")
+    replay_share: float = Field(0.25, ge=0, lt=1, description="share of the rows, beside those with a share of their own, that are text in `languages`")
+    new_tokens: int | Literal["auto"] = Field(0, description="tokens added for the languages that are new; `auto`: as many as are read often enough")
+    learning_rate_ratio: float = Field(1.0, gt=0, description="peak of the learning rate over that of a model trained from nothing")
+    rewarm_share: float = Field(0.03, ge=0, lt=0.5, description="share of the steps in which the learning rate is warmed up again")
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _new_tokens(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"new_tokens = {value}: a vocabulary cannot lose tokens; give 0 or more, or 'auto'")
+        return value
 
 
 class MidtrainSettings(Frozen):
@@ -271,6 +375,16 @@ class MidtrainSettings(Frozen):
     share: float = Field(0.0, ge=0, lt=1, description="of the training time")
     learning_rate_ratio: float = Field(0.5, gt=0, description="peak over pretraining's peak")
     mixture: dict[str, float] = Field(default_factory=dict, description="source name -> share; as in pretraining where empty")
+
+
+class ExtendSettings(Frozen):
+    """Longer texts for a finished model, after pretraining: positions interpolated, and trained on so. Off while its share is 0."""
+
+    share: float = Field(0.0, ge=0, lt=1, description="of the training time")
+    factor: int = Field(8, ge=2, description="new context over the old one")
+    method: Literal["linear", "ntk", "yarn"] = Field("yarn", description="how positions are interpolated")
+    learning_rate_ratio: float = Field(0.3, gt=0, description="peak over pretraining's peak")
+    warmup_share: float = Field(0.05, ge=0, lt=0.5)
 
 
 class TuneStep(Frozen):
@@ -307,11 +421,28 @@ class TuneSettings(Frozen):
         return self
 
 
+class RetrievalSettings(Frozen):
+    """Passkeys and needles: whether a model finds a number in a long text. Off while no length is given."""
+
+    lengths: tuple[int, ...] = Field((), description="tokens of the texts; longer than the model's context shows where it ends")
+    depths: int = Field(5, ge=1, description="places the number stands at, from the beginning to the end")
+    items: int = Field(2, ge=1, description="texts per length, depth and language, of either kind")
+    languages: tuple[str, ...] = Field((), description="as tune.languages where empty")
+
+    @field_validator("lengths")
+    @classmethod
+    def _enough(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value and min(value) < 64:
+            raise ValueError(f"a text of {min(value)} tokens cannot hold a number, the question for it and something between; at least 64 are needed")
+        return tuple(sorted(set(value)))
+
+
 class EvaluateSettings(Frozen):
     items_per_cell: int | None = Field(None, ge=1, description="problems per family, language and mode; derived from the budget where not given")
     max_new_tokens: int = Field(256, ge=1)
     max_bytes: int = Field(50_000, ge=1000, description="held-out text scored per language and source")
     parallel_sentences: int = Field(200, ge=1)
+    retrieval: RetrievalSettings = RetrievalSettings()
 
 
 class ReleaseSettings(Frozen):
@@ -345,11 +476,13 @@ class Recipe(Frozen):
     budget: str | None = Field(None, description="time, energy, FLOPs, tokens or money: 10min, 2kWh, 1e17FLOP, 5Mtokens, 2USD")
     seed: int = Field(0, ge=0)
     corpus: CorpusSettings = CorpusSettings()
+    mix: MixSettings = MixSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings = ModelSettings()
     start: StartSettings = StartSettings()
     train: TrainSettings = TrainSettings()
     midtrain: MidtrainSettings = MidtrainSettings()
+    extend: ExtendSettings = ExtendSettings()
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     release: ReleaseSettings = ReleaseSettings()
@@ -369,8 +502,8 @@ class Recipe(Frozen):
     def _contradictions(self) -> Recipe:
         if self.budget is not None and self.train.tokens is not None:
             raise ValueError(f"budget = '{self.budget}' and train.tokens = {self.train.tokens} are two dials; give one of them")
-        if self.midtrain.share + self.tune.share >= 1:
-            raise ValueError("midtrain.share and tune.share leave nothing for pretraining; together they must be below 1")
+        if self.midtrain.share + self.tune.share + self.extend.share >= 1:
+            raise ValueError("midtrain.share, extend.share and tune.share leave nothing for pretraining; together they must be below 1")
         size, pattern = self.model.size, self.model.pattern
         if size.num_heads and size.num_kv_heads and size.num_heads % size.num_kv_heads:
             raise ValueError(f"model.size.num_heads = {size.num_heads} is not a multiple of model.size.num_kv_heads = {size.num_kv_heads}")
@@ -381,6 +514,8 @@ class Recipe(Frozen):
             )
         if size.dense_hidden and not pattern.dense_layers:
             raise ValueError(f"model.size.dense_hidden = {size.dense_hidden} is of dense layers before routed ones, but model.pattern.dense_layers = 0")
+        if self.train.mtp_coefficient != TrainSettings.model_fields["mtp_coefficient"].default and not pattern.mtp_layers:
+            raise ValueError(f"train.mtp_coefficient = {self.train.mtp_coefficient:g} is of multi-token prediction, but model.pattern.mtp_layers = 0")
         if pattern.balance == "bias" and pattern.ffn == "dense":
             raise ValueError("model.pattern.balance = 'bias' balances experts, but model.pattern.ffn = 'dense' has none")
         return self

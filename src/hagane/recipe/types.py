@@ -172,6 +172,7 @@ class Phase(Frozen):
     beta2: float = 0.95
     epsilon: float = 1e-8
     clip: float = 1.0
+    mtp_coefficient: float = Field(0.3, description="weight of the mean loss of the modules for multi-token prediction, where the model has any")
 
     @property
     def tokens_per_step(self) -> int:

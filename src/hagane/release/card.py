@@ -25,7 +25,10 @@ class CardSource(Frozen):
 
 
 class CardFacts(Frozen):
-    """What a card says. Seconds are active seconds of the whole run, joules what it drew, by `power_source`."""
+    """What a card says. Seconds are active seconds of the whole run, joules what it drew, by `power_source`.
+
+    `host_active_parameters`: what other engines compute per token, where that is more.
+    """
 
     name: str
     description: str = ""
@@ -36,6 +39,7 @@ class CardFacts(Frozen):
     host: str
     num_parameters: int
     num_active_parameters: int
+    host_active_parameters: int | None = None
     vocabulary_size: int
     context: int
     training_tokens: int
@@ -46,6 +50,7 @@ class CardFacts(Frozen):
     power_source: str = ""
     evaluation: EvaluateFacts | None = None
     hagane: str
+    left_out: str = ""
     gguf: GgufFacts = GgufFacts()
 
 
@@ -93,12 +98,15 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens={min(256, facts.c
 
 def _facts_table(facts: CardFacts) -> str:
     active = "" if facts.num_active_parameters == facts.num_parameters else f", {facts.num_active_parameters:,} active per token"
+    if facts.host_active_parameters is not None:
+        active += f" on average in hagane, {facts.host_active_parameters:,} elsewhere: null experts are experts of zeros there"
     energy = "" if facts.joules is None else f"{facts.joules / 3.6e6:.4g} kWh" + (f" ({facts.power_source})" if facts.power_source else "")
     made = ", ".join(str(part) for part in (facts.author, facts.country, facts.year) if part)
     rows = [
         ("Architecture", facts.host), ("Parameters", f"{facts.num_parameters:,}{active}"), ("Vocabulary", f"{facts.vocabulary_size:,}"),
         ("Context", f"{facts.context:,} tokens"), ("Training tokens", f"{facts.training_tokens:,}"), ("Hardware", facts.hardware),
         ("Time", duration(facts.seconds)), ("Energy", energy), ("Made by", made), ("Licence of the weights", facts.license),
+        ("Left out", facts.left_out),
     ]  # fmt: skip
     return _table(("", ""), [row for row in rows if row[1]])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS
-from hagane.hosts.base import Host
+from hagane.hosts import HOSTS, null
+from hagane.hosts.base import Host, as_held
 from hagane.hosts.gguf import Gguf, metadata_of, missing_tools, unfit
+from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import pre_tokenizer_is_ours
@@ -78,7 +79,14 @@ class Identity:
 
 
 def write_gguf(
-    path: Path, quantisation: Quantisation, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity
+    path: Path,
+    quantisation: Quantisation,
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    host: Host,
+    tokenizer: Tokenizer,
+    identity: Identity,
+    template: str = CHAT_TEMPLATE,
 ) -> int:
     """Write one file; the number of tensors of a q8_0 file that stayed f16. Raises RunError where a value does not fit half precision."""
     import gguf
@@ -89,6 +97,7 @@ def write_gguf(
     try:
         _add_metadata(writer, metadata_of(adapter, config), quantisation, identity)
         _add_tokenizer(writer, tokenizer, config.vocabulary_size)
+        writer.add_chat_template(template)
         tensors = dict(adapter.tensors(host.weights.weights_to_host(state, config), config))
         kinds = {name: _kind(name, parts, adapter, quantisation) for name, parts in tensors.items()}
         for name, parts in tensors.items():
@@ -151,7 +160,6 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocabulary_siz
         if number is not None:
             add(number)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
 
 
 def _kind(name: str, parts: Sequence[Tensor], adapter: Gguf, quantisation: Quantisation) -> Literal["f32", "f16", "q8_0"]:
@@ -194,15 +202,18 @@ def release_gguf(
     identity: Identity,
     texts: Sequence[str],
     threads: int = 1,
+    template: str = CHAT_TEMPLATE,
 ) -> GgufFacts:
     """Write `NAME-f16.gguf` and `NAME-q8_0.gguf`, have llama.cpp read them, compare; then `folder` appears whole.
 
+    Modules for multi-token prediction are left out: llama.cpp drafts with other models.
     `state`: float32 masters by canonical name; `texts`: real text of every language of the model. Raises RunError where llama.cpp
     disagrees or cannot hold the model: nothing is left behind, an earlier folder stays.
     """
     from hagane.release.verify_gguf import Reference
 
-    host, missing = HOSTS[host_name], missing_tools()
+    host, missing, config = HOSTS[host_name], missing_tools(), config.without_mtp
+    state = held_state(state, config)
     reason = missing or unfit(host, config)
     if reason is not None:
         raise RunError(f"no GGUF can be written: {reason}. Or set release.gguf = false.")
@@ -210,8 +221,12 @@ def release_gguf(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        reference = Reference(state, config, tokenizer, texts)
-        files = tuple(_files(temporary, state, config, host, tokenizer, identity, reference, threads))
+        reference, held = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE), null.as_held(state, config)
+
+        def write(path: Path, quantisation: Quantisation) -> int:
+            return write_gguf(path, quantisation, held, as_held(config), host, tokenizer, identity, template)
+
+        files = tuple(_files(temporary, identity.name, write, reference, threads))
         replace_folder(temporary, folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
@@ -222,12 +237,10 @@ def release_gguf(
     return GgufFacts(files=files, architecture=host.gguf.architecture, xllamacpp=version, texts_tokenised=len(reference.texts))
 
 
-def _files(
-    folder: Path, state: Mapping[str, Tensor], config: ModelConfig, host: Host, tokenizer: Tokenizer, identity: Identity, reference: Reference, threads: int
-) -> Iterator[GgufFile]:
+def _files(folder: Path, name: str, write: Callable[[Path, Quantisation], int], reference: Reference, threads: int) -> Iterator[GgufFile]:
     for quantisation in QUANTISATIONS:
-        path = folder / f"{identity.name}-{quantisation}.gguf"
-        kept = write_gguf(path, quantisation, state, config, host, tokenizer, identity)
+        path = folder / f"{name}-{quantisation}.gguf"
+        kept = write(path, quantisation)
         verdict = reference.compare(path, quantisation, threads)
         yield GgufFile(
             file=path.name, quantisation=quantisation, bytes=path.stat().st_size, max_logprob_gap=verdict.max_logprob_gap,

@@ -20,7 +20,9 @@ from torch import Tensor
 from hagane.engine.load import build_decoder
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS, host_for
+from hagane.hosts import HOSTS, host_for, null
+from hagane.hosts.base import as_held
+from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.recipe.types import Frozen
@@ -50,6 +52,7 @@ class ReleaseFacts(Frozen):
     greedy_tokens: int
     prompts_checked: int
     transformers: str
+    left_out: str = ""
     gguf: GgufFacts = GgufFacts()
 
 
@@ -59,21 +62,24 @@ def release_huggingface(
     """Write, read back, compare; then `folder` appears whole. `state` holds the float32 masters by canonical name.
 
     Raises RunError when transformers disagrees or is not installed: nothing is left behind, an earlier release stays.
-    Raises RecipeError when no host can hold the model.
+    Raises RecipeError when no host can hold the model. What of it the host has no place for is left out, and said in the facts.
     """
     host = HOSTS[host_for(config)]
+    left_out, config = host.modules_reason(config) or "", host.held(config)
+    state = held_state(state, config)
     tokenizer = load_tokenizer(tokenizer_folder)
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         # selection biases stay as they are: hosts keep them in float32, and rounded ones would choose other experts
-        cast = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
-        dtypes = {name: tensor.dtype for name, tensor in host.weights.weights_to_host(cast, config)}
+        held, weights = as_held(config), null.as_held(state, config)
+        cast = {name: tensor if name.endswith("bias_E") else tensor.to(getattr(torch, dtype)) for name, tensor in weights.items()}
+        dtypes = {name: tensor.dtype for name, tensor in host.weights.weights_to_host(cast, held)}
         # rounded as the host stores them: a norm around zero and one around one round differently
-        tensors = {name: tensor.to(dtypes[name]) for name, tensor in host.weights.weights_to_host(state, config)}
-        rounded = dict(host.weights.weights_from_host(tensors, config))
-        write_config(temporary, host.config_to_host(config, _special(tokenizer)), tokenizer, dtype)
+        tensors = {name: tensor.to(dtypes[name]) for name, tensor in host.weights.weights_to_host(weights, held)}
+        rounded = null.as_ours(dict(host.weights.weights_from_host(tensors, held)), config)
+        write_config(temporary, host.config_to_host(held, _special(tokenizer)), tokenizer, dtype)
         write_weights(temporary, tensors)
         for name in TOKENIZER_FILES:
             shutil.copy2(tokenizer_folder / name, temporary / name)
@@ -86,7 +92,7 @@ def release_huggingface(
         raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return _facts(verdict, config, host.name, folder, dtype, size)
+    return _facts(verdict, config, host.name, folder, dtype, size).model_copy(update={"left_out": left_out})
 
 
 def _special(tokenizer: Tokenizer) -> dict[str, int | None]:

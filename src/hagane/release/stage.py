@@ -13,6 +13,7 @@ from hagane.evaluate.bits_per_byte import read_held_out
 from hagane.evaluate.facts import EvaluateFacts
 from hagane.folder import Run
 from hagane.hosts import HOSTS, host_for
+from hagane.hosts.base import as_held
 from hagane.hosts.gguf import missing_tools, unfit
 from hagane.measure.machine import cores
 from hagane.model.config import ModelConfig
@@ -21,7 +22,8 @@ from hagane.plan.cost import joules
 from hagane.release.card import CardFacts, CardSource, card
 from hagane.release.gguf import GgufFacts, Identity, release_gguf
 from hagane.release.huggingface import ReleaseFacts, release_huggingface
-from hagane.tokenizer.bpe import load_tokenizer
+from hagane.tokenizer.bpe import load_tokenizer, pre_tokenizer_is_ours
+from hagane.tokenizer.save import chat_template
 from hagane.tune.stage import trained_folder
 
 TEXTS, TEXT_CHARACTERS = 3, 2_000  # held-out texts of a shard that llama.cpp must read as we do, and how much of each
@@ -45,16 +47,19 @@ def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor])
         return GgufFacts(skipped="release.gguf = false")
     if settings.gguf == "auto" and (reason := missing_tools() or unfit(HOSTS[host], config)) is not None:
         return GgufFacts(skipped=reason)
+    tokenizer = load_tokenizer(run.path("encode"))
+    if settings.gguf == "auto" and not pre_tokenizer_is_ours(tokenizer):
+        return GgufFacts(skipped=f"the tokenizer of {run.recipe.start.from_} splits text as none that hagane knows by a name of llama.cpp's")
     held_out = read_held_out(run.path("corpus"), TEXTS * TEXT_CHARACTERS, run.seed)
     texts = [text[:TEXT_CHARACTERS] for part in held_out for text in part.texts[:TEXTS]]
     identity = Identity(name=run.recipe.name, license=settings.license, author=settings.author)
     threads = run.recipe.execution.threads or cores()
-    return release_gguf(state, config, host, load_tokenizer(run.path("encode")), folder / "gguf", identity, texts, threads)
+    return release_gguf(state, config, host, tokenizer, folder / "gguf", identity, texts, threads, chat_template(run.path("encode")))
 
 
 def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
-    settings, machine = run.recipe.release, run.machine
-    training: list[dict[str, Any]] = [run.facts("pretrain"), run.facts("midtrain"), *run.facts("tune")["steps"].values()]
+    settings, machine, held = run.recipe.release, run.machine, as_held(config)
+    training: list[dict[str, Any]] = [*(run.facts(stage) for stage in ("pretrain", "midtrain", "extend")), *run.facts("tune")["steps"].values()]
     seconds = run.clock.spent()
     sources = tuple(
         CardSource(name=shard["source"], language=shard["language"], licenses=tuple(shard["license"]), documents=shard["documents"], bytes=shard["bytes"])
@@ -64,8 +69,9 @@ def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
     return CardFacts(
         name=run.recipe.name, description=run.recipe.description, author=settings.author, license=settings.license, country=settings.country,
         year=time.gmtime().tm_year, host=host_for(config), num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config),
+        host_active_parameters=None if held == config else num_active_parameters(held),
         vocabulary_size=config.vocabulary_size, context=config.context, training_tokens=sum(stage["tokens"] for stage in training), sources=sources,
         hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine), power_source=machine.power_source, evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
-        hagane=run.environment.hagane, gguf=gguf,
+        hagane=run.environment.hagane, left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
     )  # fmt: skip

@@ -20,7 +20,8 @@ from hagane.errors import RunError
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import Sequence as Placement
 from hagane.tokenizer.bpe import special_ids
-from hagane.tokenizer.chat import Message, render
+from hagane.tokenizer.chat import CHAT_TEMPLATE, Message, render
+from hagane.tokenizer.save import chat_template
 from hagane.tokenizer.special import END_OF_TEXT, IM_END
 
 TOLERANCE = 1e-4
@@ -52,7 +53,7 @@ def verify(folder: Path, decoder: Decoder, master: Decoder, tokenizer: Tokenizer
             their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # whatever transformers says is the finding
             raise RunError(f"the release was stopped: transformers cannot load it ({type(error).__name__}: {error}).") from error
-        prompts = _prompts(tokenizer, their_tokenizer)
+        prompts = _prompts(tokenizer, their_tokenizer, ours=chat_template(folder) == CHAT_TEMPLATE)
         gap, rounding, largest = _compare_logits(prompts, decoder, master, theirs)
         tokens = _compare_greedy(prompts, decoder, theirs, tokenizer, TOLERANCE * max(1.0, largest))
     return Verdict(gap, rounding, largest, tokens, len(prompts), transformers.__version__)
@@ -82,10 +83,10 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _prompts(tokenizer: Tokenizer, their_tokenizer: object) -> dict[str, list[int]]:
-    """Prompt -> ids, after making sure that both tokenizers and both chat templates agree on every one."""
+def _prompts(tokenizer: Tokenizer, their_tokenizer: object, *, ours: bool) -> dict[str, list[int]]:
+    """Prompt -> ids, after making sure that both tokenizers agree on every one, and both chat templates where the folder's is `ours`."""
     texts = [*TEXTS, END_OF_TEXT, f"{END_OF_TEXT}{TEXTS[0]}"]
-    for messages in conversations():
+    for messages in conversations() if ours else ():
         for thinking in (True, False):
             text = render(messages, thinking)
             theirs = their_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)  # type: ignore[attr-defined]

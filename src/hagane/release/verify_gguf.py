@@ -59,10 +59,10 @@ class GgufVerdict:
 
 
 class Reference:
-    """What the float32 masters say; one or more files are compared with it."""
+    """What the float32 masters say; one or more files are compared with it. A chat template that is not ours is not compared."""
 
-    def __init__(self, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-        self.config, self.tokenizer = config, tokenizer
+    def __init__(self, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[str], *, our_template: bool = True) -> None:
+        self.config, self.tokenizer, self.our_template = config, tokenizer, our_template
         self.prompts = [*TEXTS, *(render(messages, thinking) for messages in conversations() for thinking in (True, False))]
         self.texts = [*dict.fromkeys([*texts, *self.prompts])]
         self._state, self._decoder = state, build_decoder(config, state)
@@ -73,7 +73,8 @@ class Reference:
         longest = max(len(self._ids(prompt)) for prompt in self.prompts) + GREEDY_TOKENS + 8
         with LlamaCpp(path, max(longest, self.config.context), threads, whole_character) as llama:
             self._compare_tokens(llama)
-            _compare_templates(llama)
+            if self.our_template:
+                _compare_templates(llama)
             places, gaps_P, bits = self._compare_distributions(llama)
             allowed, cost = (F16_TOLERANCE, F16_BITS) if quantisation == "f16" else (math.inf, Q8_TOLERANCE)
             over = [index for index, gap in enumerate(gaps_P) if not gap <= allowed]  # also where it is not a number

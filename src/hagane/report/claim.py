@@ -62,7 +62,7 @@ def _note(machine: Machine) -> str:
 
 def _year(folder: Path) -> int | None:
     """When the last finished training stage ended."""
-    for name in ("tune", "midtrain", "pretrain"):
+    for name in ("tune", "extend", "midtrain", "pretrain"):
         if (folder / name / "facts.json").exists():
             finished = str(read_json(folder / name / "facts.json").get("finished", ""))
             if finished[:4].isdigit():

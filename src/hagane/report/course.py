@@ -67,7 +67,8 @@ def _model(record: Record) -> Tile | None:
     experts = _experts(record)
     if experts:
         active = text.scaled(plan.get("num_active_parameters"))
-        shape = f"{active} active, {text.plain(experts.get('num_experts'))} experts, top {text.plain(experts.get('top_k'))}; {shape}"
+        null = f" and {text.plain(experts['null_experts'])} null ones" if experts.get("null_experts") else ""
+        shape = f"{active} active, {text.plain(experts.get('num_experts'))} experts{null}, top {text.plain(experts.get('top_k'))}; {shape}"
     return Tile("Parameters", text.scaled(plan["num_parameters"]), shape)
 
 
@@ -210,6 +211,10 @@ def losses(record: Record) -> list[Picture]:
             steps = [step for step in tokens if step is not None]
             nearest = [tokens[min(steps, key=lambda other: abs(other - step))] for step in resumed if step is not None]
             pictures.append(figures.loss(f"loss-{i}", stage.name, curve, [x for x in nearest if x is not None]))
+    further = along(record, "mtp_loss")
+    if further.drawable:
+        note = "Nats per target of the modules that predict the tokens after the next one: means over modules."
+        pictures.append(figures.course("mtp", "Loss of further tokens", [("loss of further tokens", further)], _marks(record), caption=note))
     return pictures
 
 
@@ -262,7 +267,59 @@ def router(record: Record) -> dict[str, Any] | None:
             entropies = (text.fixed(last.get("conditional_entropy"), 2), text.fixed(last.get("marginal_entropy"), 2))
             lines.append((stage.name, text.fixed(last.get("effective_experts"), 2), *shares, *entropies))
     columns = ("stage", "effective experts", "load violation", "dead share", "conditional entropy", "marginal entropy")
-    return {"pictures": pictures, "table": Table("At the end of each training stage", columns, tuple(lines), frozenset(range(1, 6)))}
+    state = Table("At the end of each training stage", columns, tuple(lines), frozenset(range(1, 6)))
+    return {"pictures": pictures + _more_routing(record), "table": state, "tables": [*_used_experts(record), *_clamping(record)]}
+
+
+def _more_routing(record: Record) -> list[Any]:
+    """Pictures of null experts and of clamping, where there are any."""
+    pictures = []
+    used = along(record, "router", "mean_experts")
+    if used.drawable:
+        budget = number(_experts(record).get("mean_experts"))
+        note = "Experts that are not null, per token; mean over layers."
+        goal = ("budget", budget) if budget else None
+        pictures.append(figures.course("experts-used", "Experts used per token", [("experts used", used)], _marks(record), caption=note, goal=goal))
+    names = ("marginal_low", "conditional_low", "conditional_high")
+    multipliers = [(name.replace("_", " "), along(record, "router", f"multiplier_{name}")) for name in names]
+    if any(curve.drawable for _, curve in multipliers):
+        note = "How hard entropies are pulled back into their bands; each grows outside and shrinks inside, where nothing is pulled. Largest over layers."
+        pictures.append(figures.course("clamp", "Multipliers of entropy clamping", multipliers, _marks(record), caption=note))
+    return pictures
+
+
+def _ends(record: Record, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """(stage, router health at its end) of the stages whose health has this figure."""
+    found = []
+    for stage in record.training:
+        health = table(stage.facts.get("router")) or next((table(line.get("router")) for line in reversed(stage.metrics) if line.get("router")), {})
+        if number(health.get(name)) is not None:
+            found.append((stage.name, health))
+    return found
+
+
+def _used_experts(record: Record) -> list[Table]:
+    """How many experts tokens used, where some are null."""
+    ends = _ends(record, "mean_experts")
+    if not ends:
+        return []
+    shares = {stage: list(health.get("experts_used") or ()) for stage, health in ends}
+    width = max(map(len, shares.values()))
+    columns = ("stage", "mean", *(str(count) for count in range(width)), "correlation with the token's loss")
+    lines = []
+    for stage, health in ends:
+        told = [text.percent(share) for share in shares[stage]] + [text.UNKNOWN] * (width - len(shares[stage]))
+        lines.append((stage, text.fixed(health.get("mean_experts"), 2), *told, text.fixed(health.get("loss_correlation"), 2)))
+    return [Table("Tokens by number of experts used", columns, tuple(lines), frozenset(range(1, width + 3)))]
+
+
+def _clamping(record: Record) -> list[Table]:
+    names = ("clamped_share", "multiplier_marginal_low", "multiplier_conditional_low", "multiplier_conditional_high")
+    lines = [
+        (stage, text.percent(health.get(names[0])), *(text.fixed(health.get(name), 4) for name in names[1:])) for stage, health in _ends(record, names[0])
+    ]
+    columns = ("stage", "bounds outside", "marginal low", "conditional low", "conditional high")
+    return [Table("Multipliers of entropy clamping", columns, tuple(lines), frozenset(range(1, 5)))] if lines else []
 
 
 def speed(record: Record) -> dict[str, Any] | None:

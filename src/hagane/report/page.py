@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hagane.errors import RunError
 from hagane.folder import disk_error, write_atomic
-from hagane.report import course, expected, provenance, quality, text
+from hagane.report import course, expected, mixture, provenance, quality, text
 from hagane.report.record import read_record
 
 NAME = "report.html"
@@ -42,6 +42,7 @@ def render(run_folder: Path) -> str:
         notices=record.notices,
         outcome=course.outcome(record),
         expected=expected.expected(record),
+        mixture=mixture.mixture(record),
         losses=course.losses(record),
         languages=quality.languages(record),
         router=course.router(record),
@@ -49,6 +50,7 @@ def render(run_folder: Path) -> str:
         speed=course.speed(record),
         energy=course.energy(record),
         answers=quality.answers(record),
+        retrieval=quality.retrieval(record),
         samples=quality.samples(record),
         data=provenance.data(record),
         environment=provenance.environment(record),

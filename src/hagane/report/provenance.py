@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from hagane.corpus.reasons import REASONS
+from hagane.corpus.reasons import REASONS, in_words
 from hagane.report import text
 from hagane.report.record import Record, dig, number, table
 from hagane.report.tables import Table
@@ -40,6 +40,7 @@ def data(record: Record) -> dict[str, Any] | None:
         "licences": _by_licence(shards),
         "dropped": _dropped(corpus),
         "languages": _languages(table(corpus.get("identified"))),
+        "quality": _quality(table(corpus.get("quality"))),
         "labels": _labels(table(corpus.get("identified"))),
         "documents_in": text.whole(corpus.get("documents_in")),
         "documents_kept": text.whole(corpus.get("documents_kept")),
@@ -85,6 +86,14 @@ def _languages(identified: dict[str, Any]) -> Table | None:
         lines.append((text.language(str(name)), text.whole(dig(item, "held_out")), *shares, confusions, "yes" if dig(item, "known") else "no"))
     columns = ("language", "documents measured", "precision", "recall", "called instead", "label may be questioned")
     return Table("Languages told apart", columns, tuple(lines), frozenset({1, 2, 3})) if lines else None
+
+
+def _quality(quality: dict[str, Any]) -> Table | None:
+    """How text was divided by quality."""
+    lines = tuple((text.language(str(name)), in_words(own)) for name, own in table(quality.get("languages")).items() if isinstance(own, dict))
+    often = ", ".join(f"{value:g}" for value in quality.get("repeats", ()))
+    caption = f"Quality: text most like {', '.join(quality.get('good', ()))} first; buckets are read {often} times as often"
+    return Table(caption, ("language", "buckets, best first"), lines) if lines else None
 
 
 def _labels(identified: dict[str, Any]) -> str:

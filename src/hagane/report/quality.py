@@ -58,18 +58,40 @@ def languages(record: Record) -> dict[str, Any] | None:
     if parallel:
         note = "The same sentences in every language: what one meaning costs, whatever the script. Lower is better, and languages can be compared."
         pictures.append(figures.intervals("parallel", "Bits per parallel sentence", _by_value(parallel), caption=note))
-    columns: tuple[str, ...] = ("language", "bits per byte", "95 % interval", "bits per sentence", "95 % interval", "held-out text", "bytes per token")
-    lines: tuple[tuple[str, ...], ...] = tuple(_language_row(tag, facts, bits.get(tag), parallel.get(tag)) for tag in dict.fromkeys([*bits, *parallel]))
-    before = _intervals(facts.get("start_bits_per_byte"), "value")
-    if before:
-        columns += ("bits per byte at the start", "change")
-        lines = tuple((*line, *_change(before.get(tag), bits.get(tag))) for tag, line in zip(dict.fromkeys([*bits, *parallel]), lines, strict=True))
-    return {"pictures": pictures, "table": Table("Quality by language", columns, lines, frozenset(range(1, len(columns))))}
+    columns = ("language", "bits per byte", "95 % interval", "bits per sentence", "95 % interval", "held-out text", "bytes per token")
+    lines = tuple(_language_row(tag, facts, bits.get(tag), parallel.get(tag)) for tag in dict.fromkeys([*bits, *parallel]))
+    return {"pictures": pictures, "table": Table("Quality by language", columns, lines, frozenset(range(1, len(columns)))), "start": _forgetting(record)}
 
 
-def _change(before: Interval | None, after: Interval | None) -> tuple[str, str]:
-    """Of a run that started from trained weights: what they were worth on this text, and what is gained (less) or forgotten (more)."""
-    return text.fixed(before.value if before else None), f"{after.value - before.value:+.3f}" if before and after else text.UNKNOWN
+def _forgetting(record: Record) -> Table | None:
+    """Of a run that went on from a checkpoint: bits per byte before and after, by language; None for any other."""
+    facts = record.facts("evaluate")
+    start = table(facts.get("start"))
+    before, change, after = _intervals(start.get("before"), "value"), _intervals(start.get("change"), "value"), _intervals(facts.get("bits_per_byte"), "value")
+    if not before:
+        return None
+    named, each = start.get("languages"), table(record.facts("tokenizer").get("bytes_per_token_at_start"))
+    known = {str(tag) for tag in named} if isinstance(named, list) else set()
+    lines = []
+    for tag in sorted(before, key=lambda tag: (tag not in known, tag)):
+        num_bytes, num_tokens = (number(dig(facts, "bits_per_byte", tag, name)) for name in ("bytes", "tokens"))
+        tokens = f"{text.fixed(each.get(tag), 2)} to {text.fixed(num_bytes / num_tokens if num_bytes and num_tokens else None, 2)}"
+        kind = ("known" if tag in known else "new") if known else text.UNKNOWN
+        lines.append((text.language(tag), kind, _with_range(before[tag]), _with_range(after.get(tag)), _with_range(change.get(tag), "+"), tokens))
+    for name, label in (("known", "mean of those it knew: forgetting above 0"), ("new", "mean of the new ones: gain below 0")):
+        mean = _intervals({name: start.get(name)}, "value").get(name)
+        if mean is not None:
+            lines.append((label, name, "", "", _with_range(mean, "+"), ""))
+    columns = ("language", "to the starting model", "bits per byte before", "after", "change (95 % interval)", "bytes per token before and after")
+    return Table("What the starting model forgot and gained", columns, tuple(lines), frozenset(range(2, len(columns))))
+
+
+def _with_range(item: Interval | None, sign: str = "") -> str:
+    """A value and its interval: `2.104 (2.081 to 2.127)`."""
+    if item is None:
+        return text.UNKNOWN
+    inside = "" if item.low is None or item.high is None else f" ({item.low:{sign}.3f} to {item.high:{sign}.3f})"
+    return f"{item.value:{sign}.3f}{inside}"
 
 
 def _language_row(tag: str, facts: dict[str, Any], bits: Interval | None, parallel: Interval | None) -> tuple[str, ...]:
@@ -166,6 +188,29 @@ def _heat(record: Record, title: str, wanted: Callable[[dict[str, Any]], str | N
     lines.append(("all", (*(_cell(by_language.get(tag)) for tag in tags), _cell(sum(by_language.values(), Count())))))
     columns = (*((tag, text.language(tag)) for tag in tags), ("all", "all languages"))
     return Heat(title, "Per cent of test problems answered rightly, family by language.", columns, tuple(lines))
+
+
+def retrieval(record: Record) -> list[Heat]:
+    """Numbers found again, of either kind: depth by length; empty where none were hidden."""
+    heats = []
+    for kind, note in (("passkey", "a number among sentences that say nothing"), ("needle", "a number in one sentence of other text")):
+        found = [row for row in rows(record.facts("evaluate").get("retrieval")) if row.get("kind") == kind]
+        lengths = sorted({value for row in found if (value := number(row.get("length"))) is not None})
+        depths = sorted({value for row in found if (value := number(row.get("depth"))) is not None})
+        if not lengths or not depths:
+            continue
+        counts: dict[tuple[float | None, float | None], Count] = {}
+        for row in found:
+            count = Count(number(row.get("correct")) or 0.0, number(row.get("total")) or 0.0)
+            at = (number(row.get("depth")), number(row.get("length")))
+            for key in (at, (None, at[1])):
+                counts[key] = counts.get(key, Count()) + count
+        lines = [(text.percent(depth, 0), tuple(_cell(counts.get((depth, length))) for length in lengths)) for depth in depths]
+        lines.append(("all", tuple(_cell(counts.get((None, length))) for length in lengths)))
+        named = sorted({text.language(str(row.get("language"))) for row in found})
+        note = f"Per cent found again, {note}: depth in the text by its tokens. Languages: {', '.join(named)}."
+        heats.append(Heat(kind.capitalize(), note, tuple((f"{length:,.0f}", f"{length:,.0f} tokens") for length in lengths), tuple(lines)))
+    return heats
 
 
 def _cell(count: Count | None) -> HeatCell:

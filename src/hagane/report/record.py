@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "midtrain", "tune", "evaluate", "release")
-OPTIONAL = ("midtrain", "tune")
+STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "midtrain", "extend", "tune", "evaluate", "release")
+OPTIONAL = ("midtrain", "extend", "tune")
 MAX_LINES = 4000  # metrics lines parsed per stage; a longer file is read at even distances, figures show 400 points anyway
 
 State = Literal["done", "under way", "pending"]
@@ -45,6 +45,7 @@ class Record:
     stages: tuple[Stage, ...]
     seconds: float | None  # active seconds of the whole run so far, also those between stages
     notices: tuple[str, ...]
+    mixture: dict[str, Any] = field(default_factory=dict)  # what `hagane mix` found for the text, if the folder has it
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; a pending one where the run has none."""
@@ -56,7 +57,7 @@ class Record:
     @property
     def training(self) -> list[Stage]:
         """Stages that trained, in order: those with metrics or training facts."""
-        return [stage for stage in self.stages if stage.name.split("/")[0] in ("pretrain", "midtrain", "tune") and (stage.metrics or stage.facts)]
+        return [stage for stage in self.stages if stage.name.split("/")[0] in ("pretrain", "midtrain", "extend", "tune") and (stage.metrics or stage.facts)]
 
     @property
     def finished(self) -> bool:
@@ -114,7 +115,8 @@ def read_record(run_folder: Path) -> Record:
     clock = table(_json(run_folder / "clock.json", run_folder, notices))
     counted = (number(clock.get("seconds")) or 0.0) - (number(clock.get("origin")) or 0.0)
     seconds = max(counted, sum(stage.seconds or 0.0 for stage in stages)) or None
-    return Record(run_folder.resolve().name, recipe_text, recipe, environment, tuple(stages), seconds, tuple(notices))
+    mixture = table(_json(run_folder / "mixture.json", run_folder, notices))
+    return Record(run_folder.resolve().name, recipe_text, recipe, environment, tuple(stages), seconds, tuple(notices), mixture)
 
 
 def _stages(run_folder: Path, name: str, plan: dict[str, Any], notices: list[str]) -> Iterator[Stage]:

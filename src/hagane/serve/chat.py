@@ -56,7 +56,7 @@ def find_model(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.flo
             decoder, config = load_huggingface(release, device, dtype)
             # of a release alone nobody can tell; it gets the benefit of the doubt
             return Model(decoder, config, load_tokenizer(release), release.name, bool(tunes) or release == folder)
-    for path in [*reversed(tunes), folder / "midtrain/weights.safetensors", folder / "pretrain/weights.safetensors"]:
+    for path in [*reversed(tunes), *(folder / stage / "weights.safetensors" for stage in ("extend", "midtrain", "pretrain"))]:
         if path.exists():
             decoder, config = load_decoder(path.parent, device, dtype)
             return Model(decoder, config, load_tokenizer(folder / "encode"), path.parent.relative_to(folder).as_posix(), path in tunes)

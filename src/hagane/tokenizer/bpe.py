@@ -25,7 +25,7 @@ _CUT = re.compile(r"(?<=\S)(?= )|(?<=\n)(?=\S)")
 MIN_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 # Thinking tags are ordinary tokens to a decoder that leaves special ones out: what was thought stays readable (as in Qwen3).
-_KEPT_IN_TEXT = frozenset({"<think>", "</think>"})
+KEPT_IN_TEXT = frozenset({"<think>", "</think>"})
 
 
 def byte_characters() -> list[str]:
@@ -95,6 +95,8 @@ def plain(tokenizer: Tokenizer) -> Tokenizer:
     """The same tokenizer without its special tokens: text that spells `<|im_end|>` or `<think>` stays text. For everything a user wrote."""
     bare = Tokenizer(tokenizer.model)  # shared: a copy would go through JSON, and learn words anew that this one remembers
     bare.pre_tokenizer, bare.decoder = tokenizer.pre_tokenizer, tokenizer.decoder
+    if tokenizer.normalizer is not None:  # ours has none; a published one may
+        bare.normalizer = tokenizer.normalizer
     return bare
 
 
@@ -145,6 +147,21 @@ def pre_tokenizer_is_ours(tokenizer: Tokenizer) -> bool:
     return description["model"]["type"] == "BPE" and patterns == [PATTERN] and description.get("normalizer") is None
 
 
+def not_byte_level(tokenizer: Tokenizer) -> str | None:
+    """Why a tokenizer is not byte-level BPE whose ids are a function of the text; None where it is."""
+    description = json.loads(tokenizer.to_str())
+    model, words = description["model"], description.get("pre_tokenizer") or {}
+    if model["type"] != "BPE":
+        return f"its model is {model['type']}"
+    if model.get("dropout"):
+        return "its merges are dropped at random (dropout)"
+    steps = [words, *words.get("pretokenizers", [])]
+    if not any(step.get("type") == "ByteLevel" for step in steps):
+        return "its pre_tokenizer does not turn text into bytes"
+    lacking = [byte for byte, character in enumerate(byte_characters()) if character not in model["vocab"]]
+    return f"its vocabulary lacks byte {lacking[0]}" if lacking else None
+
+
 def _bare(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated", invert=False)
@@ -172,5 +189,5 @@ def _build(merges: Sequence[tuple[str, str]], vocabulary_size: int | None) -> To
     # in one call: each rebuilds the matcher of all added tokens
     tokenizer.add_tokens([AddedToken(f"<|unused_{number}|>", special=True, normalized=False) for number in range((room or 0) - len(vocabulary))])
     for token in SPECIAL_TOKENS:
-        tokenizer.add_tokens([AddedToken(token, special=token not in _KEPT_IN_TEXT, normalized=False)])
+        tokenizer.add_tokens([AddedToken(token, special=token not in KEPT_IN_TEXT, normalized=False)])
     return tokenizer

@@ -8,11 +8,15 @@ Special tokens are ids only where the template puts them; where a message spells
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jinja2.sandbox
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from hagane.errors import DataError
@@ -69,6 +73,23 @@ class Conversation:
         """One question and its answer; with `thinking` in thinking mode, without in plain mode."""
         reply = {"role": "assistant", "content": answer} | ({"reasoning_content": thinking} if thinking is not None else {})
         return cls([{"role": "user", "content": question}, reply], thinking is not None, language, source)
+
+    @property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of what is said and thought, without roles and tags."""
+        return sum(len(value.encode()) for message in self.messages for key, value in message.items() if key != "role")
+
+
+class EncodedBatch(NamedTuple):
+    """Conversations of one shard as ids, one after the other."""
+
+    shard: str
+    source: str
+    language: str  # of the first of them
+    ids_T: NDArray[np.uint32]
+    targets_T: NDArray[np.uint8]  # 1 where the id is to be learned
+    lengths_N: NDArray[np.int64]  # ids of each conversation
+    num_bytes: int  # of what was said
 
 
 @functools.cache
@@ -134,6 +155,22 @@ class ChatEncoder:
                 targets += [int(target)] * (len(ids) - len(targets))
             encoded.append((ids, targets))
         return encoded
+
+    def batches(self, conversations: Sequence[Conversation], shard: Callable[[Conversation], str]) -> list[EncodedBatch]:
+        """The conversations encoded, those of each shard together in their order."""
+        members: dict[str, list[int]] = {}
+        for index, conversation in enumerate(conversations):
+            members.setdefault(shard(conversation), []).append(index)
+        encoded = self.training(conversations)
+        batches = []
+        for name, indices in members.items():
+            first = conversations[indices[0]]
+            ids = np.fromiter(itertools.chain.from_iterable(encoded[index][0] for index in indices), np.uint32)
+            targets = np.fromiter(itertools.chain.from_iterable(encoded[index][1] for index in indices), np.uint8)
+            lengths = np.fromiter((len(encoded[index][0]) for index in indices), np.int64)
+            num_bytes = sum(conversations[index].num_bytes for index in indices)
+            batches.append(EncodedBatch(name, first.source or name.split(".")[0], first.language, ids, targets, lengths, num_bytes))
+        return batches
 
     def _parts(self, text: str, mark: str) -> list[int | str]:
         """The ids of special tokens, and the text between them."""

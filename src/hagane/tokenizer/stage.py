@@ -6,15 +6,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import Field
+
 from hagane.corpus.build import CorpusFacts
 from hagane.corpus.documents import balanced_sample, held_out_texts
 from hagane.folder import Run
 from hagane.plan.start import starting_folder, starting_model
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import bytes_per_token, bytes_per_token_as_it_is, num_learned, train_tokenizer
-from hagane.tokenizer.save import save_for_transformers
+from hagane.tokenizer.chat import CHAT_TEMPLATE
+from hagane.tokenizer.extend import extend, next_id
+from hagane.tokenizer.save import save_for_transformers, save_pieces
 
 MEASURED_BYTES = 60_000  # held-out text per language on which the candidates are compared
+MOST_NEW = 32_768  # tokens that `start.new_tokens = "auto"` adds at most
+LEARNED_READINGS = 100  # a token that training reads less often than this is not worth a row (docs/notebook.md, "new tokens")
+START_BYTES_PER_TOKEN = 3.0  # of text in a language that a tokenizer was not made for, once it has tokens for it
 
 
 class TokenizerFacts(Frozen):
@@ -23,6 +30,8 @@ class TokenizerFacts(Frozen):
     vocabulary_size: int
     sample_bytes: int
     bytes_per_token: dict[int, dict[str, float]]
+    new_tokens: int = Field(0, description="tokens that the checkpoint a run starts from did not have")
+    bytes_per_token_at_start: dict[str, float] = Field(default_factory=dict, description="of the checkpoint's own tokenizer, by language")
     seconds: float
 
 
@@ -42,7 +51,7 @@ def run_stage(run: Run, folder: Path) -> TokenizerFacts:
     texts = held_out_texts(corpus, facts, MEASURED_BYTES)
     start = starting_folder(run.recipe)
     if start is not None:
-        return _kept(run, folder, start, texts, started)
+        return _kept(run, folder, start, facts, texts, started)
     candidates = run.recipe.tokenizer.candidates
     tokenizer = train_tokenizer(sample(), max(candidates))
     learned = num_learned(tokenizer)
@@ -55,14 +64,36 @@ def run_stage(run: Run, folder: Path) -> TokenizerFacts:
     )
 
 
-def _kept(run: Run, folder: Path, start: Path, texts: dict[str, list[str]], started: float) -> TokenizerFacts:
-    """The tokenizer of the checkpoint that the run starts from; nothing is trained."""
-    from hagane.hosts.checkpoint import read_tokenizer
+def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[str, list[str]], started: float) -> TokenizerFacts:
+    """The tokenizer of the checkpoint that the run starts from, with as many new tokens as the recipe asks for; its merges and ids stay."""
+    from hagane.hosts.checkpoint import read_chat_template
+    from hagane.hosts.vocabulary import rows_for, starting_tokenizer
 
-    tokenizer, model = read_tokenizer(start), starting_model(run.recipe)
+    known, model = starting_tokenizer(start), starting_model(run.recipe)
     assert model is not None
-    save_for_transformers(tokenizer, folder, run.recipe.train.context)
+    settings, read = run.recipe.start, 0
+    tokenizer, pieces = known.tokenizer, known.pieces
+    if settings.new_tokens:
+        new = facts.model_copy(update={"shards": {name: shard for name, shard in facts.shards.items() if shard.language not in settings.languages}})
+        sample = list(balanced_sample(run.path("corpus"), new, run.sketch.tokenizer_bytes, run.recipe.corpus.max_repeats)) if new.shards else []
+        read = sum(len(text.encode()) for text in sample)
+        most, least = (MOST_NEW, _least_count(run, read)) if settings.new_tokens == "auto" else (settings.new_tokens, 2)
+        larger = extend(tokenizer, sample, most, least)
+        tokenizer, pieces = larger.tokenizer, {**pieces, **larger.pieces}
+    # one that speaks of other special tokens than ours would end its turns with one that is not ours either
+    template = None if known.pieces else read_chat_template(start)
+    save_for_transformers(tokenizer, folder, run.recipe.train.context, template or CHAT_TEMPLATE)
+    save_pieces(folder, pieces)
+    rows = rows_for(next_id(tokenizer), model.vocabulary_size)
     measured = bytes_per_token_as_it_is(tokenizer, texts or {"und": ["no text was held out"]})
     return TokenizerFacts(
-        vocabulary_size=model.vocabulary_size, sample_bytes=0, bytes_per_token={model.vocabulary_size: measured}, seconds=time.monotonic() - started
-    )
+        vocabulary_size=rows, sample_bytes=read, bytes_per_token={rows: measured}, new_tokens=len(pieces),
+        bytes_per_token_at_start=bytes_per_token_as_it_is(known.tokenizer, texts), seconds=time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _least_count(run: Run, sample_bytes: int) -> int:
+    """How often a pair must occur in the sample so that training reads its token LEARNED_READINGS times in the languages that are new."""
+    settings, tokens = run.recipe.start, run.sketch.tokens * (1 - run.recipe.tune.share)
+    read = tokens * (1 - (settings.replay_share if settings.languages else 0.0)) * START_BYTES_PER_TOKEN
+    return max(2, round(LEARNED_READINGS * sample_bytes / read))

@@ -15,6 +15,13 @@ class RouterHealth(Frozen):
     effective_experts: float = Field(description="exp of the entropy of the load; mean over layers")
     conditional_entropy: float = Field(description="mean entropy of a token's routing distribution; mean over layers")
     marginal_entropy: float = Field(description="entropy of the mean routing distribution; mean over layers")
+    mean_experts: float | None = Field(None, description="experts used per token that are not null; mean over layers. None without null experts")
+    experts_used: tuple[float, ...] | None = Field(None, description="share of tokens that used 0, 1, … top_k of them; mean over layers")
+    loss_correlation: float | None = Field(None, description="of a token's loss with the experts that it used; None where either did not vary")
+    clamped_share: float | None = Field(None, description="bounds of entropy clamping that are outside their band and pull; None without clamping")
+    multiplier_marginal_low: float | None = Field(None, description="of the least marginal entropy; largest over layers")
+    multiplier_conditional_low: float | None = Field(None, description="of the least conditional entropy; likewise")
+    multiplier_conditional_high: float | None = Field(None, description="of the most conditional entropy; likewise")
 
 
 class TrainFacts(Frozen):
@@ -25,6 +32,7 @@ class TrainFacts(Frozen):
     planned_tokens: int
     seconds: float
     final_loss: float | None = Field(description="mean loss per target over the last log line, nats")
+    mtp_loss: float | None = Field(default=None, description="the same of further tokens, for a model with modules for multi-token prediction")
     mean_utilisation: float | None = Field(description="FLOPs of the model over FLOPs the machine could do, first steps (compilation) left out")
     tokens_per_second: float | None = Field(description="likewise without first steps")
     compile_seconds: float = Field(description="first step of each shape, of all attempts: compilation and warming up")

@@ -27,10 +27,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hagane.data.sampler import Mixture
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import RunError, TrainingError
-from hagane.model.count import batch_flops, flops_per_token, num_parameters
+from hagane.model.count import batch_flops, flops_per_token, num_trained_parameters
 from hagane.recipe.types import Phase
 from hagane.train import checkpoint as checkpoints
 from hagane.train.callbacks import Callback, StepInfo
@@ -71,7 +70,7 @@ class _Pending:
 
     step: int
     data: StepData
-    values: Tensor  # loss, auxiliary loss, gradient norm
+    values: Tensor  # loss, auxiliary loss, loss of further tokens, gradient norm
     arrived: torch.cuda.Event | None
 
 
@@ -89,7 +88,8 @@ class _Loop:
         self.meter = Meter(self.stepper.device, settings.matmul_flops)
         self.router = RouterSums()
         self.writer = checkpoints.Writer(settings.folder / "checkpoints", settings.keep_checkpoints)
-        self.steering = Steering(remaining, [self._step_flops(phase) for phase in settings.phases]) if remaining is not None else None
+        self.costs = settings.step_seconds or tuple(self._step_flops(phase) for phase in settings.phases)
+        self.steering = Steering(remaining, self.costs) if remaining is not None else None
         self.step = 0
         self.pending: deque[_Pending] = deque()
         self.source: BatchSource | None = None
@@ -130,13 +130,16 @@ class _Loop:
     def _one_step(self) -> None:
         index, done = self.timetable.locate(self.step)
         phase = self.settings.phases[index]
+        if done == 0 and len(self.settings.phases) > 1:
+            course = self.timetable.courses[index]
+            self._event("phase", phase=phase.name, context=phase.context, rows=phase.rows, accumulation=phase.accumulation, num_steps=course.num_steps)
         source = self._source_of(index)
         asked = time.monotonic()
         data = source.step(done * source.rows_per_step)
         waited = time.monotonic() - asked
         result = self.stepper.step(data, phase, self.timetable.learning_rate(self.step))
         self.step += 1
-        self.router.add(result.stats)
+        self.router.add(result.stats, result.moments_6)
         self._await(data, result)
         self._collect(keep=0 if self.stepper.device.type == "cpu" else 1)
         self._timed(index, phase, data, waited, result.first)
@@ -149,9 +152,8 @@ class _Loop:
     def _timed(self, index: int, phase: Phase, data: StepData, waited: float, first: bool) -> None:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
-        needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen)
-        planned = self._step_flops(phase)
-        self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=planned, first=first)
+        needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen, mtp=True)
+        self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=self.costs[index], first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
             self._event("compiled", rows=phase.rows, context=phase.context, seconds=round(seconds, 3))
@@ -249,20 +251,18 @@ class _Loop:
     # -- data ------------------------------------------------------------------------------------------------------
 
     def _source_of(self, index: int) -> BatchSource:
-        """The batch source of a phase. A phase goes on in the rows where earlier phases of the same collection and context stopped."""
+        """The batch source of a phase. A phase goes on in the text where earlier phases of the same collection stopped."""
         if self.source is None or self.source_phase != index:
             if self.source is not None:
                 self.source.close()
-            phases = self.settings.phases
-            read: dict[str, int] = {}
-            for earlier in range(index):
-                phase = phases[earlier]
-                if (phase.collection, phase.context) == (phases[index].collection, phases[index].context):
-                    num_rows = self.timetable.courses[earlier].num_steps * phase.rows * phase.accumulation
-                    counts = Mixture(phase.mixture).counts(num_rows)
-                    read = {name: read.get(name, 0) + counts.get(name, 0) for name in {*read, *counts}}
-            pin = self.stepper.device.type == "cuda"
-            self.source = BatchSource(self.settings.data, phases[index], self.settings.seed, read=read, pin=pin)
+            phases, data, seed = self.settings.phases, self.settings.data, self.settings.seed
+            span, read = self._span(index), dict[str, int]()
+            for earlier, course in enumerate(self.timetable.courses[:index]):
+                if phases[earlier].collection == phases[index].collection and self._span(earlier) == span:
+                    before = BatchSource(data, phases[earlier], seed, read=read, span=span)
+                    read |= before.sampler.read(course.num_steps * before.rows_per_step)
+                    before.close()
+            self.source = BatchSource(data, phases[index], seed, read=read, span=span, pin=self.stepper.device.type == "cuda")
             self.source_phase = index
             if self.source.collection.vocabulary_size > self.settings.model.vocabulary_size:
                 raise RunError(
@@ -271,18 +271,24 @@ class _Loop:
                 )
         return self.source
 
+    def _span(self, index: int) -> int:
+        """The longest context of the phases that read the same collection, where it is a multiple of the phase's own."""
+        own = self.settings.phases[index]
+        longest = max(phase.context for phase in self.settings.phases if phase.collection == own.collection)
+        return own.context if longest % own.context else longest
+
     def _step_flops(self, phase: Phase) -> float:
         """FLOPs that the plan counts for a step, its rows whole documents: forward, and twice that backward."""
-        return 3.0 * flops_per_token(self.settings.model, phase.context) * phase.tokens_per_step
+        return 3.0 * flops_per_token(self.settings.model, phase.context, mtp=True) * phase.tokens_per_step
 
     # -- results ---------------------------------------------------------------------------------------------------
 
     def _await(self, data: StepData, result: StepResult) -> None:
         """Send a step's results on their way to the host."""
-        values = torch.stack([result.loss, result.auxiliary_loss, result.gradient_norm])
+        values = torch.stack([result.loss, result.auxiliary_loss, result.mtp_loss, result.gradient_norm])
         arrived = None
         if values.is_cuda:
-            values = torch.empty(3, pin_memory=True).copy_(values, non_blocking=True)
+            values = torch.empty(len(values), pin_memory=True).copy_(values, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         self.pending.append(_Pending(self.step, data, values, arrived))
@@ -293,15 +299,15 @@ class _Loop:
             pending = self.pending.popleft()
             if pending.arrived is not None:
                 pending.arrived.synchronize()
-            loss, auxiliary, norm = pending.values.tolist()
-            if not all(map(math.isfinite, (loss, auxiliary, norm))):
-                self._not_finite(pending, loss, auxiliary, norm)
+            loss, auxiliary, further, norm = values = pending.values.tolist()
+            if not all(map(math.isfinite, values)):
+                self._not_finite(pending, values)
             self.last_loss = loss
-            self.meter.learned(loss, auxiliary, norm)
+            self.meter.learned(loss, auxiliary, further if self.settings.model.mtp_layers else None, norm)
 
-    def _not_finite(self, pending: _Pending, loss: float, auxiliary: float, norm: float) -> None:
-        values = {"loss": loss, "auxiliary loss": auxiliary, "gradient norm": norm}
-        what, value = next((what, value) for what, value in values.items() if not math.isfinite(value))
+    def _not_finite(self, pending: _Pending, values: list[float]) -> None:
+        names = ("loss", "auxiliary loss", "loss of further tokens", "gradient norm")
+        what, value = next((what, value) for what, value in zip(names, values, strict=True) if not math.isfinite(value))
         rows = pending.data.describe()
         with contextlib.suppress(RunError):
             self.writer.wait()  # a save of an earlier step may be under way
@@ -313,7 +319,7 @@ class _Loop:
     def _log(self) -> None:
         self._collect(keep=0)
         index, progress = self.timetable.progress(self.step)
-        measured = self.meter.line(self._seconds(), self.router.health())
+        measured = self.meter.line(self._seconds(), self.router.health(self.stepper.decoder.clamps()))
         self.router.clear()
         rate = self.timetable.learning_rate(self.step - 1)
         line = {"step": self.step, "phase": self.settings.phases[index].name, "progress": progress, "learning_rate": rate, **measured}
@@ -323,7 +329,7 @@ class _Loop:
 
     def _info(self, phase: Phase) -> StepInfo:
         index, progress = self.timetable.progress(self.step)
-        planned = [phase.num_steps * self._step_flops(phase) for phase in self.settings.phases]
+        planned = [phase.num_steps * cost for phase, cost in zip(self.settings.phases, self.costs, strict=True)]
         return StepInfo(
             step=self.step,
             num_steps=self.timetable.num_steps,
@@ -349,8 +355,8 @@ class _Loop:
             return None
         left = self.timetable.steps_left(self.step)
         index = len(self.settings.phases) - len(left)
-        flops = sum(steps * self._step_flops(phase) for steps, phase in zip(left, self.settings.phases[index:], strict=True))
-        return flops / totals.steady_planned * totals.steady_seconds
+        work = sum(steps * cost for steps, cost in zip(left, self.costs[index:], strict=True))
+        return work / totals.steady_planned * totals.steady_seconds
 
     def _steer(self) -> None:
         """Decide, write down, and only then let it take effect. Decisions of an earlier attempt come first."""
@@ -363,7 +369,7 @@ class _Loop:
 
     def _reserve(self) -> float:
         """Seconds to keep for the last save, and for the first steps of shapes still to come."""
-        save = self.writer.last_seconds or 12 * num_parameters(self.settings.model) / WRITE_RATE
+        save = self.writer.last_seconds or 12 * num_trained_parameters(self.settings.model) / WRITE_RATE
         shapes = {(phase.rows, phase.context) for phase in self.settings.phases[self.source_phase :]}
         return save + len(shapes - self.stepper.shapes) * self.first_seconds
 

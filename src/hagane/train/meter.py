@@ -26,9 +26,10 @@ class Totals:
     steady_seconds: float = 0.0
     steady_tokens: int = 0
     steady_flops: float = 0.0  # that the model needed: no padding, no pairs of different documents
-    steady_planned: float = 0.0  # that the plan counts for them, for the time left
+    steady_planned: float = 0.0  # what the plan counts for them, in its unit of work, for the time left
     final_loss: float | None = None
-    router: dict[str, float] | None = None
+    mtp_loss: float | None = None
+    router: dict[str, Any] | None = None
     peak_memory_bytes: int = 0
 
 
@@ -39,6 +40,7 @@ class Window:
     steps: int = 0
     loss: float = 0.0
     auxiliary_loss: float = 0.0
+    mtp_loss: float | None = None  # None for a model without modules for multi-token prediction
     gradient_norm: float = 0.0
     seconds: float = 0.0
     tokens: int = 0
@@ -58,7 +60,7 @@ class Meter:
     def timed(self, *, seconds: float, data_seconds: float, tokens: int, flops: float, planned: float, first: bool) -> None:
         """One step's time, all that happened since the step before included. `first`: of its shape in this attempt.
 
-        `flops` are those its batch needed, `planned` those of a step of whole rows.
+        `flops` are those its batch needed, `planned` what a step of its phase costs in the plan.
         """
         window, totals = self.window, self.totals
         window.seconds, window.data_seconds = window.seconds + seconds, window.data_seconds + data_seconds
@@ -72,11 +74,13 @@ class Meter:
             totals.steady_flops += flops
             totals.steady_planned += planned
 
-    def learned(self, loss: float, auxiliary_loss: float, gradient_norm: float) -> None:
+    def learned(self, loss: float, auxiliary_loss: float, mtp_loss: float | None, gradient_norm: float) -> None:
         """One step's results."""
         self.window.steps += 1
         self.window.loss += loss
         self.window.auxiliary_loss += auxiliary_loss
+        if mtp_loss is not None:
+            self.window.mtp_loss = (self.window.mtp_loss or 0.0) + mtp_loss
         self.window.gradient_norm += gradient_norm
 
     def line(self, seconds: float, router: RouterHealth | None) -> dict[str, Any]:
@@ -86,13 +90,15 @@ class Meter:
         memory = memory_bytes(self.device)
         totals.peak_memory_bytes = max(totals.peak_memory_bytes, peak_memory_bytes(self.device))
         totals.final_loss = window.loss / window.steps
-        totals.router = router.model_dump() if router is not None else None
+        totals.mtp_loss = window.mtp_loss / window.steps if window.mtp_loss is not None else None
+        totals.router = router.model_dump(mode="json", exclude_none=True) if router is not None else None
         rate = window.flops / window.seconds if window.seconds else 0.0
         return {
             "tokens": totals.tokens,
             "seconds": round(seconds, 3),
             "loss": totals.final_loss,
             "auxiliary_loss": window.auxiliary_loss / window.steps,
+            "mtp_loss": totals.mtp_loss,
             "gradient_norm": window.gradient_norm / window.steps,
             "tokens_per_second": round(window.tokens / window.seconds, 1) if window.seconds else 0.0,
             "flop_utilisation": round(rate / self.matmul_flops, 5) if self.matmul_flops else None,
@@ -118,6 +124,7 @@ class Meter:
             planned_tokens=settings.planned_tokens,
             seconds=seconds,
             final_loss=totals.final_loss,
+            mtp_loss=totals.mtp_loss,
             mean_utilisation=rate / self.matmul_flops if rate is not None and self.matmul_flops else None,
             tokens_per_second=totals.steady_tokens / totals.steady_seconds if totals.steady_seconds else None,
             compile_seconds=totals.compile_seconds,

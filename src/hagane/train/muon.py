@@ -23,7 +23,7 @@ def takes(name: str, parameter: Tensor) -> bool:
 
     A convolution is a few numbers per channel: a stack of vectors, not a map from one space to another.
     """
-    return name.startswith("layers.") and parameter.ndim >= 2 and ".router." not in name and not name.endswith(".conv")
+    return name.startswith(("layers.", "mtp.")) and parameter.ndim >= 2 and ".router." not in name and not name.endswith(".conv")
 
 
 def orthogonalise(matrix_BMN: Tensor, steps: int = STEPS) -> Tensor:

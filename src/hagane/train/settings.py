@@ -22,6 +22,7 @@ class TrainSettings:
     phases: tuple[Phase, ...]
     data: Path  # the `encode` folder: collections of shards
     seed: int
+    step_seconds: tuple[float, ...] | None = None  # of a step of each phase, as measured; without them steering goes by FLOPs
     initial: Path | None = None  # a weights.safetensors to start from; else drawn from the seed
     device: str = "cpu"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the working copy; masters are float32

@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from hagane.folder import Run, read_json, write_atomic
 from hagane.hosts.checkpoint import read_published
+from hagane.hosts.vocabulary import grown
 from hagane.measure.machine import add_step, cores, profile, step_key
 from hagane.plan.facts import PlanFacts
 from hagane.plan.start import starting_folder
 from hagane.recipe.types import StepRate
+from hagane.tokenizer.save import load_pieces
 from hagane.train import callbacks
 from hagane.train.facts import TrainFacts
 from hagane.train.loop import train
@@ -28,14 +30,18 @@ def run_pretrain(run: Run, folder: Path) -> TrainFacts:
     start = starting_folder(run.recipe)
     initial = None if start is None else folder / START
     if start is not None and initial is not None and not initial.exists():
-        save_file(read_published(start).state, folder / f".{START}")
+        plan = PlanFacts.model_validate(run.facts("plan"))
+        weights = grown(read_published(start), plan.vocabulary_size, load_pieces(run.path("encode")))
+        save_file(weights.state, folder / f".{START}")
         (folder / f".{START}").replace(initial)
     facts = train_phases(run, folder, "pretrain", initial)
     if initial is not None:
         initial.unlink(missing_ok=True)  # as large as the result, and the checkpoint is still where it was
     if facts.tokens_per_second is not None and facts.steps >= STEPS_TO_REMEMBER:
         plan, execution = PlanFacts.model_validate(run.facts("plan")), run.recipe.execution
-        phase = plan.phases["pretrain"][0]
+        phase, *others = plan.phases["pretrain"]
+        if others:  # a mean over contexts says nothing of a step
+            return facts
         rate = StepRate(
             tokens_per_second=facts.tokens_per_second,
             step_seconds=phase.rows * phase.context / facts.tokens_per_second,
@@ -43,13 +49,24 @@ def run_pretrain(run: Run, folder: Path) -> TrainFacts:
             peak_memory_bytes=facts.peak_memory_bytes,
         )
         kept = profile(execution.device, execution.threads)
-        add_step(kept, step_key(run.recipe, plan.model, phase.rows), rate, execution.threads)
+        add_step(kept, step_key(run.recipe, plan.model, phase.rows, phase.context), rate, execution.threads)
     return facts
 
 
 def run_midtrain(run: Run, folder: Path) -> TrainFacts:
     """Train on with the second mixture; no steps where the recipe has none."""
     return train_phases(run, folder, "midtrain", run.path("pretrain") / "weights.safetensors")
+
+
+def run_extend(run: Run, folder: Path) -> TrainFacts:
+    """Train on with interpolated positions and longer rows; no steps where the recipe has none."""
+    return train_phases(run, folder, "extend", weights_before(run, "extend") / "weights.safetensors")
+
+
+def weights_before(run: Run, name: str) -> Path:
+    """The folder of the newest weights that stand before `extend` or `tune`: stages without steps leave none."""
+    before = ("extend", "midtrain") if name == "tune" else ("midtrain",)
+    return run.path(next((stage for stage in before if (run.path(stage) / "weights.safetensors").exists()), "pretrain"))
 
 
 def train_phases(run: Run, folder: Path, name: str, initial: Path | None) -> TrainFacts:
@@ -59,8 +76,10 @@ def train_phases(run: Run, folder: Path, name: str, initial: Path | None) -> Tra
     if not phases:
         return TrainFacts.none()
     execution = run.recipe.execution
+    known = [seconds for phase in phases if (seconds := plan.step_seconds_of(phase)) is not None]
     settings = TrainSettings(
-        folder=folder, model=plan.model, phases=phases, data=run.path("encode"), initial=initial, seed=run.seed, device=run.machine.device,
+        folder=folder, model=plan.model_of(name), phases=phases, step_seconds=tuple(known) if len(known) == len(phases) else None,
+        data=run.path("encode"), initial=initial, seed=run.seed, device=run.machine.device,
         threads=execution.threads or cores(), compile=execution.compile, dtype=run.recipe.train.dtype, checkpoint_seconds=execution.checkpoint_seconds,
         matmul_flops=run.machine.matmul_flops, power_watts=run.machine.power_watts, log_every=execution.log_every, keep_checkpoints=execution.keep_checkpoints,
     )  # fmt: skip

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hagane.data.batch import Batch
 from hagane.data.source import StepData
 from hagane.errors import TrainingError
 from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
-from hagane.model.decoder import Decoder
+from hagane.model.decoder import Decoder, Outputs
 from hagane.model.router import Stats
 from hagane.model.sequence import Sequence
 from hagane.recipe.types import OptimizerKind, Phase
-from hagane.train.objective import OBJECTIVES
+from hagane.train.health import SAMPLED, moments
+from hagane.train.objective import OBJECTIVES, further_tokens, further_weight
 from hagane.train.optimizer import MasterOptimizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -33,8 +35,10 @@ class StepResult:
 
     loss: Tensor  # mean over targets, nats
     auxiliary_loss: Tensor  # mean over tokens
+    mtp_loss: Tensor  # mean over targets and modules for multi-token prediction, nats; 0 without
     gradient_norm: Tensor  # before clipping
     stats: Stats
+    moments_6: Tensor | None  # of a sample's losses and the experts it used (`health.moments`); None without null experts
     first: bool  # of its shape: compiling was part of it
 
 
@@ -65,27 +69,46 @@ class Stepper:
         if data.weight_sum <= 0:
             raise TrainingError(f"there is nothing to learn from in {data.describe()}: no token of these rows is a target. Check how they were encoded.")
         objective = OBJECTIVES[phase.objective]
-        loss_sum = torch.zeros((), device=self.device)
-        auxiliary_sum = torch.zeros((), device=self.device)
+        loss_sum, auxiliary_sum, mtp_sum = (torch.zeros((), device=self.device) for _ in range(3))
+        num_modules = len(self.decoder.mtp)
+        # mean over the targets of each module, then over modules (DeepSeek-V3, eq. 25)
+        shares = [num_modules * max(sum(further_weight(micro, k) for micro in data.batches), 1.0) for k in range(1, num_modules + 1)]
         total: Stats | None = None
+        sampled: Tensor | None = None
         for micro in data.batches:
             batch = micro.to(self.device)
-            outputs = self.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT))
+            outputs = self.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT), further=num_modules > 0)
             loss = objective(outputs, self.decoder.head, batch) / data.weight_sum
             auxiliary = self.decoder.auxiliary_loss_sum(outputs.stats) / data.num_tokens
-            (loss + auxiliary).backward()  # type: ignore[no-untyped-call]
+            further = torch.zeros((), device=self.device)
+            for module, share in zip(further_tokens(outputs, self.decoder.head, batch), shares, strict=True):
+                further = further + module / share
+            (loss + auxiliary + phase.mtp_coefficient * further).backward()  # type: ignore[no-untyped-call]
             self.optimizer.collect()
             loss_sum += loss.detach()
             auxiliary_sum += auxiliary.detach()
+            mtp_sum += further.detach()
             stats = outputs.stats.detached()
             total = stats if total is None else total + stats
+            if sampled is None:
+                sampled = self._sampled(outputs, batch)
         assert total is not None
         norm = self.optimizer.clip(phase.clip)
         self.optimizer.step(
             learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
         )
         self.decoder.router_step(total)
-        return StepResult(loss_sum, auxiliary_sum, norm, total, first)
+        return StepResult(loss_sum, auxiliary_sum, mtp_sum, norm, total, sampled, first)
+
+    @torch.no_grad()
+    def _sampled(self, outputs: Outputs, batch: Batch) -> Tensor | None:
+        """Losses of the first tokens of a micro-batch beside the experts they used; None where none can be null."""
+        used_N = outputs.stats.used()
+        if used_N is None:
+            return None
+        part = slice(0, SAMPLED)
+        loss_N = -self.decoder.head.token_logprobs(outputs.hidden_BTD.detach().flatten(0, 1)[part], batch.targets_BT.flatten()[part])
+        return moments(used_N[part], loss_N, batch.weight_BT.flatten()[part])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from hagane.folder import Run, read_json, write_atomic
 from hagane.recipe.types import Frozen
 from hagane.train.facts import TrainFacts
-from hagane.train.stage import train_phases
+from hagane.train.stage import train_phases, weights_before
 
 
 class TuneFacts(Frozen):
@@ -21,7 +21,7 @@ class TuneFacts(Frozen):
 def run_stage(run: Run, folder: Path) -> TuneFacts:
     """Do the steps in order; a finished one is skipped when the stage is resumed."""
     steps: dict[str, TrainFacts] = {}
-    result = base_of(run)
+    result = weights_before(run, "tune").name
     if run.recipe.tune.share <= 0:
         return TuneFacts(steps={}, result=result)
     for step in run.recipe.tune.steps:
@@ -31,16 +31,11 @@ def run_stage(run: Run, folder: Path) -> TuneFacts:
             steps[step.name] = TrainFacts.model_validate(read_json(done))
         else:
             parent = step.from_[0]
-            start = run.folder / (base_of(run) if parent == "midtrain" else f"tune/{parent}")
+            start = weights_before(run, "tune") if parent == "midtrain" else run.folder / f"tune/{parent}"
             steps[step.name] = train_phases(run, own, f"tune/{step.name}", start / "weights.safetensors")
             write_atomic(done, json.dumps(steps[step.name].model_dump(mode="json")))
         result = f"tune/{step.name}"
     return TuneFacts(steps=steps, result=result)
-
-
-def base_of(run: Run) -> str:
-    """The training stage whose weights tuning starts from, as a folder name inside the run."""
-    return "midtrain" if (run.path("midtrain") / "weights.safetensors").exists() else "pretrain"
 
 
 def trained_folder(run: Run) -> Path:

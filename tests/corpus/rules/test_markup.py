@@ -16,6 +16,7 @@ from hagane.corpus.rules.markup import mend
         ("Ein {{Glossary(\"a\", \"Begriff\")}} und {{cssxref(\"@font-face\")}}.\n{{Compat}}\n", "Ein Begriff und @font-face.\n"),
         ("[!INCLUDE [x](y.md)]\nKun [!INCLUDE[prod](z.md)] on.", "Kun prod on."),
         ("1. Ett\n\n    Två [!INCLUDE[prod](z.md)] `x`\n<b>tre</b>", "1. Ett\n\n    Två prod `x`\ntre"),
+        ("Rubrik¶\nText om tecknet ¶ självt.\nNamn \uf0c1\n", "Rubrik\nText om tecknet ¶ självt.\nNamn\n"),
         ("::: moniker range=\"vs\"\nText\n:::\n", "Text\n"),
         ("## Rubrik {#id}\n", "## Rubrik\n"),
         ("---\ntitle: X\nlang: sv\n---\nText\n", "Text\n"),

@@ -2,6 +2,7 @@
 
 from hagane.corpus.embedded.documents import documents, parallel_sentences
 from hagane.corpus.embedded.grading import same_answer
+from hagane.corpus.embedded.hidden import filler, hidden
 from hagane.corpus.embedded.problems import PRACTICE, Problem, fixed_test, problem, problems
 from hagane.corpus.embedded.python_stdlib import python_documents
 from hagane.corpus.embedded.tasks import FAMILIES, LANGUAGES, is_test
@@ -12,7 +13,9 @@ __all__ = [
     "PRACTICE",
     "Problem",
     "documents",
+    "filler",
     "fixed_test",
+    "hidden",
     "is_test",
     "parallel_sentences",
     "problem",

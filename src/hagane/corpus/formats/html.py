@@ -22,6 +22,7 @@ _PRESCAN_BYTES = 1024  # a page's declaration must be in these (WHATWG HTML, sec
 _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 _LANGUAGE = re.compile(r"""<html\b[^>]*?\s(?:xml:)?lang\s*=\s*["']?([A-Za-z0-9_-]+)""", re.IGNORECASE)
 _LANGUAGE_CHARACTERS = 1 << 14  # comments and conditional junk may come before <html>
+PERMALINK = re.compile(r"[ \t]*[\u00b6\uf0c1][ \t]*$", re.MULTILINE)  # the sign behind a heading that links to it (Sphinx; the second in its icon font)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # What browsers read where a page names the first (WHATWG Encoding, section 4.2): the second holds all its characters and more.
 _SUPERSETS = {
@@ -73,7 +74,7 @@ def page_of(data: bytes, charset: str | None = None) -> Page:
         text = extract(html, include_comments=False, with_metadata=False)
     except Exception as error:  # whatever a parser of broken pages stumbles over is damage of this page, not the end of the run
         raise NotHtmlError(f"{type(error).__name__} while its main text was looked for") from None
-    return Page(text or "", normalise_tag(found[1]) if found else None)
+    return Page(PERMALINK.sub("", text or ""), normalise_tag(found[1]) if found else None)
 
 
 def decode(data: bytes, charset: str | None = None) -> str:

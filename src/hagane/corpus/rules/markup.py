@@ -13,7 +13,7 @@ import re
 from importlib.util import find_spec
 from xml.etree import ElementTree
 
-from hagane.corpus.formats.html import NotHtmlError, page_of
+from hagane.corpus.formats.html import PERMALINK, NotHtmlError, page_of
 from hagane.corpus.formats.notebook import notebook_text
 from hagane.corpus.formats.text import FRONT_MATTER
 
@@ -59,6 +59,8 @@ def mend(text: str) -> str | None:
     if head := FRONT_MATTER.match(whole) if whole.startswith(("---", "\n", "\ufeff")) else None:
         whole = whole[head.end() :]
     cleaned = _outside_code(whole)
+    if "\u00b6" in cleaned or "\uf0c1" in cleaned:
+        cleaned = PERMALINK.sub("", cleaned)
     if "［＃" in cleaned or "テキスト中に現れる記号" in cleaned:
         cleaned = _AOZORA.sub("", _AOZORA_HEAD.sub("", cleaned)).replace("｜", "")
     return text if cleaned == text else cleaned

@@ -1,7 +1,7 @@
 """config.json of `deepseek_v3`, both ways, and what a deepseek_v3 cannot hold. Checked against transformers 5.23.
 
 What only training needs is lost on the way: the weight of the z-loss, the rate of the bias, and which way of balancing it was (a model
-comes back balanced by bias). Layers for multi-token prediction behind the last one are not read.
+comes back balanced by bias).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hagane.hosts.base import Host, Json, differing, model_fields, outer_fields, refuse, require, rope_from_host
+from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
 from hagane.model.config import DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "deepseek_v3", "DeepseekV3ForCausalLM"
@@ -56,7 +57,7 @@ def ffn_reason(config: ModelConfig, host: str) -> str | None:
         return f"{host} needs the same width in every dense layer"
     if not routed:
         return None
-    same = {"balance", "aux_coefficient", "z_coefficient", "bias_rate"}
+    same = {"balance", "aux_coefficient", "z_coefficient", "bias_rate", "entropy_clamp"}
     if differing([ffn.model_dump(exclude=same) for ffn in routed]) is not None:
         return f"{host} needs the same experts in every routed layer"
     ffn = routed[0]
@@ -78,7 +79,7 @@ def ffn_fields(config: ModelConfig) -> Json:
         "intermediate_size": dense[0] if dense else ffn.hidden * ffn.top_k, "moe_intermediate_size": ffn.hidden, "first_k_dense_replace": len(dense),
         "moe_layer_freq": 1, "n_routed_experts": ffn.num_experts, "n_shared_experts": ffn.shared_hidden // ffn.hidden, "num_experts_per_tok": ffn.top_k,
         "n_group": ffn.num_groups, "topk_group": ffn.top_groups, "norm_topk_prob": ffn.normalise, "routed_scaling_factor": ffn.scaling,
-        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "aux_loss_alpha": ffn.aux_coefficient, "num_nextn_predict_layers": 0,
+        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "aux_loss_alpha": ffn.aux_coefficient, FIELD: len(config.mtp_layers),
     }  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     mixer = latent_from_host(host)
     layers = tuple(LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns_from_host(host, host.get("first_k_dense_replace", 3)))
-    return ModelConfig(layers=layers, **model_fields(host))
+    return ModelConfig(layers=layers, mtp_layers=modules_from_host(host, layers), **model_fields(host))
 
 
-HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host)
+HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host, holds_modules=lambda config: modules_reason(config, NAME))

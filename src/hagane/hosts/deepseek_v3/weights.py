@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hagane.hosts.blocks import Weights, dense_from_host, dense_to_host, experts_from_host, experts_to_host, outer_from_host, outer_to_host, take
 from hagane.hosts.latent import latent_from_host, latent_to_host
+from hagane.hosts.mtp import joints_from_host, joints_to_host, rolled, unrolled, unrolled_state
 from hagane.model.config import ExpertsConfig, ModelConfig
 
 BIAS = "gate.e_score_correction_bias"
@@ -46,14 +47,18 @@ def ffn_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: int
 def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     """Our parameters and selection biases by canonical name -> (name, tensor) pairs under Hugging Face names, one matrix per expert."""
     yield from outer_to_host(state, config)
-    for index in range(config.num_layers):
-        yield from latent_to_host(state, config, index)
-        yield from ffn_to_host(state, config, index)
+    further, whole = unrolled_state(state, config), unrolled(config)
+    for index in range(whole.num_layers):
+        yield from latent_to_host(further, whole, index)
+        yield from ffn_to_host(further, whole, index)
+    yield from joints_to_host(state, config)
 
 
 def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     """Published tensors by name -> ours, selection biases among them. Raises DataError when one is missing."""
     yield from outer_from_host(tensors, config)
-    for index in range(config.num_layers):
-        yield from latent_from_host(tensors, config, index)
-        yield from ffn_from_host(tensors, config, index)
+    whole = unrolled(config)
+    for index in range(whole.num_layers):
+        yield from rolled(latent_from_host(tensors, whole, index), config)
+        yield from rolled(ffn_from_host(tensors, whole, index), config)
+    yield from joints_from_host(tensors, config)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hagane.hosts.base import Host, Json, attention, attention_from_host, common_fields, mixer_reason, model_fields, require, rotary_from_host, rotary_share
+from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
 from hagane.hosts.sigmoid import deepseek_fields, deepseek_from_host, layers_from_host, sigmoid_reason
 from hagane.model.config import AttentionConfig, LayerConfig, MixerConfig, ModelConfig
 
@@ -36,7 +37,7 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
         "use_qk_norm": mixer.qk_norm,
         "partial_rotary_factor": rotary_share(mixer),
         "rope_parameters": {**fields["rope_parameters"], "partial_rotary_factor": rotary_share(mixer)},
-        "num_nextn_predict_layers": 0,
+        FIELD: len(config.mtp_layers),
         "output_router_logits": False,
     }
 
@@ -46,7 +47,8 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     mixer: MixerConfig = attention_from_host(plain, qk_norm=bool(host.get("use_qk_norm", False)), rotary_share=share)
     mixers = [mixer] * require(host, "num_hidden_layers")
     num_dense = host.get("first_k_dense_replace", 1)
-    return ModelConfig(layers=layers_from_host(host, mixers, deepseek_from_host(host), num_dense), **model_fields(host))
+    layers = layers_from_host(host, mixers, deepseek_from_host(host), num_dense)
+    return ModelConfig(layers=layers, mtp_layers=modules_from_host(host, layers), **model_fields(host))
 
 
-HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host)
+HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host, holds_modules=lambda config: modules_reason(config, NAME))

@@ -1,0 +1,1 @@
+"""The rows of `mechanisms.py`: one file per claim, and what they share."""

@@ -1,0 +1,112 @@
+"""NeuroSynth-7's "adaptive entropy clamping": does it keep experts alive, and what does it cost where nothing is wrong?
+
+Arms: nothing, the auxiliary loss, the selection bias, the clamp, and clamp with bias; the z-loss is on in all. Every arm gets the same sweep: as
+many coefficients as `--sweep` says, each tried with one seed that is not used again, the best kept (`nothing` has none to try).
+Conditions: `natural`; `born` collapsed: all tokens share a direction, which the routers' first top_k experts love; `late`: the
+same, a third into the training. Judged by bits per byte against the best other arm, by dead experts (less than a twentieth of the
+mean load over the last tenth of the steps), and by the cost in a natural run; entropy itself is no judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from claims.bench import Bench, Hook, Outcome, small
+from hagane.model.config import EntropyClamp, ExpertsConfig
+from hagane.model.decoder import Decoder
+from hagane.train.stepper import StepResult
+
+NUM_EXPERTS, TOP_K, RATE = 8, 2, 4e-3
+PULL = 3.0  # logits by which the loved experts lead when a model collapses: the others get e^-3 of a share, and no token
+FACTORS = (1.0, 0.3, 3.0)  # of the coefficients below, in the order in which they are tried
+GOAL_ALIVE, TUNING_SEED = 0.9, 1000
+
+
+@dataclass(frozen=True)
+class Arm:
+    balance: str = "loss"
+    aux: float = 0.0
+    bias_rate: float = 0.0
+    clamp: float = 0.0  # the multiplier that a clamp starts with; it may become a hundred times as large
+
+    def config(self, factor: float, width: int) -> ExpertsConfig:
+        start = self.clamp * factor
+        clamp = EntropyClamp(start=start, lowest=start / 10, highest=start * 100) if start else None
+        return ExpertsConfig(
+            num_experts=NUM_EXPERTS, top_k=TOP_K, hidden=3 * width // 4, balance=self.balance, aux_coefficient=self.aux * factor,
+            bias_rate=self.bias_rate * factor, entropy_clamp=clamp,
+        )  # fmt: skip
+
+
+ARMS = {
+    "nothing": Arm(), "aux": Arm(aux=1e-2), "bias": Arm("bias", bias_rate=3e-3), "clamp": Arm(clamp=1e-2),
+    "clamp+bias": Arm("bias", bias_rate=3e-3, clamp=1e-2),
+}  # fmt: skip
+
+
+def collapse(decoder: Decoder) -> None:
+    """Give all embeddings a common direction, and the first top_k experts of every router a liking for it."""
+    direction_D = torch.ones(decoder.config.width) / decoder.config.width**0.5
+    decoder.embedding.weight += direction_D * decoder.embedding.weight.norm(dim=-1).mean()
+    for block in decoder.layers:
+        if hasattr(block.ffn, "router"):
+            # a normed hidden state of which half the square lies along the direction has this component along it
+            reach = (decoder.config.width / 2) ** 0.5
+            block.ffn.router.weight[:TOP_K] += PULL / reach * direction_D
+
+
+def conditions(bench: Bench) -> dict[str, dict[int, Hook]]:
+    every: dict[str, dict[int, Hook]] = {"natural": {}, "born": {0: collapse}, "late": {bench.steps // 3: collapse}}
+    return every if bench.mode == "full" else {name: every[name] for name in ("natural", "born")}
+
+
+def trained(bench: Bench, name: str, factor: float, condition: str, hooks: Mapping[int, Hook], seed: int) -> Outcome:
+    loads: list[torch.Tensor] = []
+
+    def watch(step: int, result: StepResult) -> dict[str, float]:
+        if step < 0.9 * bench.steps:
+            return {}
+        loads.append(torch.stack([layer.count_E for layer in result.stats.layers if layer is not None]))
+        load_LE = torch.stack(loads).sum(0)
+        mean_L1 = load_LE.mean(-1, keepdim=True)
+        return {"dead": int((load_LE < mean_L1 / 20).sum()), "violation": float((load_LE / mean_L1).max()) - 1}
+
+    return bench.train(f"clamping {name} {condition}", small(bench.width, ARMS[name].config(factor, bench.width)), seed, RATE, hooks=hooks, watch=watch)
+
+
+def tuned(bench: Bench, name: str, condition: str, hooks: Mapping[int, Hook]) -> float:
+    """The best coefficient of an arm, by the seed that is for that."""
+    factors = FACTORS[: bench.sweep] if name != "nothing" else FACTORS[:1]
+    if len(factors) == 1:
+        return factors[0]
+    return min(factors, key=lambda factor: bench.mean([trained(bench, name, factor, condition, hooks, TUNING_SEED)]))
+
+
+def row(bench: Bench) -> None:
+    """Train all arms under all conditions; print a table for each, note the figures that the claim is judged by."""
+    for condition, hooks in conditions(bench).items():
+        factors = {name: tuned(bench, name, condition, hooks) for name in ARMS}
+        results = {
+            name: [trained(bench, name, factors[name], condition, hooks, seed) for seed in range(bench.seeds)] for name in ARMS
+        }  # fmt: skip
+        print(f"\nclamping, {condition}: {bench.seeds} seeds of {bench.steps} steps")
+        print(f"{'arm':<12}{'factor':>8}{'bits/byte':>11}{'over the best other (95 %)':>32}{'runs without dead':>19}{'violation':>11}{'time':>8}")
+        slowest = sum(outcome.seconds for outcome in results["nothing"])
+        for name, outcomes in results.items():
+            ratio = bench.ratio(outcomes, {other: found for other, found in results.items() if other != name})
+            alive = sum(outcome.extra["dead"] == 0 for outcome in outcomes) / len(outcomes)
+            violation = sum(outcome.extra["violation"] for outcome in outcomes) / len(outcomes)
+            seconds = sum(outcome.seconds for outcome in outcomes) / slowest
+            shown = f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f}), {ratio.best}"
+            print(f"{name:<12}{factors[name]:>8g}{bench.mean(outcomes):>11.4f}{shown:>36}{alive:>15.0%}{violation:>11.2f}{seconds:>8.2f}")
+            bench.note(f"{condition} {name} bits", ratio.value, ratio.high - ratio.low, "<= 1.005" if name.startswith("clamp") else None)
+            bench.note(f"{condition} {name} alive", alive, None, f">= {GOAL_ALIVE}" if name.startswith("clamp") else None)
+        for name in ("clamp", "clamp+bias"):
+            without = "nothing" if name == "clamp" else "bias"
+            cost = bench.ratio(results[name], {without: results[without]})
+            print(f"{name} over {without}: {cost.value:.4f} ({cost.low:.4f} to {cost.high:.4f})")
+            if condition == "natural":
+                bench.note(f"cost of {name}", cost.value, cost.high - cost.low, "<= 1.002")

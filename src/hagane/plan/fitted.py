@@ -1,0 +1,35 @@
+"""Contexts that a budget can train: a published curriculum yields to a budget as a published size does.
+
+Rows of 16,384 tokens are more than a whole optimizer step of a laptop's run. All contexts are divided by one power of two, so that their
+ratios, which are the mechanism, stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hagane.folder import pinned_only
+from hagane.plan.choose import step_law_batch
+from hagane.plan.sketch import sketch
+from hagane.recipe.schema import Recipe
+from hagane.recipe.types import Machine
+
+ROWS = 8  # of the longest context of pretraining in a step, at least: fewer are too alike to learn from at once
+SHORTEST = 32  # tokens; no context is lowered below it
+
+
+def fitted(recipe: Recipe, pinned: Collection[str], machine: Machine) -> Recipe:
+    """The recipe with contexts that its budget can train. As it is without a budget, a curriculum or an extension, or where --set says train.context.
+
+    Raises RecipeError where the budget is too small for anything.
+    """
+    train = recipe.train
+    if recipe.budget is None or "train.context" in pinned or train.rows is not None or not (train.curriculum or recipe.extend.share):
+        return recipe
+    while True:
+        tokens = sketch(recipe, pinned_only(recipe, pinned), machine).tokens
+        lengths = [recipe.train.context, *(step.context for step in recipe.train.curriculum)]
+        if max(lengths) * ROWS <= step_law_batch(tokens) or min(lengths) // 2 < SHORTEST or any(length % 2 for length in lengths):
+            return recipe
+        curriculum = tuple(step.model_copy(update={"context": step.context // 2}) for step in recipe.train.curriculum)
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"context": recipe.train.context // 2, "curriculum": curriculum})})
