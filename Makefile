@@ -39,8 +39,8 @@ test: $(VENV)/.dev           ## the tests (under 12 minutes on two cores)
 test-slow: $(VENV)/.dev      ## the longer tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
 
-gpu: $(VENV)/.dev            ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu
+gpu: $(VENV)/.dev            ## on a machine with a GPU, under ten minutes: its tests, speed of steps, equal time; all in gpu.json
+	$(BIN)/python benchmarks/gpu.py --out gpu.json
 
 check: $(VENV)/.dev          ## ruff and mypy (strict)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
-"""Share of the machine's own bf16 matrix rate that a whole training step reaches (forward, backward, clipping, AdamW).
+"""Share of the machine's own bf16 matrix rate that a whole training step reaches (forward, backward, clipping, optimizer).
 
     python benchmarks/train_step.py --quick      # one small shape
-    python benchmarks/train_step.py --full       # on a CPU: widths 192, 256, 512, dense and experts; on a GPU: dense 1B and experts 0.5B of 2B
+    python benchmarks/train_step.py --full       # on a CPU: widths 192, 256, 512, dense and experts; on a GPU: dense 1B, experts 0.8B of 2.7B and 1B of 4B
 
 The rate is the best `linear` over the stated shapes, measured before and after; FLOPs are the model's (causal attention, no optimizer).
 """
@@ -29,7 +29,7 @@ def small(pattern: PatternSettings, width: int, num_layers: int) -> ModelConfig:
 
 
 def large(pattern: PatternSettings, num_layers: int) -> ModelConfig:
-    pattern = pattern.model_copy(update={"head_dim": 128, "heads_per_kv_head": 4, "ffn_ratio": 4.0, "num_experts": 32, "expert_ratio": 0.5})
+    pattern = pattern.model_copy(update={"head_dim": 128, "heads_per_kv_head": 4, "ffn_ratio": 4.0, "num_experts": 32, "top_k": 8, "expert_ratio": 0.5})
     return shape(pattern, SizeSettings(), width=2048, num_layers=num_layers, vocabulary_size=32768, context=2048)
 
 
@@ -39,7 +39,8 @@ def cases(device: str, quick: bool) -> dict[str, tuple[ModelConfig, int, int]]:
         return {"dense 128": (small(DENSE, 128, 2), 8, 256)}
     if device == "cuda":
         return {
-            "dense 1B": (large(DENSE, 16), 8, 2048), "experts 0.7B of 3B": (large(EXPERTS, 12), 8, 2048), "dense width 512": (small(DENSE, 512, 8), 64, 256)
+            "dense 1B": (large(DENSE, 16), 8, 2048), "dense width 512": (small(DENSE, 512, 8), 64, 256), "experts 0.8B of 2.7B": (large(EXPERTS, 12), 8, 2048),
+            "experts 1B of 4B": (large(EXPERTS, 18), 8, 2048),
         }  # fmt: skip
     return {
         "dense 192": (small(DENSE, 192, 4), 16, 256), "dense 256": (small(DENSE, 256, 6), 16, 256), "dense 512": (small(DENSE, 512, 8), 8, 512),
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     options = parser.parse_args()
     device = pick_device(options.device)
     torch.set_num_threads(cores())
@@ -61,7 +63,12 @@ def main() -> None:
     spread: dict[str, float] = {}
     print(f"{'shape':<22}{'M params':>9}{'active':>8}{'ms':>8}{'tokens/s':>11}{'GFLOP/s':>10}{'share':>7}{'compile s':>10}{'GiB':>6}")
     for name, (config, rows, context) in cases(device, options.quick).items():
-        rate = time_steps(config, rows, context, device=device, threads=cores(), compile=not options.quick)
+        try:
+            rate = time_steps(config, rows, context, device=device, threads=cores(), compile=not options.quick, optimizer=options.optimizer)
+        except torch.OutOfMemoryError:
+            print(f"{name:<22} does not fit into the memory of this device", flush=True)
+            torch.cuda.empty_cache()
+            continue
         rates.append(max(matmul_rate(device, *sizes) for sizes in shapes))
         flops = rate.tokens_per_second * training_flops_per_token(config, context)
         figures[f"{name} share"] = flops / max(rates)
