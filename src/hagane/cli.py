@@ -188,11 +188,12 @@ def chat(
     plain: Annotated[bool, typer.Option("--plain", help="Start without thinking; /think and /plain switch.")] = False,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    drafts: Annotated[bool, typer.Option("--drafts", help="Decode speculatively: the same greedy text, with the model's own drafts.")] = False,
 ) -> None:
     """Talk to a run's model in the terminal."""
     from hagane.serve.chat import chat as start
 
-    start(folder, prompt=prompt, thinking=not plain, temperature=temperature, seed=seed)
+    start(folder, prompt=prompt, thinking=not plain, temperature=temperature, seed=seed, drafts=drafts)
 
 
 @app.command(epilog="Example: hagane report runs/nordic")

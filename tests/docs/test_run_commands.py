@@ -58,7 +58,8 @@ WAYS = {
     rf"{RUN} --set corpus.on_damage=keep": Way(r" [1-9]\d* dropped", small=True, fresh=True, damaged=True),
     rf"{RUN} --no-steer": Way("transformers agrees", small=True, fresh=True),
     rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
-    rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way("qwen3: transformers agrees", small=True, fresh=True),
+    rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way(r"(?s)(unchanged.*){9}", small=True),
+    r"hagane chat runs/drafting --drafts --prompt .*": Way("drafts accepted so far"),
     r"hagane run nordic --from runs/quickstart/release/huggingface .*": Way("qwen3: transformers agrees", small=True),
     r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
     r"hagane corpus show runs/(quickstart|nordic)": Way("documents kept"),
@@ -153,8 +154,8 @@ class Place:
 
     def with_run(self, name: str) -> Path:
         if not (self.folder / "runs" / name / "release").exists():
-            corpus = " --corpus texts/" if name == "nordic" else ""
-            code, _, err = hagane(small(f"hagane run {name}{corpus} --budget 20min"), self.folder)
+            more = {"nordic": "nordic --corpus texts/", "drafting": "quickstart --set model.pattern.mtp_layers=1 --out runs/drafting"}
+            code, _, err = hagane(small(f"hagane run {more.get(name, name)} --budget 20min"), self.folder)
             assert code == 0, err
         return self.folder / "runs" / name
 

@@ -8,6 +8,7 @@ from typing import Any
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.contexts import curriculum
 from hagane.plan.layout import Estimate
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import best_layouts
@@ -128,6 +129,10 @@ def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
         f"vocabulary {config.vocabulary_size:,}",
         f"  training   {tokens / 1e9:,.1f}B tokens in rows of {work.context:,}, {best.tokens / 2**20:.1f}Mi tokens a step, "
         f"{tokens * 3 * work.forward_flops:.3g} FLOPs",
+        *[
+            f"             {share:.0%} of pretraining on rows of {context:,}: they take less than the {work.context:,} counted here"
+            for context, share in curriculum(recipe)[:-1]
+        ],
         f"  time       {duration(seconds)} at {best.tokens_per_second:,.0f} tokens/s ({best.tokens_per_second / machine.count:,.0f} a device, "
         f"{utilisation(work, machine, best):.0%} of the bf16 peak)",
         "  energy     " + (f"{joules / 3.6e9:,.1f} MWh (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
