@@ -44,20 +44,14 @@ def affordable_tokens(budget: Budget, machine: Cluster, work: Workload, tokens_p
     return seconds * tokens_per_second
 
 
-def longest_stretch(recipe: Recipe) -> int:
-    """The context that most tokens of pretraining are read in: a layout is chosen for it."""
-    train = recipe.train
-    shares = {train.context: 1 - sum(step.share for step in train.curriculum), **{step.context: step.share for step in train.curriculum}}
-    return max(shares, key=lambda context: shares[context])
-
-
 def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any]]:
     """Lines for people and facts for scripts. The shape is the recipe's own: on a cluster the size does not yield to the budget.
 
     Raises RecipeError where the machine is unknown, the recipe gives no size or no amount, or nothing fits.
     """
     machine = cluster(machine_text)
-    config = published(recipe.model, recipe.train.context)
+    context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
+    config = published(recipe.model, context)
     if config is None:
         raise RecipeError(
             f"recipe {recipe.name} gives no size to lay out on {machine}. Set model.size.width, model.size.num_layers and model.size.vocabulary_size."
@@ -65,7 +59,7 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     if recipe.budget is None and recipe.train.tokens is None:
         raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
     budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)
-    work = workload(config, longest_stretch(recipe))
+    work = workload(config, context)
     precision: Precision = "float32" if recipe.train.dtype == "float32" else "bf16"
     # the batch depends on the tokens and these on the speed at that batch: a fixed point, near enough after one correction
     batch = batch_tokens(budget.amount, config.context) if budget.kind == "tokens" else FIRST_BATCH
@@ -130,8 +124,9 @@ def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
         f"  training   {tokens / 1e9:,.1f}B tokens in rows of {work.context:,}, {best.tokens / 2**20:.1f}Mi tokens a step, "
         f"{tokens * 3 * work.forward_flops:.3g} FLOPs",
         *[
-            f"             {share:.0%} of pretraining on rows of {context:,}: they take less than the {work.context:,} counted here"
-            for context, share in curriculum(recipe)[:-1]
+            f"             {share:.0%} of pretraining on rows of {context:,} is counted like this, and may need another layout"
+            for context, share in curriculum(recipe)
+            if context != work.context
         ],
         f"  time       {duration(seconds)} at {best.tokens_per_second:,.0f} tokens/s ({best.tokens_per_second / machine.count:,.0f} a device, "
         f"{utilisation(work, machine, best):.0%} of the bf16 peak)",
