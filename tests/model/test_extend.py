@@ -85,6 +85,12 @@ def test_layers_without_far_positions_stay_as_they_are():
     assert rope_of(mixed, 0) == rope_of(mixed, 1) != rope_of(config, 0) and rope_of(mixed, 2) is None
 
 
+def test_modules_that_predict_further_tokens_turn_as_the_layers_do():
+    config = model(attention())
+    config = extended(config.model_copy(update={"mtp_layers": config.layers}), 8.0, "linear")
+    assert config.mtp_layers == config.layers and rope_of(config).linear == 8
+
+
 def test_positions_are_interpolated_in_one_way():
     with pytest.raises(ValueError, match="in one way"):
         RopeConfig(linear=2.0, yarn=rope_of(extended(model(attention()), 8.0, "yarn")).yarn)

@@ -15,7 +15,7 @@ nothing is interpolated; where some are not, all are, for the hosts with windows
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from hagane.errors import RecipeError
 from hagane.model.config import LatentConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig, YarnConfig
@@ -25,10 +25,12 @@ Method = Literal["linear", "ntk", "yarn"]
 
 def extended(config: ModelConfig, factor: float, method: Method) -> ModelConfig:
     """The same model for `factor` times its context. Raises RecipeError where its positions are interpolated in another way already."""
-    turning = [layer.mixer for layer in config.layers if layer.mixer.rope is not None]
-    near = all(mixer.window is not None and mixer.window <= config.context for mixer in turning)
-    layers = config.layers if near else tuple(_interpolated(layer, config.context, factor, method) for layer in config.layers)
-    return config.model_copy(update={"layers": layers, "context": math.ceil(config.context * factor)})
+    turning = [layer.mixer for layer in (*config.layers, *config.mtp_layers) if layer.mixer.rope is not None]
+    changed: dict[str, Any] = {"context": math.ceil(config.context * factor)}
+    if not all(mixer.window is not None and mixer.window <= config.context for mixer in turning):
+        for name in ("layers", "mtp_layers"):
+            changed[name] = tuple(_interpolated(layer, config.context, factor, method) for layer in getattr(config, name))
+    return config.model_copy(update=changed)
 
 
 def _interpolated(layer: LayerConfig, context: int, factor: float, method: Method) -> LayerConfig:
