@@ -31,7 +31,7 @@ def says(monkeypatch):
     def script(*outputs):
         encoder, special, pending, prompts = plain(toy_tokenizer()), special_ids(toy_tokenizer()), list(outputs), []
 
-        def speak(decoder, asked, limit, stop_ids, *_, on_tokens):
+        def speak(decoder, asked, limit, stop_ids, *_, on_tokens, drafts=None):
             prompts.append(toy_tokenizer().decode(asked[0], skip_special_tokens=False))
             ids = []
             for part in pending.pop(0).replace("</think>", "|</think>|").split("|"):

@@ -50,7 +50,8 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     Raises RecipeError where the machine is unknown, the recipe gives no size or no amount, or nothing fits.
     """
     machine = cluster(machine_text)
-    config = published(recipe.model, recipe.train.context)
+    context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
+    config = published(recipe.model, context)
     if config is None:
         raise RecipeError(
             f"recipe {recipe.name} gives no size to lay out on {machine}. Set model.size.width, model.size.num_layers and model.size.vocabulary_size."
@@ -58,7 +59,7 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     if recipe.budget is None and recipe.train.tokens is None:
         raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
     budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)
-    work = workload(config, recipe.train.context)
+    work = workload(config, context)
     precision: Precision = "float32" if recipe.train.dtype == "float32" else "bf16"
     # the batch depends on the tokens and these on the speed at that batch: a fixed point, near enough after one correction
     batch = batch_tokens(budget.amount, config.context) if budget.kind == "tokens" else FIRST_BATCH
@@ -68,7 +69,9 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     if wanted != batch:
         found, batch = best_layouts(work, machine, wanted, precision), wanted
         tokens = affordable_tokens(budget, machine, work, found[0].tokens_per_second)
-    return _lines(recipe, config, work, machine, found, tokens), _facts(recipe, config, work, machine, found, tokens)
+    why = reasons(budget, machine, work, found[0], tokens)
+    lines = [*_lines(recipe, config, work, machine, found, tokens), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in why.items())]
+    return lines, _facts(recipe, config, work, machine, found, tokens) | {"reasons": why}
 
 
 def _smallest(machine: Cluster, work: Workload) -> int:
@@ -88,6 +91,28 @@ def utilisation(work: Workload, machine: Cluster, found: Estimate) -> float:
     return found.tokens_per_second * 3 * work.forward_flops / (machine.accelerator.rate("bf16") * machine.count)
 
 
+def reasons(budget: Budget, machine: Cluster, work: Workload, best: Estimate, tokens: float) -> dict[str, str]:
+    """How each number follows from the dial: a formula with its values."""
+    device, speed = machine.accelerator, best.tokens_per_second
+    seconds = f"{tokens:.3g} tokens / {speed:,.0f} tokens/s"
+    given = {
+        "tokens": f"{tokens:.3g}, as given",
+        "flops": f"{budget.amount:.3g} FLOPs / (3 forward passes x {work.forward_flops:.3g} FLOPs a token)",
+        "time": f"{budget.amount:,.0f} s x {speed:,.0f} tokens/s",
+        "energy": f"{budget.amount:.3g} J / ({machine.count} x {device.watts or 0:g} W) x {speed:,.0f} tokens/s",
+        "money": f"{budget.amount:,.0f} USD / ({machine.count} x {device.price_per_hour or 0:g} USD/h) x {speed:,.0f} tokens/s",
+    }
+    return {
+        "tokens": given[budget.kind],
+        "tokens_per_step": f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {work.context:,}, a row for every eight devices at least",
+        "flops": f"{tokens:.3g} tokens x 3 forward passes x {work.forward_flops:.3g} FLOPs a token",
+        "seconds": seconds,
+        "joules": "not known" if device.watts is None else f"{seconds} x {machine.count} x {device.watts:g} W; modelled, not counted",
+        "usd": "not known" if device.price_per_hour is None else f"{seconds} / 3,600 x {machine.count} x {device.price_per_hour:g} USD/h; an assumed price",
+        "layout": f"the fastest of all divisions of {machine.count} devices that fit, by a roofline with four fitted constants",
+    }
+
+
 def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster, found: list[Estimate], tokens: float) -> list[str]:
     best = found[0]
     seconds, joules, dollars = _totals(work, machine, best, tokens)
@@ -99,8 +124,9 @@ def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
         f"  training   {tokens / 1e9:,.1f}B tokens in rows of {work.context:,}, {best.tokens / 2**20:.1f}Mi tokens a step, "
         f"{tokens * 3 * work.forward_flops:.3g} FLOPs",
         *[
-            f"             {share:.0%} of pretraining on rows of {context:,}: they take less than the {work.context:,} counted here"
-            for context, share in curriculum(recipe)[:-1]
+            f"             {share:.0%} of pretraining on rows of {context:,} is counted like this, and may need another layout"
+            for context, share in curriculum(recipe)
+            if context != work.context
         ],
         f"  time       {duration(seconds)} at {best.tokens_per_second:,.0f} tokens/s ({best.tokens_per_second / machine.count:,.0f} a device, "
         f"{utilisation(work, machine, best):.0%} of the bf16 peak)",
@@ -113,7 +139,7 @@ def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
             f"    {number}. {item.layout}: {item.memory.total / 1e9:,.0f} GB, {item.seconds:.2f} s a step, {utilisation(work, machine, item):.0%}; "
             f"bottleneck: {item.parts.bottleneck}"
         )
-    lines.append("Rates are datasheets' and four fitted constants; half of 148 published speeds are within 16 % (benchmarks/plan_throughput.py).")
+    lines.append("Rates are datasheets' and four fitted constants; half of 173 published speeds are within 12 % (benchmarks/plan_throughput.py).")
     return lines
 
 

@@ -524,8 +524,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _contradictions(self) -> Recipe:
-        if self.budget is not None and self.train.tokens is not None and Budget.parse(self.budget).kind == "tokens":
-            raise ValueError("budget and train.tokens both say how many tokens; give one of them")
+        if self.budget is not None and self.train.tokens is not None:
+            raise ValueError(f"budget = '{self.budget}' and train.tokens = {self.train.tokens} are two dials; give one of them")
         if self.midtrain.share + self.tune.share + self.extend.share >= 1:
             raise ValueError("midtrain.share, extend.share and tune.share leave nothing for pretraining; together they must be below 1")
         size, pattern = self.model.size, self.model.pattern

@@ -169,8 +169,7 @@ class Session:
         stop_ids = [self.encoder.special[IM_END], self.encoder.special[END_OF_TEXT]]
         try:
             turn = self.seed + len(self.messages)
-            drafting = {} if self.drafts is None else {"drafts": self.drafts}
-            (output,) = generate(self.model.decoder, [ids], limit, stop_ids, self.temperature, self.top_p, turn, on_tokens=show, **drafting)
+            (output,) = generate(self.model.decoder, [ids], limit, stop_ids, self.temperature, self.top_p, turn, on_tokens=show, drafts=self.drafts)
         except KeyboardInterrupt:
             printer.end()
             self.messages.pop()
