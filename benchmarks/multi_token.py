@@ -197,7 +197,7 @@ def main() -> None:
         languages = options.languages or (["10"] if options.full else ["2"])
         ground = Ground(options.corpus, languages, ROWS * CONTEXT * max(200, steps), 30_000 if options.full else 8_000, options.out or Path(name))
         decoder = training(ground, steps, seeds, rates, figures, spread)
-        decoding(ground, decoder, (1, 8, 64), 15 if options.full else 3, figures, spread)
+        decoding(ground, decoder, (1, 8, 64) if options.full else (1, 8), 15 if options.full else 1, figures, spread)
     goals = {"time to the same loss": "<= 1.0", "decoding speed, 1 row": ">= 1.0"} if options.full else {}
     finish("multi_token", "full" if options.full else "quick", figures, spread, goals)
 

@@ -106,7 +106,10 @@ class Bench:
         `hooks[n]` changes the model before step n; `watch` sees every step, and what it returns last is kept as `extra`.
         """
         steps = steps or self.steps
-        named = {"arm": name, "config": config.model_dump(), "seed": seed, "rate": learning_rate, "steps": steps, "rows": self.rows, "text": self.text.digest, "code": code()}
+        named = {
+            "arm": name, "config": config.model_dump(), "seed": seed, "rate": learning_rate, "steps": steps, "rows": self.rows,
+            "text": self.text.digest, "code": code(),
+        }  # fmt: skip
         path = self.out / f"{hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=10).hexdigest()}.json"
         if path.exists():
             return Outcome(**json.loads(path.read_text()))

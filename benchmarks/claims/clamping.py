@@ -93,7 +93,7 @@ def row(bench: Bench) -> None:
             name: [trained(bench, name, factors[name], condition, hooks, seed) for seed in range(bench.seeds)] for name in ARMS
         }  # fmt: skip
         print(f"\nclamping, {condition}: {bench.seeds} seeds of {bench.steps} steps")
-        print(f"{'arm':<12}{'factor':>8}{'bits/byte':>11}{'over the best other (95 %)':>32}{'runs without dead':>19}{'violation':>11}{'time':>8}")
+        print(f"{'arm':<12}{'factor':>8}{'bits/byte':>11}{'over the best other (95 %)':>40}{'runs without dead':>19}{'violation':>11}{'time':>8}")
         slowest = sum(outcome.seconds for outcome in results["nothing"])
         for name, outcomes in results.items():
             ratio = bench.ratio(outcomes, {other: found for other, found in results.items() if other != name})
@@ -101,7 +101,7 @@ def row(bench: Bench) -> None:
             violation = sum(outcome.extra["violation"] for outcome in outcomes) / len(outcomes)
             seconds = sum(outcome.seconds for outcome in outcomes) / slowest
             shown = f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f}), {ratio.best}"
-            print(f"{name:<12}{factors[name]:>8g}{bench.mean(outcomes):>11.4f}{shown:>36}{alive:>15.0%}{violation:>11.2f}{seconds:>8.2f}")
+            print(f"{name:<12}{factors[name]:>8g}{bench.mean(outcomes):>11.4f}{shown:>40}{alive:>19.0%}{violation:>11.2f}{seconds:>8.2f}")
             bench.note(f"{condition} {name} bits", ratio.value, ratio.high - ratio.low, "<= 1.005" if name.startswith("clamp") else None)
             bench.note(f"{condition} {name} alive", alive, None, f">= {GOAL_ALIVE}" if name.startswith("clamp") else None)
         for name in ("clamp", "clamp+bias"):

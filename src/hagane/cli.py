@@ -188,11 +188,12 @@ def chat(
     plain: Annotated[bool, typer.Option("--plain", help="Start without thinking; /think and /plain switch.")] = False,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    drafts: Annotated[bool, typer.Option("--drafts", help="Decode speculatively: the same greedy text, with the model's own drafts.")] = False,
 ) -> None:
     """Talk to a run's model in the terminal."""
     from hagane.serve.chat import chat as start
 
-    start(folder, prompt=prompt, thinking=not plain, temperature=temperature, seed=seed)
+    start(folder, prompt=prompt, thinking=not plain, temperature=temperature, seed=seed, drafts=drafts)
 
 
 @app.command(epilog="Example: hagane report runs/nordic")
@@ -212,12 +213,14 @@ def plan(
     budget: BudgetOption = None,
     settings: Settings = None,
     machine: Annotated[str | None, typer.Option("--machine", metavar="M", help="Another machine than this one, from the table: 64xH200, 8xA100.")] = None,
+    serve_tokens: Annotated[str | None, typer.Option("--serve-tokens", metavar="N", help="The budget pays for serving N tokens, too: 5e9, 1T.")] = None,
     claim: Annotated[bool, typer.Option("--claim", help="Judge the published facts of a model instead: possible, at the edge or impossible.")] = False,
 ) -> None:
     """Say what a budget would buy on this machine, from the kept profile, or on one of the table, before anything is read or trained."""
     if claim:
-        _judge(recipe, corpus, budget, settings, machine)
+        _judge(recipe, corpus, budget, settings, machine, serve_tokens)
         return
+    from hagane.errors import RecipeError
     from hagane.recipe.load import load_recipe
 
     settings = [*(settings or [])]
@@ -226,11 +229,15 @@ def plan(
     if machine is not None:
         from hagane.plan.cluster import plan_on
 
+        if serve_tokens is not None:
+            raise RecipeError("--serve-tokens chooses a shape, and on --machine the shape is the recipe's own. Leave one of the two out.")
+
         lines, facts = plan_on(loaded, machine)
     else:
+        from hagane.plan.serve import parse_tokens
         from hagane.status import preview
 
-        lines, facts = preview(loaded, tuple(pinned))
+        lines, facts = preview(loaded, tuple(pinned), parse_tokens(serve_tokens) if serve_tokens else None)
     for line in lines:
         typer.echo(line)
     _last_line(facts)
@@ -309,7 +316,7 @@ def _judge(name: str, *others: object) -> None:
     from hagane.plan.judge import judge
 
     if any(others):
-        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set and --machine.")
+        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set, --machine and --serve-tokens.")
     verdict = judge(load_claim(name))
     for line in verdict_lines(verdict):
         typer.echo(line)

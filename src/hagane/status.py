@@ -21,11 +21,12 @@ from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
 from hagane.plan.languages import effective_total, language_lines, language_plans, mixture_reason, readings, text_of
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
+from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import published
 from hagane.plan.sketch import best_shape, bytes_per_token, point_of, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
-from hagane.recipe.types import duration
+from hagane.recipe.types import Budget, duration
 from hagane.run import STAGES, headline, open_run
 
 
@@ -64,10 +65,15 @@ def _last_metrics(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
-    """What a budget would buy: numbers before the corpus is read, from the kept profile and the kept law of the text, or the published one."""
+def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None = None) -> tuple[list[str], dict[str, Any]]:
+    """What a budget would buy: numbers before the corpus is read, from the kept profile and the kept law of the text, or the published one.
+
+    With `serve_tokens` the budget pays for serving that many tokens, too, and the shape is chosen for both.
+    """
     recipe = with_mixture(recipe, find_mixture(recipe))
     size = pinned_only(recipe, pinned)
+    if serve_tokens and (recipe.budget is None or Budget.parse(recipe.budget).kind not in ("time", "energy", "money")):
+        raise RecipeError("--serve-tokens divides a budget between training and serving. Give --budget as time, energy or money, for example 2h.")
     exact = published(recipe.model, recipe.train.context)
     if recipe.budget is None and recipe.train.tokens is None and exact is not None:
         return _count(recipe)
@@ -76,7 +82,11 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
     law = find_law(recipe)
     plan = sketch(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
-    config = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
+    config = alone = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
+    serving = serving_options(recipe, size, machine, vocabulary, plan.training_seconds, law, serve_tokens)[0] if serve_tokens else None
+    if serving is not None:
+        config, tokens = serving.config, round(serving.training_seconds * tokens_per_second(serving.config, recipe.train.context, machine))
+        plan = plan.model_copy(update={"training_seconds": serving.training_seconds, "tokens": tokens})
     each = bytes_per_token(vocabulary) if law.corpus else REFERENCE_BYTES_PER_TOKEN
     text_bytes = plan.tokens * (1 - recipe.tune.share) * each
     shards = text_of(law)
@@ -93,6 +103,8 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
         "languages": {language: item.model_dump(mode="json") for language, item in languages.items()},
         "curve": [item.model_dump(mode="json") for item in curve],
     }  # fmt: skip
+    if serving is not None:
+        facts |= {"serve_tokens": serve_tokens, "serving_seconds": round(serving.serving_seconds, 1), "width_without_serving": alone.width}
     lines = [
         f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
         f"  model      width {config.width}, {config.num_layers} layers, {num_parameters(config) / 1e6:.2f}M parameters "
@@ -100,6 +112,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...]) -> tuple[list[str], dict[st
         f"vocabulary about {vocabulary:,}",
         f"  training   {plan.tokens / 1e6:.2f}M tokens in {duration(plan.training_seconds)} "
         f"at about {tokens_per_second(config, recipe.train.context, machine):,.0f} tokens/s",
+        *(served_lines(serving, serve_tokens or 0.0, alone) if serving is not None else []),
         f"  text       a sample of {(plan.sample_bytes or 0) / 1e6:.1f} MB",
         f"  loss       {value:.2f} bits per byte ({low:.2f}-{high:.2f}); {law.source}",
         f"  mixture    {facts['mixture']}",

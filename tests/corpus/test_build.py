@@ -129,7 +129,7 @@ def test_long_documents_are_cut_and_nothing_is_lost(build, tmp_path):
 def test_a_held_out_document_larger_than_the_cap_is_cut(build, tmp_path):
     (tmp_path / "en").mkdir()
     for name in "ab":
-        (tmp_path / "en" / f"{name}.txt").write_text(f"{name}: " + "\n\n".join("Many words. " * 50 for _ in range(20)))
+        (tmp_path / "en" / f"{name}.txt").write_text(f"{name}: " + "\n\n".join(f"Part {part}. " + "Many words. " * 50 for part in range(20)))
     facts = build(tmp_path / "en", max_characters=1000, held_out_bytes=3000)
     assert 0 < facts.shards["text.en"].held_out_bytes <= 3000
     assert facts.dropped["held_out_rest"].documents > 0

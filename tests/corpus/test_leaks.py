@@ -81,6 +81,19 @@ def test_a_longer_document_loses_the_paragraphs_alone(build, make, tmp_path):
     assert facts.bytes_kept == sum(len(text.encode()) for split in texts.values() for text in split)
 
 
+def test_code_is_not_left_with_holes(build, make, tmp_path):
+    documents = [prose(seed, 120) for seed in range(8)]
+    modules = [f'"""{text}"""\n' + "\n".join(f"x{seed}_{line} = {line} + y{line}" for line in range(200)) for seed, text in enumerate(documents)]
+    make.write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": text, "lang": "en"} for text in documents])
+    make.write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": text, "lang": "code-python"} for text in modules])
+    facts = build(tmp_path / "in", held_out_overlap=0.5)
+    texts = make.texts_of(tmp_path / "corpus", facts)
+    kept = texts["train"] + texts["held_out"]
+    [held] = [number for number, text in enumerate(documents) if text in texts["held_out"]]
+    assert {number for number, module in enumerate(modules) if module in kept} >= set(range(8)) - {held}
+    assert sum(text.startswith('"""') or "_1 = 1 + y1" in text for text in kept) == sum(module in kept for module in modules)
+
+
 def test_eight_processes_write_the_same_bytes_as_one(folder, build, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
     for out, workers in (("one", 1), ("eight", 8)):

@@ -30,7 +30,8 @@ def write_corpus(root, count=200):
         records = [json.dumps({"text": text.format(number) * (1 + number % 5)}) for number in range(count)]
         (folder / language / "a.jsonl").write_text("\n".join(records))
     (root / "corpus").mkdir()
-    return build_corpus([Source(name="text", path=str(folder))], CorpusSettings(min_characters=8), root / "corpus")
+    # every document is like a held-out one, on purpose
+    return build_corpus([Source(name="text", path=str(folder))], CorpusSettings(min_characters=8, held_out_overlap=0), root / "corpus")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,8 @@ WAYS = {
     rf"{RUN} --set corpus.on_damage=keep": Way(r" [1-9]\d* dropped", small=True, fresh=True, damaged=True),
     rf"{RUN} --no-steer": Way("transformers agrees", small=True, fresh=True),
     rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
-    rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way("qwen3: transformers agrees", small=True, fresh=True),
+    rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way(r"(?s)(unchanged.*){9}", small=True),
+    r"hagane chat runs/drafting --drafts --prompt .*": Way("drafts accepted so far"),
     r"hagane run nordic --from runs/quickstart/release/huggingface .*": Way("qwen3: transformers agrees", small=True),
     r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
     r"hagane corpus show runs/(quickstart|nordic)": Way("documents kept"),
@@ -70,6 +71,7 @@ WAYS = {
     r"hagane chat runs/quickstart": Way(r"(?s)thinking mode.*plain mode", typed="What is 1 + 1?\n/plain\nVad är 1 + 1?\n/quit\n"),
     r"hagane chat runs/quickstart( --plain)? --prompt .*": Way(r"\S"),
     r"hagane plan nordic --corpus texts/ --budget 2h": Way("bits per byte"),
+    r"hagane plan nordic --corpus texts/ --budget 2h --serve-tokens 2M": Way("(?s)serving .* for training.*bits per byte"),
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     # at toy size the budget is one of tokens: that a ladder says what it needs is the claim here, tests/measure climbs one
     r"hagane ladder nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a ladder is bounded by time", small=True, fresh=True, code=2),
@@ -152,8 +154,8 @@ class Place:
 
     def with_run(self, name: str) -> Path:
         if not (self.folder / "runs" / name / "release").exists():
-            corpus = " --corpus texts/" if name == "nordic" else ""
-            code, _, err = hagane(small(f"hagane run {name}{corpus} --budget 20min"), self.folder)
+            more = {"nordic": "nordic --corpus texts/", "drafting": "quickstart --set model.pattern.mtp_layers=1 --out runs/drafting"}
+            code, _, err = hagane(small(f"hagane run {more.get(name, name)} --budget 20min"), self.folder)
             assert code == 0, err
         return self.folder / "runs" / name
 

@@ -169,6 +169,22 @@ def test_deepseek_v3_as_published_is_read_and_written_back():
     assert again["rope_scaling"] == {**DEEPSEEK_V3["rope_scaling"], "rope_type": "yarn"}
 
 
+def test_deepseek_v32_is_deepseek_v3_with_an_indexer():
+    index = {"index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048}
+    published = {**DEEPSEEK_V3, "model_type": "deepseek_v32", "architectures": ["DeepseekV32ForCausalLM"], **index}
+    config, dense = host_of(published).config_from_host(published), host_of(DEEPSEEK_V3).config_from_host(DEEPSEEK_V3)
+    indexer = 1536 * 64 * 128 + 7168 * (128 + 64) + 2 * 128
+    assert num_parameters(config) - num_parameters(dense) == 61 * indexer
+    again = HOSTS["deepseek_v32"].config_to_host(config, {})
+    assert host_of(again).config_from_host(again) == config
+    assert again["mlp_layer_types"] == ["dense"] * 3 + ["sparse"] * 58
+    assert HOSTS["deepseek_v3"].reason(config) == "deepseek_v3 has no indexer that chooses keys"
+    assert HOSTS["deepseek_v32"].reason(dense) == "deepseek_v32 chooses the keys of every query by an indexer; this model has none"
+    for change, named in (({"index_topk": None}, "index_topk"), ({"index_head_dim": 32}, "head_dim 32"), ({"layer_types": ["full_attention"]}, "layer_types")):
+        with pytest.raises(RecipeError, match=named):
+            host_of(published).config_from_host({**published, **change})
+
+
 QWEN3_NEXT_80B_A3B = {
     "architectures": ["Qwen3NextForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1,
     "eos_token_id": 151645, "full_attention_interval": 4, "head_dim": 256, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,

@@ -13,7 +13,7 @@ from hagane.errors import DataError
 from hagane.hosts import HOSTS, host_for
 from hagane.hosts.checkpoint import read_published
 from hagane.hosts.mtp import held_state
-from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.sequence import Sequence
 from hagane.release.huggingface import write_weights
 from toy_models import randomised, toy_config
@@ -21,6 +21,9 @@ from toy_models import randomised, toy_config
 SIGMOID = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", balance="bias", shared_hidden=16, aux_coefficient=0.0)
 MIXERS = {
     "deepseek_v3": LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8),
+    "deepseek_v32": LatentConfig(
+        num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8, index=IndexConfig(num_heads=8, head_dim=8, top_k=5)
+    ),
     "glm4_moe": AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, partial_rotary=4),
 }
 
@@ -60,7 +63,7 @@ def test_modules_come_back_as_they_went(tmp_path, host, count, tied):
     assert published.state.keys() == state.keys() and all(torch.equal(published.state[name], state[name]) for name in state)
 
 
-@pytest.mark.parametrize("host", MIXERS)
+@pytest.mark.parametrize("host", sorted(MIXERS.keys() - {"deepseek_v32"}))  # of which transformers reads no modules
 def test_transformers_drafts_what_we_draft(tmp_path, host):
     transformers = pytest.importorskip("transformers", minversion="5.20")
     from transformers.modeling_layers import MtpModel

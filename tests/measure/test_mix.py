@@ -109,6 +109,7 @@ def test_where_nothing_is_gained_unimax_stays_and_the_plan_says_so(searched, hom
     found = searched[3].model_copy(update={"gain": 0.002, "low": -0.004, "high": 0.009, "measured_gain": 0.001})
     recipe = with_mixture(recipe_of(home / "texts"), found)
     assert recipe.mix.weights == {} and "no gain here" in recipe.mix.reason and "0.2 % (-0.4 to 0.9 %)" in recipe.mix.reason
+    assert not found.model_copy(update={"low": 0.001, "pairs": 1}).gains and found.model_copy(update={"low": 0.001}).gains
     disagreed = found.model_copy(update={"low": 0.001, "measured_gain": -0.01})
     assert not disagreed.gains and "No gain here" in mixture_page(disagreed)[0][-1]
 

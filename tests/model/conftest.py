@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.decoder import Decoder
 
 DENSE = DenseConfig(hidden=40)
@@ -13,7 +13,8 @@ DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=6)
 
 
 def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, query_ranks=(None, 10), **experts):
-    """kind: dense, experts, latent (before dense), delta (every second layer, from the first) or sandwich (all that afmoe has).
+    """kind: dense, experts, latent (before dense), indexed (latent, by a fixed number of keys and by an adaptive one), delta
+    (every second layer, from the first) or sandwich (all that afmoe has).
 
     window: of every second layer, from the first; query_ranks likewise.
     """
@@ -23,6 +24,9 @@ def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=
         mixers = [
             LatentConfig(num_heads=4, query_rank=rank, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim) for rank in query_ranks
         ]
+    if kind == "indexed":
+        indexers = [IndexConfig(num_heads=8, head_dim=6, top_k=3, share=share) for share in (None, 0.6)]
+        mixers = [LatentConfig(num_heads=4, query_rank=10, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim, index=index) for index in indexers]
     if kind == "delta":
         mixers = [DELTA, mixers[1].model_copy(update={"gate": "sigmoid", "partial_rotary": head_dim // 2})]
     layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn) for index in range(num_layers))

@@ -13,7 +13,7 @@ from hagane.model.count import WINDOW_STEP, cache_bytes
 from hagane.model.linear import SHAPE_STEP
 from hagane.model.sequence import Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("delta", None), ("sandwich", 3)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("indexed", None), ("delta", None), ("sandwich", 3)]
 
 
 def feed(model, cache, pieces):
@@ -149,7 +149,7 @@ def test_rows_of_a_ring_are_selected_forked_and_replaced(tiny):
         continue_and_check(model, cache, [texts[2], new])
 
 
-@pytest.fixture(params=["experts", "latent", "delta"])
+@pytest.fixture(params=["experts", "latent", "indexed", "delta"])
 def filled(tiny, request):
     """A model, a cache of three ragged rows, and their texts."""
     model = tiny(request.param, window=3)
@@ -219,7 +219,7 @@ def test_a_rewound_cache_can_be_rewound_again(filled):
         cache.rewind(snapshot)
 
 
-@pytest.mark.parametrize("kind", ["experts", "latent"])
+@pytest.mark.parametrize("kind", ["experts", "latent", "indexed"])
 def test_memory_is_rows_times_length(tiny, config, kind):
     model, per_token = tiny(kind), cache_bytes(config(kind), 1, bytes_per_value=4)
     assert model.new_cache(3, 12).nbytes == 3 * 12 * per_token

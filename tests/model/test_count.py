@@ -5,10 +5,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
 
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig
+from hagane.model.config import (
+    AttentionConfig,
+    DeltaConfig,
+    DenseConfig,
+    ExpertsConfig,
+    IndexConfig,
+    LatentConfig,
+    LayerConfig,
+    ModelConfig,
+    RopeConfig,
+)
 from hagane.model.count import batch_flops, cache_bytes, flops_per_token, mean_seen, mixer_counts, num_active_parameters, num_parameters, parts
 from hagane.model.decoder import Decoder
+from hagane.model.sequence import Sequence
 
 
 def shape(num_heads, num_kv_heads, head_dim, width, ffn, num_layers, qk_norm):
@@ -51,10 +63,12 @@ latents = st.builds(
     rope_dim=st.sampled_from([2, 4]),
     value_dim=st.integers(1, 5),
 )
+indexers = st.builds(IndexConfig, num_heads=st.integers(1, 3), head_dim=st.integers(4, 7), top_k=st.integers(1, 9), share=st.none() | st.just(0.5))
+indexed = st.builds(lambda mixer, index: mixer.model_copy(update={"query_rank": 6, "index": index}), latents, indexers)
 deltas = st.tuples(*[st.integers(1, 3)] * 5).map(
     lambda t: DeltaConfig(num_key_heads=t[0], num_value_heads=t[0] * t[1], key_dim=t[2], value_dim=t[3], taps=1 + t[4])
 )
-layers = st.builds(LayerConfig, mixer=mixers | latents | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
+layers = st.builds(LayerConfig, mixer=mixers | latents | indexed | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
 configs = st.builds(
     ModelConfig,
     vocabulary_size=st.integers(1, 50),
@@ -124,6 +138,39 @@ def test_latent_attention_is_counted_by_hand():
     assert counts.cached == 576  # 57 times less than keys and values of 64 heads of 128 + 128
     uncompressed = mixer_counts(7168, axk1.model_copy(update={"query_rank": None}))
     assert uncompressed.matrices - counts.matrices == 7168 * 64 * 192 - 7168 * 1536 - 1536 * 64 * 192
+
+
+V32 = LatentConfig(
+    num_heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, index=IndexConfig(num_heads=64, head_dim=128, top_k=2048)
+)
+
+
+def test_an_indexer_is_counted_by_hand():
+    """DeepSeek-V3.2's: 64 heads of 128 that choose 2,048 keys."""
+    counts, dense = mixer_counts(7168, V32), mixer_counts(7168, V32.model_copy(update={"index": None}))
+    assert counts.matrices - dense.matrices == 1536 * 64 * 128 + 7168 * (128 + 64)
+    assert counts.vectors - dense.vectors == 2 * 128  # scale and bias of the norm
+    assert counts.cached - dense.cached == 128
+    assert (counts.pair_flops, counts.reads, counts.index_flops) == (dense.pair_flops, 2048, 2 * 64 * 129)
+    model = ModelConfig(vocabulary_size=8, width=7168, layers=(LayerConfig(mixer=V32, ffn=DenseConfig(hidden=8)),), context=131_072)
+    plain = model.model_copy(update={"layers": (LayerConfig(mixer=V32.model_copy(update={"index": None}), ffn=DenseConfig(hidden=8)),)})
+    read, seen = mean_seen(131_072, 2048), mean_seen(131_072, None)
+    more = 2 * (counts.matrices - dense.matrices) + counts.pair_flops * (read - seen) + counts.index_flops * seen
+    assert flops_per_token(model, 131_072) - flops_per_token(plain, 131_072) == pytest.approx(more)
+
+
+def test_flops_of_sparse_attention_are_those_that_torch_counts():
+    """In the written-out form, which meets every pair of a row: per token what is counted, per pair too, the unread ones included."""
+    mixer = LatentConfig(
+        num_heads=3, query_rank=10, kv_rank=12, nope_dim=6, rope_dim=4, value_dim=7, index=IndexConfig(num_heads=5, head_dim=8, top_k=4)
+    )
+    config = ModelConfig(vocabulary_size=11, width=24, layers=(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=16)),), context=32)
+    model, rows, length = Decoder(config).to(torch.float64), 2, 19  # the kernel, which torch cannot count, does not take these
+    model.init_weights(0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(rows, length, dtype=torch.int64), Sequence.plain(rows, length))
+    pairs = {4: rows * length * length, None: rows * length * length}
+    assert counter.get_total_flops() == batch_flops(config, rows * length, 0, lambda limit: pairs[limit])
 
 
 def test_more_choices_than_experts_are_refused():

@@ -107,10 +107,10 @@ def test_two_runs_are_bit_equal(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dense", "experts", "latent", "sandwich"])
+@pytest.mark.parametrize("kind", ["dense", "experts", "latent", "indexed", "sandwich"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_parts_equal_eager_ones(tiny, kind, dtype):
-    """Whole graphs, one compilation for all blocks (two where only some know positions), the same numbers, and the same bits every time."""
+    """Whole graphs, one compilation for all blocks (two where only some know positions, or indexers differ), the same numbers, and the same bits every time."""
     torch._dynamo.reset()
     # one choice of experts that rounding changes moves a gradient by half: in bf16 there is nothing to choose
     choosing = {"top_k": 8, "num_groups": 1, "top_groups": 1} if kind == "sandwich" and dtype == torch.bfloat16 else {}
@@ -118,7 +118,7 @@ def test_compiled_parts_equal_eager_ones(tiny, kind, dtype):
     to_working(model, dtype)
     eager_loss, eager = loss_and_gradients(model)
     model.compile_parts()
-    with torch._dynamo.config.patch(**({"recompile_limit": 2} if kind == "sandwich" else {"error_on_recompile": True})):
+    with torch._dynamo.config.patch(**({"recompile_limit": 2} if kind in ("sandwich", "indexed") else {"error_on_recompile": True})):
         compiled_loss, compiled = loss_and_gradients(model)
         again_loss, again = loss_and_gradients(model)
     assert torch.equal(compiled_loss, again_loss)

@@ -126,7 +126,7 @@ def test_the_absorbed_form_equals_the_expanded_one(query_rank, dims, lengths, se
     parts = [torch.randn(2, span, heads, size, generator=generator) for heads, size in ((2, nope), (2, 2 * half), (1, rank), (1, 2 * half))]
     with torch.no_grad():
         key_B1SE = torch.cat(parts[2:], dim=-1).transpose(1, 2)
-        assert_close(made.absorbed(*parts[:2], key_B1SE, seen), made.expanded(*parts, seen), atol=1e-5, rtol=1e-5)
+        assert_close(made.absorbed(*parts[:2], key_B1SE, seen.mask_BTS), made.mixed(*made.heads(*parts), seen), atol=1e-5, rtol=1e-5)
 
 
 def test_absorbing_pays_for_single_tokens_and_not_for_prompts():

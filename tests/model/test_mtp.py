@@ -11,7 +11,7 @@ from hagane.model.decoder import Decoder
 from hagane.model.mtp import later
 from hagane.model.sequence import PADDING, Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("delta", None), ("sandwich", 3)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("indexed", None), ("delta", None), ("sandwich", 3)]
 
 
 def with_modules(config, count=2):
@@ -64,7 +64,7 @@ def written_out(model, tokens):
         embedded = model.embedding.weight[tokens[k:]][None]
         joined = torch.cat([module.embedding_norm(embedded), module.hidden_norm(hidden[:, :length])], dim=-1)
         views, _ = model._views(Sequence.plain(1, length), None, model.config.mtp_layers)
-        hidden, _ = module.block(joined @ module.projection.weight.T, views[model.config.mtp_layers[k - 1].mixer])
+        hidden = module.block(joined @ module.projection.weight.T, views[model.config.mtp_layers[k - 1].mixer])[0]
         hidden = module.norm(hidden)
         found.append(hidden[0])
     return found

@@ -23,7 +23,7 @@ def test_one_device_holds_eighteen_bytes_a_parameter():
     found = footprint(DENSE, Layout(), H100[1], num_micro=1)
     assert found.weights + found.gradients + found.states == pytest.approx(18 * DENSE.num_parameters)
     assert found.activations == 2048 * 16 * DENSE.kept_bytes["none"]
-    assert found.logits == 2048 * 32000 * 6
+    assert found.working == 2048 * 32000 * 6
     assert found.allowance == RESERVED_BYTES + FRAGMENTATION * H100[1].accelerator.memory_bytes
 
 

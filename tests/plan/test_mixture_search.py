@@ -118,8 +118,21 @@ def test_where_mixtures_do_not_matter_a_gain_is_rarely_claimed():
         rates = best_mixture(surface, goal, plenty(5), unimax)
         truly = run_proxies(power_law(dict.fromkeys(names(5), 0.0), noise=0.006), 5, mixtures=0, seed=seed + 1000)[1]
         check = [Proxy(rates, truly[index].bits_per_byte) for index in range(PAIRS)]  # as the search does: the mixture is trained on before it counts
-        claims += gain_of(fit_surface([*ran, *check], unimax, seed=seed, draws=100), goal, plenty(5), unimax, rates).low > 0
-    assert claims <= 3
+        surface = fit_surface([*ran, *check], unimax, seed=seed, draws=100)
+        claims += gain_of(surface, goal, plenty(5), unimax, rates, (PAIRS, PAIRS)).low > 0
+    assert claims <= 1
+
+
+def test_the_interval_is_never_less_than_what_the_trained_pairs_could_tell():
+    slopes = dict(zip(names(4), (0.05, 0.1, 0.2, 0.4), strict=True))
+    unimax, ran = run_proxies(power_law(slopes, noise=0.01), 4, mixtures=12)
+    surface, goal = fit_surface(ran, unimax), Objective.of("mean", {}, names(4))
+    rates = best_mixture(surface, goal, plenty(4), unimax)
+    gains = [gain_of(surface, goal, plenty(4), unimax, rates, trained) for trained in (None, (3, 300), (3, 3), (3, 1))]
+    widths = [gain.high - gain.low for gain in gains]
+    assert widths == sorted(widths) and len({gain.value for gain in gains}) == 1
+    noise = math.sqrt(np.mean((surface.residual_NL.mean(1)) ** 2))
+    assert widths[2] >= 2 * 1.96 * 0.8 * noise * math.sqrt(2 / 3)
 
 
 def test_more_of_its_own_text_never_harms_a_language():

@@ -57,6 +57,20 @@ def test_the_planned_seconds_add_up_to_the_budget(budget):
     assert {"vocabulary", "model", "batch", "learning_rate", "steps", "mixture"} <= set(plan.reasons)
 
 
+def test_a_model_with_indexers_is_trained_densely_first():
+    pattern = {"mixer": "latent", "query_ratio": 0.5, "index_top_k": 32}
+    recipe = recipe_with(budget="20min", model={"pattern": pattern}, train={"index_dense_share": 0.5, "index_warmup_share": 0.2})
+    plan = plan_of(recipe, 1200)
+    phases = plan.phases["pretrain"]
+    assert [phase.index for phase in phases] == ["dense", "warmup", "sparse"]
+    assert sum(phase.num_steps for phase in phases) == plan.stages["pretrain"].steps
+    assert phases[1].num_steps == pytest.approx(0.2 * plan.stages["pretrain"].steps, abs=1)
+    assert {phase.index for stage in plan.phases if stage != "pretrain" for phase in plan.phases[stage]} == {"sparse"}
+    assert {phase.index for phase in plan_of(recipe_with(budget="20min"), 1200).phases["pretrain"]} == {"sparse"}
+    with pytest.raises(RecipeError, match="index_dense_share and index_warmup_share leave nothing"):
+        recipe_with(train={"index_dense_share": 0.9, "index_warmup_share": 0.2})
+
+
 def test_evaluation_is_planned_by_what_it_scores_and_asks():
     recipe = recipe_with(budget="20min")
     plan = plan_of(recipe, 1200)

@@ -9,8 +9,9 @@ from hagane.plan.cluster import batch_tokens, plan_on
 from hagane.plan.layout import check, estimate
 from hagane.plan.machines import cluster
 from hagane.plan.search import best_layouts
-from hagane.plan.workload import from_shape
-from hagane.recipe.load import load_recipe
+from hagane.plan.shapes import published
+from hagane.plan.workload import from_shape, workload
+from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.types import Layout
 
 SHAPE = {"width": 2048, "context": 2048, "vocabulary_size": 32000, "num_heads": 16, "head_dim": 128}
@@ -71,6 +72,25 @@ def test_a_recipe_on_a_cluster_adds_up():
     assert facts["tokens_per_step"] == batch_tokens(facts["tokens"], 4096)
     assert len(facts["layouts"]) == 3
     assert sum("bottleneck" in line for line in lines) == 3
+
+
+@pytest.mark.parametrize("budget", ["21d", "50MWh", "1e23FLOP", "1Ttokens", "100000USD"])
+def test_one_dial_and_everything_else_follows_with_its_formula(budget):
+    """Whatever the budget is counted in, the other amounts are those of the same run, and each says how it came about."""
+    recipe, _ = load_recipe("llm-jp-4-32b-a3b")
+    facts = plan_on(recipe.model_copy(update={"budget": budget.replace("50MWh", "50000kWh")}), "64xH200")[1]
+    speed = facts["layouts"][0]["tokens_per_second"]
+    assert facts["seconds"] == pytest.approx(facts["tokens"] / speed, rel=1e-5)
+    assert facts["joules"] == pytest.approx(facts["seconds"] * 64 * 700, rel=1e-5)
+    assert facts["usd"] == pytest.approx(facts["seconds"] / 3600 * 64 * 3.8, rel=1e-3)
+    assert facts["flops"] == pytest.approx(facts["tokens"] * 3 * workload(published(recipe.model, 4096), 4096).forward_flops, rel=1e-6)
+    assert {"tokens", "tokens_per_step", "flops", "seconds", "joules", "usd", "layout"} == set(facts["reasons"])
+
+
+def test_two_dials_are_refused():
+    values = {"name": "a", "budget": "2h", "train": {"tokens": 5}}
+    with pytest.raises(RecipeError, match=r"budget = '2h' and train\.tokens = 5 are two dials; give one of them"):
+        validate(values, "test")
 
 
 def test_budgets_of_other_kinds_and_what_the_table_lacks():

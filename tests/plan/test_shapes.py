@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from hagane.errors import RecipeError
 from hagane.hosts import host_for
-from hagane.model.config import DenseConfig, ExpertsConfig
+from hagane.model.config import DenseConfig, ExpertsConfig, IndexConfig
 from hagane.model.count import flops_per_token, num_parameters, num_trained_parameters
 from hagane.plan.cost import training_flops_per_token, training_memory
 from hagane.plan.shapes import LADDER, candidates, shape, shape_key
@@ -18,12 +18,14 @@ AFMOE = {
     "dense_layers": 2,
 }  # fmt: skip
 
+V32 = {**GLM, "rotary_share": 1.0, "mixer": "latent", "query_ratio": 0.5, "index_top_k": 64, "index_share": 0.9}
+
 
 def made(changes, width=256, num_layers=8, **size):
     return shape(PatternSettings(**changes), SizeSettings(**size), width=width, num_layers=num_layers, vocabulary_size=1024, context=128)
 
 
-@pytest.mark.parametrize(("changes", "host"), [(GLM, "glm4_moe"), (AFMOE, "afmoe")])
+@pytest.mark.parametrize(("changes", "host"), [(GLM, "glm4_moe"), (AFMOE, "afmoe"), (V32, "deepseek_v32")])
 def test_patterns_of_the_hosts_are_held_by_them_at_every_width(changes, host):
     configs = candidates(PatternSettings(**changes), SizeSettings(), vocabulary_size=1024, context=128)
     assert len(configs) == len(LADDER)
@@ -60,6 +62,28 @@ def test_groups_scaling_and_one_norm_are_passed_on():
     assert not any(layer.post_mixer_norm for layer in config.layers)
 
 
+def test_an_indexer_is_as_wide_as_what_turns_and_makes_attention_cheap():
+    config = made(V32)
+    indexers = {layer.mixer.index for layer in config.layers}
+    assert indexers == {IndexConfig(num_heads=4, head_dim=32, top_k=64, share=0.9)}
+    assert made({**V32, "index_head_dim": 8}).layers[0].mixer.index.head_dim == config.layers[0].mixer.rope_dim == 16
+    assert made({**V32, "index_share": 0.0}).layers[0].mixer.index.share is None
+    dense, sparse = (workload(made({**V32, "index_share": 0.0, "index_top_k": keys}), 4096) for keys in (4096, 64))
+    assert sparse.attention_flops < 0.3 * dense.attention_flops
+    assert sparse.num_parameters == dense.num_parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"index_top_k": 8}, "index_top_k = 8 is of latent attention"),
+        ({"index_top_k": 8, "mixer": "latent"}, "give a query_ratio"),
+        ({"index_share": 0.5}, "index_top_k = 0 asks for none"),
+    ],
+)
+def test_an_indexer_that_cannot_be_is_refused(changes, named):
+    with pytest.raises(ValidationError, match=named):
+        PatternSettings(**changes)
 def test_modules_for_further_tokens_have_the_last_layer_that_sees_the_whole_document():
     assert made({**GLM, "mtp_layers": 2}).mtp_layers == (made(GLM).layers[-1],) * 2
     windowed = made({**AFMOE, "mtp_layers": 1}, num_layers=7)

@@ -56,7 +56,7 @@ WRONG_PATTERNS = [
         ("name = 3", "name = 3: input should be a valid string"),
         ("[model]", "name is missing"),
         ('name = "a"\nbudget = "fast"', "budget 'fast' is not understood"),
-        ('name = "a"\nbudget = "1Mtokens"\n[train]\ntokens = 5', "budget and train.tokens both say how many tokens"),
+        ('name = "a"\nbudget = "1Mtokens"\n[train]\ntokens = 5', "budget = '1Mtokens' and train.tokens = 5 are two dials; give one of them"),
         ('name = "a"\n[midtrain]\nshare = 0.5\n[tune]\nshare = 0.5', "leave nothing for pretraining"),
         ('name = "a"\n[model.size]\nnum_heads = 6\nnum_kv_heads = 4', "num_heads = 6 is not a multiple of model.size.num_kv_heads = 4"),
         ('name = "a"\n[model.pattern]\nbalance = "bias"', "has none"),

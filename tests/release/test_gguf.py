@@ -10,7 +10,9 @@ import torch
 from hagane.corpus.embedded import parallel_sentences
 from hagane.errors import RunError
 from hagane.hosts import HOSTS, host_for
+from hagane.hosts.checkpoint import Published
 from hagane.hosts.gguf import interleaved, unfit
+from hagane.hosts.vocabulary import grown
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 from hagane.model.decoder import Decoder
 from hagane.model.extend import extended
@@ -19,6 +21,7 @@ from hagane.release import verify_gguf
 from hagane.release.gguf import Identity, release_gguf, write_gguf
 from hagane.release.llamacpp import LlamaCpp
 from hagane.tokenizer.bpe import cut
+from hagane.tokenizer.extend import extend
 from toy_models import TEXTS, toy_config, toy_tokenizer
 
 gguf = pytest.importorskip("gguf")
@@ -54,6 +57,22 @@ def test_llama_cpp_gives_the_distributions_and_the_text_of_the_masters(tmp_path,
     assert eight.bytes < half.bytes == (tmp_path / "gguf" / half.file).stat().st_size
     assert (half.kept_f16, eight.kept_f16) == (0, 2), "the rows of ffn_down are no multiple of 32, and that is said"
     assert facts.architecture == HOSTS[host].gguf.architecture and not facts.skipped
+
+
+def test_a_vocabulary_that_was_given_more_tokens_is_read_the_same(tmp_path):
+    """Its special tokens are no longer the last ids, and the kept chat template, which is not ours, goes along."""
+    text = "Jökullinn er stór og kaldur, 12 menn gengu á hann."
+    larger = extend(toy_tokenizer(), [text] * 9, 40)
+    state, config = masters()
+    new = grown(Published(HOSTS["qwen3"], config, state), 384, larger.pieces)
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    facts = release_gguf(new.state, new.config, "qwen3", larger.tokenizer, tmp_path / "gguf", Identity("toy"), [text, *SENTENCES], template=template)
+    assert facts.files[0].max_logprob_gap <= 0.02 and facts.texts_tokenised > len(SENTENCES)
+    field = gguf.GGUFReader(tmp_path / "gguf" / "toy-f16.gguf").fields
+    assert field["tokenizer.chat_template"].contents() == template
+    kinds = field["tokenizer.ggml.token_type"].contents()
+    end = 320 + len(larger.pieces)
+    assert kinds[315:321] == [3, 3, 3, 4, 4, 1] and set(kinds[320:end]) == {1} and set(kinds[end:]) == {5}
 
 
 @pytest.mark.parametrize("method", ("linear", "ntk", "yarn"))
@@ -111,7 +130,8 @@ def fewer_merges(monkeypatch):
 
 
 def other_template(monkeypatch):
-    monkeypatch.setattr(writing, "CHAT_TEMPLATE", writing.CHAT_TEMPLATE.replace("enable_thinking is false", "enable_thinking is true"))
+    write = gguf.GGUFWriter.add_chat_template
+    monkeypatch.setattr(gguf.GGUFWriter, "add_chat_template", lambda writer, template: write(writer, template.replace("<think>", "<thought>")))
 
 
 def no_head_count(monkeypatch):

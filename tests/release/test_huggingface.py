@@ -11,7 +11,7 @@ from hagane.release import huggingface, verify
 from hagane.release.huggingface import release_huggingface, write_weights
 from hagane.tokenizer.chat import render
 from hagane.tokenizer.save import save_for_transformers
-from toy_models import toy_config, toy_decoder, toy_tokenizer
+from toy_models import randomised, toy_config, toy_decoder, toy_tokenizer
 
 transformers = pytest.importorskip("transformers")
 KINDS = {"qwen3_moe": ("experts", {}), "qwen3": ("dense", {}), "llama": ("dense", {"qk_norm": False, "tied": False}), "qwen3_next": ("delta", {})}
@@ -45,6 +45,14 @@ def test_a_release_loads_as_any_model_does(tmp_path, parts, host):
     assert (tmp_path / "release" / "README.md").read_text() == "# A card\n"
     assert sum(file.stat().st_size for file in (tmp_path / "release").iterdir()) == facts.bytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encode", "release"]
+
+
+def test_modules_that_the_host_has_no_place_for_are_left_out_and_named(tmp_path, parts):
+    _, config, tokenizer = parts("qwen3")
+    further = config.model_copy(update={"mtp_layers": config.layers[-1:]})
+    facts = release_huggingface(dict(randomised(further).named_parameters()), further, tokenizer, tmp_path / "release")
+    assert facts.left_out == "qwen3 has no place for modules for multi-token prediction" and facts.greedy_equal
+    assert load_huggingface(tmp_path / "release")[1].mtp_layers == ()
 
 
 def test_norms_around_zero_are_rounded_as_they_are_stored(tmp_path, parts):

@@ -1,4 +1,5 @@
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -6,12 +7,13 @@ from rich.console import Console
 from hagane.engine.generate import generate
 from hagane.engine.reply import ReplyStream
 from hagane.errors import RunError
-from hagane.release.huggingface import release_huggingface
+from hagane.hosts import HOSTS
+from hagane.release.huggingface import release_huggingface, write_weights
 from hagane.serve import chat as module
 from hagane.serve.chat import Session, _Printer, chat, find_model
 from hagane.tokenizer.bpe import plain, special_ids
 from hagane.tokenizer.save import save_for_transformers
-from toy_models import save_model, toy_decoder, toy_tokenizer
+from toy_models import randomised, save_model, toy_config, toy_decoder, toy_tokenizer
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def says(monkeypatch):
     def script(*outputs):
         encoder, special, pending, prompts = plain(toy_tokenizer()), special_ids(toy_tokenizer()), list(outputs), []
 
-        def speak(decoder, asked, limit, stop_ids, *_, on_tokens):
+        def speak(decoder, asked, limit, stop_ids, *_, on_tokens, drafts=None):
             prompts.append(toy_tokenizer().decode(asked[0], skip_special_tokens=False))
             ids = []
             for part in pending.pop(0).replace("</think>", "|</think>|").split("|"):
@@ -79,6 +81,32 @@ def test_the_real_model_streams_what_it_generates(run, capsys):
     for token in ids:
         text += stream.step(token)[0]
     assert capsys.readouterr().out.split() == text.split() != []
+
+
+def test_drafts_change_no_answer_and_are_counted(run, capsys):
+    """The release of such a model leaves the module out: the trained weights are taken instead."""
+    config = toy_config()
+    drafting = randomised(config.model_copy(update={"mtp_layers": config.layers[-1:]}))
+    save_model(run / "tune" / "supervised", drafting)
+    chat(run, prompt="hello", max_new_tokens=24)
+    plain_answer = capsys.readouterr().out
+    chat(run, prompt="hello", max_new_tokens=24, drafts=True)
+    shown = capsys.readouterr()
+    assert shown.out == plain_answer and "drafts accepted so far" in shown.err
+    release = run / "release" / "huggingface"
+    release.parent.mkdir()
+    host = HOSTS["qwen3"]
+    release.mkdir()
+    (release / "config.json").write_text(json.dumps(host.config_to_host(config, {})))
+    write_weights(release, dict(host.weights.weights_to_host(dict(drafting.named_parameters()), config)))
+    assert find_model(run, drafts=True).name == "tune/supervised"
+    with pytest.raises(RunError, match=r"--drafts are of greedy answers"):
+        chat(run, prompt="hello", temperature=0.5, drafts=True)
+    with pytest.raises(RunError, match=r"has no module that drafts"):
+        find_model(release, drafts=True)
+    save_model(run / "tune" / "supervised", toy_decoder())
+    with pytest.raises(RunError, match=r"mtp_layers = 1, or leave out --drafts"):
+        find_model(run, drafts=True)
 
 
 def test_old_turns_are_forgotten_when_the_context_is_full(run, says):

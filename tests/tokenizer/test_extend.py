@@ -53,14 +53,14 @@ TEXTS = st.one_of(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(text=TEXTS)
 def test_written_out_in_pieces_every_text_has_its_old_ids(kind, text):
     for encoder, before in ((new(kind).tokenizer, old(kind)), (plain(new(kind).tokenizer), plain(old(kind)))):
         assert new(kind).written_out(ids(encoder, text)) == ids(before, text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text=TEXTS)
 def test_every_string_comes_back(text):
     encoder = plain(new().tokenizer)

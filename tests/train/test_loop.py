@@ -85,7 +85,7 @@ def test_a_stage_writes_what_the_others_read(tmp_path: Path, data: Path) -> None
     assert [line["step"] for line in lines] == [1, 5, 10, 15, 20]
     assert list(lines[0]) == [
         "step", "phase", "progress", "learning_rate", "tokens", "seconds", "loss", "auxiliary_loss", "mtp_loss", "gradient_norm",
-        "tokens_per_second", "flop_utilisation", "data_seconds", "memory_bytes", "router",
+        "tokens_per_second", "flop_utilisation", "data_seconds", "memory_bytes", "router", "indexer",
     ]  # fmt: skip
     assert lines[-1]["progress"] == 1.0 and lines[-1]["loss"] < lines[0]["loss"] - 0.5
     assert lines[-1]["router"].keys() == {"max_violation", "dead_share", "effective_experts", "conditional_entropy", "marginal_entropy"}

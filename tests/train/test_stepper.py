@@ -26,7 +26,7 @@ def read(data, collection: str, rows: int, accumulation: int, steps: int) -> lis
     return read
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "null", "latent", "delta", "mtp"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "null", "latent", "indexed", "delta", "mtp"])
 @pytest.mark.parametrize("collection", ["text", "tune"])
 def test_micro_steps_equal_one_big_batch(data, kind: str, collection: str) -> None:
     whole, parts = stepper(kind), stepper(kind)
@@ -52,7 +52,7 @@ def padded(batch: Batch) -> Batch:
     return dataclasses.replace(batch, **wide)
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "null", "latent", "delta", "mtp"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "null", "latent", "indexed", "delta", "mtp"])
 def test_padding_counts_nothing(data, kind: str) -> None:
     plain, wide = stepper(kind), stepper(kind)
     for one in read(data, "tune", 4, 1, 2):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hagane.data.pack import stream_rows, whole_rows
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, EntropyClamp, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, EntropyClamp, ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.recipe.types import Phase
 from hagane.train import loop
 from hagane.train.callbacks import Callback, StepInfo
@@ -35,7 +35,14 @@ def model(kind: str = "dense", width: int = 32) -> ModelConfig:
     So have that and one of two modules for further tokens of `mtp`.
 
     `latent`: latent attention, once with latent queries; the first of `delta` is Gated DeltaNet.
+    `indexed`: latent attention to a fixed number of keys and to an adaptive one, the second layer with experts.
     """
+    if kind == "indexed":
+        indexers = [IndexConfig(num_heads=4, head_dim=8, top_k=4, share=share) for share in (None, 0.7)]
+        mixers = [LatentConfig(num_heads=2, query_rank=10, kv_rank=12, nope_dim=12, rope_dim=4, value_dim=8, index=index) for index in indexers]
+        ffns = DenseConfig(hidden=64), ExpertsConfig(num_experts=4, top_k=2, hidden=32, score="sigmoid", balance="bias", shared_hidden=32)
+        layers = tuple(LayerConfig(mixer=mixer, ffn=ffn) for mixer, ffn in zip(mixers, ffns, strict=True))
+        return ModelConfig(vocabulary_size=VOCABULARY, width=width, layers=layers, context=CONTEXT)
     if kind == "latent":
         mixers = [LatentConfig(num_heads=2, query_rank=rank, kv_rank=12, nope_dim=12, rope_dim=4, value_dim=8) for rank in (None, 10)]
         latents = tuple(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=64)) for mixer in mixers)

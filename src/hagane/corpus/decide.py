@@ -320,6 +320,7 @@ def _cut_held_out(
     rest = [overlap.without_overlap(text, runs) or "" for text in texts]
     left, total = sum(map(len, rest)), sum(map(len, texts))
     whole = left == total or total - left > overlap.MOST_CUT * total or left < min_characters  # of verse in short runs nothing may be cut, yet it is a copy
+    whole |= documents.parts[index].language.startswith("code")  # with lines missing it is no code any more
     example: dict[str, object] = {"like_file": documents.file(like[0]), "like_document": like[1], "whole": whole}
     if whole:
         documents.drop(index, own, "held_out_overlap", example)

@@ -13,14 +13,15 @@ from hagane.hosts.afmoe.config import HOST as AFMOE
 from hagane.hosts.axk1.config import HOST as AXK1
 from hagane.hosts.base import Host
 from hagane.hosts.deepseek_v3.config import HOST as DEEPSEEK_V3
+from hagane.hosts.deepseek_v32.config import HOST as DEEPSEEK_V32
 from hagane.hosts.glm4_moe.config import HOST as GLM4_MOE
 from hagane.hosts.llama.config import HOST as LLAMA
 from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
 from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
-from hagane.model.config import ModelConfig
+from hagane.model.config import LatentConfig, LayerConfig, ModelConfig
 
-HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, GLM4_MOE, AFMOE, AXK1)}
+HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, GLM4_MOE, AFMOE, AXK1, DEEPSEEK_V32)}
 
 
 def host_for(config: ModelConfig) -> str:
@@ -32,6 +33,17 @@ def host_for(config: ModelConfig) -> str:
             return name
         reasons[name] = reason
     raise RecipeError(f"No published architecture can hold this model, so no engine but hagane would load it: {'; '.join(reasons.values())}.")
+
+
+def exported_form(config: ModelConfig) -> ModelConfig:
+    """What a host computes of a model: itself, but that queries read as many keys as an indexer allows, where ours read fewer when those suffice."""
+
+    def fixed(layer: LayerConfig) -> LayerConfig:
+        if not isinstance(layer.mixer, LatentConfig) or layer.mixer.index is None:
+            return layer
+        return layer.model_copy(update={"mixer": layer.mixer.model_copy(update={"index": layer.mixer.index.model_copy(update={"share": None})})})
+
+    return config.model_copy(update={"layers": tuple(map(fixed, config.layers)), "mtp_layers": tuple(map(fixed, config.mtp_layers))})
 
 
 def host_of(config_json: Mapping[str, Any]) -> Host:

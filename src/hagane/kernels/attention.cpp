@@ -3,8 +3,8 @@
 //
 // Layouts: query, output and their gradients (rows, length, heads, head_dim), contiguous; key and value (rows, length, kv_heads,
 // head_dim), their tokens `stride` elements apart. first[row][t] is the first key that query t sees; t is the last; it never
-// falls within a row. One task is one kv head of one row, done by one thread from beginning to end: results do not depend on
-// the number of threads.
+// falls within a row; chosen[row][t][s], where given, is 0 for keys that t does not read. One task is one kv head of one row, done
+// by one thread from beginning to end: results do not depend on the number of threads.
 //
 // A "lane" is 32 bits: one float, or a pair of bfloat16 neighbours along the summed dimension where the processor multiplies
 // such pairs (AVX512-BF16). All products are one routine over lanes: C[m][n] (+)= sum_k A[m][k] * B[k][n].
@@ -154,6 +154,17 @@ inline I16 columns(int j, int begin, int end) {
   return (at >= begin) & (at < end);
 }
 
+// Those of 16 columns from j on in [begin, end) that are not 0 in a row of bytes, where there is one, of which column 0 is at `low`.
+inline I16 read_columns(int j, int begin, int end, const uint8_t* row, int low, int length) {
+  const I16 inside = columns(j, begin, end);
+  if (!row) return inside;
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
+  Bytes bytes = {};
+  if (low + j + 16 <= length) std::memcpy(&bytes, row + low + j, 16);
+  else std::memcpy(&bytes, row + low + j, std::max(0, length - low - j));
+  return inside & (__builtin_convertvector(bytes, I16) != 0);
+}
+
 // Lanes run along the head dimension: out[h / N][t], for products whose sum runs over h. `out` rows are `ld` lanes.
 template <class L, class T> void pack_across(const T* x, long stride, int length, int H, uint32_t* out, long ld) {
   for (int h = 0; h < H; h += L::N)
@@ -203,7 +214,8 @@ template <class L, class T> const uint32_t* tile_lanes(const T* x, long stride, 
 }
 
 template <class T, class L>
-void forward_task(const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, T* out, float* lse, Scratch<L>& w) {
+void forward_task(const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const uint8_t* chosen, T* out,
+                  float* lse, Scratch<L>& w) {
   const int H = s.H, group = s.heads / s.kv_heads;
   const long q_stride = long(s.heads) * H;
   pack_across<L>(k, k_stride, s.length, H, w.key_across.data(), w.ld);
@@ -219,10 +231,11 @@ void forward_task(const Shape& s, const T* q, const T* k, long k_stride, const T
       for (int m = 0; m < M; m++) {
         float* row = w.score.data() + m * w.ld;
         const int begin = first[t0 + m] - low, end = t0 + m - low + 1;
+        const uint8_t* choice = chosen ? chosen + long(t0 + m) * s.length : nullptr;
         const F16 nothing = F16{} - 3e38f;
         F16 tops = nothing;
         for (int j = 0; j < N; j += 16) {
-          const F16 x = columns(j, begin, end) ? *(F16*)(row + j) : nothing;
+          const F16 x = read_columns(j, begin, end, choice, low, s.length) ? *(F16*)(row + j) : nothing;
           tops = x > tops ? x : tops;
         }
         const float top = top_of(tops);
@@ -230,7 +243,7 @@ void forward_task(const Shape& s, const T* q, const T* k, long k_stride, const T
         for (int j = 0; j < N; j += 16) {
           F16& x = *(F16*)(row + j);
           const F16 z = (x - top) * s.scale;
-          x = columns(j, begin, end) ? exp16(z < 0.f ? z : F16{}) : F16{};
+          x = read_columns(j, begin, end, choice, low, s.length) ? exp16(z < 0.f ? z : F16{}) : F16{};
           sums += x;
         }
         total[m] = sum_of(sums);
@@ -246,8 +259,8 @@ void forward_task(const Shape& s, const T* q, const T* k, long k_stride, const T
 }
 
 template <class T, class L>
-void backward_task(const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const T* out, const float* lse,
-                   const T* d_out, T* dq, T* dk, T* dv, Scratch<L>& w) {
+void backward_task(const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const uint8_t* chosen,
+                   const T* out, const float* lse, const T* d_out, T* dq, T* dk, T* dv, Scratch<L>& w) {
   const int H = s.H, group = s.heads / s.kv_heads;
   const long q_stride = long(s.heads) * H, kv_stride = long(s.kv_heads) * H;
   pack_across<L>(k, k_stride, s.length, H, w.key_across.data(), w.ld);
@@ -270,10 +283,11 @@ void backward_task(const Shape& s, const T* q, const T* k, long k_stride, const 
         for (int h = 0; h < H; h++) delta += widen(d_tile[m * q_stride + h]) * widen(o_tile[m * q_stride + h]);
         const float log_sum = lse[(t0 + m) * long(s.heads) + g];
         const int begin = first[t0 + m] - low, end = t0 + m - low + 1;
+        const uint8_t* choice = chosen ? chosen + long(t0 + m) * s.length : nullptr;
         float *row = w.score.data() + m * w.ld, *slope = w.slope_score.data() + m * w.ld;
         for (int j = 0; j < N; j += 16) {
           F16 &x = *(F16*)(row + j), &d = *(F16*)(slope + j);
-          const I16 here = columns(j, begin, end);
+          const I16 here = read_columns(j, begin, end, choice, low, s.length);
           const F16 z = x * s.scale - log_sum;
           const F16 y = here ? exp16(z < 0.f ? z : F16{}) : F16{};
           d = here ? y * (d - delta) * s.scale : F16{};
@@ -320,19 +334,20 @@ template <class L, class Work> void for_each_task(int num_rows, const Shape& s, 
 }
 
 template <class T, class L>
-void forward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, T* out, float* lse) {
+void forward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const uint8_t* chosen, T* out,
+                 float* lse) {
   for_each_task<L>(num_rows, s, false, [&](const Task& at, Scratch<L>& scratch) {
     forward_task<T, L>(s, q + at.query, k + at.token * k_stride + at.head * s.H, k_stride, v + at.token * v_stride + at.head * s.H, v_stride, first + at.token,
-                       out + at.query, lse + at.log_sum, scratch);
+                       chosen ? chosen + at.token * s.length : nullptr, out + at.query, lse + at.log_sum, scratch);
   });
 }
 
 template <class T, class L>
-void backward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const T* out,
-                  const float* lse, const T* d_out, T* dq, T* dk, T* dv) {
+void backward_all(int num_rows, const Shape& s, const T* q, const T* k, long k_stride, const T* v, long v_stride, const int32_t* first, const uint8_t* chosen,
+                  const T* out, const float* lse, const T* d_out, T* dq, T* dk, T* dv) {
   for_each_task<L>(num_rows, s, true, [&](const Task& at, Scratch<L>& scratch) {
     backward_task<T, L>(s, q + at.query, k + at.token * k_stride + at.head * s.H, k_stride, v + at.token * v_stride + at.head * s.H, v_stride, first + at.token,
-                        out + at.query, lse + at.log_sum, d_out + at.query, dq + at.query, dk + at.key, dv + at.key, scratch);
+                        chosen ? chosen + at.token * s.length : nullptr, out + at.query, lse + at.log_sum, d_out + at.query, dq + at.query, dk + at.key, dv + at.key, scratch);
   });
 }
 
@@ -347,17 +362,17 @@ typedef Single Bf16Lane;
 extern "C" {
 
 void attend_forward(int wide, int num_rows, int length, int heads, int kv_heads, int head_dim, const void* q, const void* k, long k_stride, const void* v, long v_stride,
-                    const int32_t* first, void* out, float* lse) {
+                    const int32_t* first, const uint8_t* chosen, void* out, float* lse) {
   const Shape s{length, heads, kv_heads, head_dim, 1.f / std::sqrt(float(head_dim))};
-  if (wide) forward_all<float, Single>(num_rows, s, (const float*)q, (const float*)k, k_stride, (const float*)v, v_stride, first, (float*)out, lse);
-  else forward_all<bf16, Bf16Lane>(num_rows, s, (const bf16*)q, (const bf16*)k, k_stride, (const bf16*)v, v_stride, first, (bf16*)out, lse);
+  if (wide) forward_all<float, Single>(num_rows, s, (const float*)q, (const float*)k, k_stride, (const float*)v, v_stride, first, chosen, (float*)out, lse);
+  else forward_all<bf16, Bf16Lane>(num_rows, s, (const bf16*)q, (const bf16*)k, k_stride, (const bf16*)v, v_stride, first, chosen, (bf16*)out, lse);
 }
 
 void attend_backward(int wide, int num_rows, int length, int heads, int kv_heads, int head_dim, const void* q, const void* k, long k_stride, const void* v, long v_stride,
-                     const int32_t* first, const void* out, const float* lse, const void* d_out, void* dq, void* dk, void* dv) {
+                     const int32_t* first, const uint8_t* chosen, const void* out, const float* lse, const void* d_out, void* dq, void* dk, void* dv) {
   const Shape s{length, heads, kv_heads, head_dim, 1.f / std::sqrt(float(head_dim))};
-  if (wide) backward_all<float, Single>(num_rows, s, (const float*)q, (const float*)k, k_stride, (const float*)v, v_stride, first, (const float*)out, lse, (const float*)d_out, (float*)dq, (float*)dk, (float*)dv);
-  else backward_all<bf16, Bf16Lane>(num_rows, s, (const bf16*)q, (const bf16*)k, k_stride, (const bf16*)v, v_stride, first, (const bf16*)out, lse, (const bf16*)d_out, (bf16*)dq, (bf16*)dk, (bf16*)dv);
+  if (wide) backward_all<float, Single>(num_rows, s, (const float*)q, (const float*)k, k_stride, (const float*)v, v_stride, first, chosen, (const float*)out, lse, (const float*)d_out, (float*)dq, (float*)dk, (float*)dv);
+  else backward_all<bf16, Bf16Lane>(num_rows, s, (const bf16*)q, (const bf16*)k, k_stride, (const bf16*)v, v_stride, first, chosen, (const bf16*)out, lse, (const bf16*)d_out, (bf16*)dq, (bf16*)dk, (bf16*)dv);
 }
 
 }

@@ -191,8 +191,9 @@ def _conclude(search: Search, candidate: Candidate) -> FoundMixture:
     recipe, first = search.ground.run.recipe, search.design.proxies[0]
     results = _results(search)
     surface = _surface(search, results)
-    gain = gain_of(surface, search.objective, search.space, search.unimax, candidate.rates)
     base, best = weights_of(search.unimax), weights_of(candidate.rates)
+    trained = sum(facts.rung.weights == base for facts in results), sum(facts.rung.weights == best for facts in results)
+    gain = gain_of(surface, search.objective, search.space, search.unimax, candidate.rates, trained)
     by_seed = {(facts.rung.seed, "base" if facts.rung.weights == base else "best"): facts for facts in results if facts.rung.weights in (base, best)}
     seeds = [seed for seed in range(PAIRS) if base != best and (seed, "base") in by_seed and (seed, "best") in by_seed]
     values = {place: search.objective.value(facts.bits_per_byte) for place, facts in by_seed.items()}

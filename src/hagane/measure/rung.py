@@ -23,6 +23,7 @@ from hagane.folder import Run, read_json, write_atomic
 from hagane.measure.machine import cores
 from hagane.plan.choose import Known, batch_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.fit import Run as FitRun
+from hagane.plan.index_phases import with_indexers
 from hagane.plan.ladder import Rung
 from hagane.plan.languages import effective_total, read_by_language, shards_of
 from hagane.plan.sketch import point_of
@@ -148,7 +149,7 @@ def train_rung(ground: Ground, rung: Rung, *, compiled: bool, callbacks: Sequenc
     if compiled:
         torch._dynamo.reset()  # another shape: what was compiled for the last one is not needed
     settings = TrainSettings(
-        folder=folder, model=config, phases=(phase,), data=data, seed=run.seed + rung.seed, device=run.machine.device,
+        folder=folder, model=config, phases=with_indexers((phase,), config, recipe.train), data=data, seed=run.seed + rung.seed, device=run.machine.device,
         threads=recipe.execution.threads or cores(), compile=compiled, dtype=recipe.train.dtype, checkpoint_seconds=1e9,
     )  # fmt: skip
     facts = train(settings, callbacks=callbacks)

@@ -106,11 +106,24 @@ class AttentionConfig(Frozen):
         return self
 
 
+class IndexConfig(Frozen):
+    """Lightning indexer (DeepSeek-V3.2-Exp, 2025, "DeepSeek Sparse Attention"): small heads that score keys, so that a query reads the best `top_k` only.
+
+    With `share` a query reads the fewest keys that hold this share of the softmax of its scores, at most `top_k`. No host knows that: an
+    export reads `top_k` keys.
+    """
+
+    num_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0, description="width of an indexer head; one key of it is kept per token")
+    top_k: int = Field(gt=0, description="keys a query reads at most")
+    share: float | None = Field(default=None, gt=0, lt=1, description="of the indexer's probability that the keys read must hold; None: always top_k keys")
+
+
 class LatentConfig(Frozen):
     """Multi-head latent attention (DeepSeek-V2, 2024, section 2.1), causal within a document.
 
     Keys and values of all heads are made from one latent vector per token, beside which one rotated key is shared by all heads:
-    the cache holds kv_rank + rope_dim values per token.
+    the cache holds kv_rank + rope_dim values per token, and the key of an indexer where there is one.
     """
 
     kind: Literal["latent"] = "latent"
@@ -121,6 +134,7 @@ class LatentConfig(Frozen):
     rope_dim: int = Field(gt=0, description="part that is")
     value_dim: int = Field(gt=0, description="width of a head's value")
     rope: RopeConfig = RopeConfig()
+    index: IndexConfig | None = Field(default=None, description="what chooses the keys that a query reads; None: it reads all it sees")
 
     @property
     def qk_dim(self) -> int:
@@ -140,12 +154,17 @@ class LatentConfig(Frozen):
     @property
     def key(self) -> str:
         """What decides its speed, as part of the name under which a machine's profile keeps a measured step."""
-        return f"m{self.num_heads}q{self.query_rank or 0}c{self.kv_rank}x{self.nope_dim}-{self.rope_dim}-{self.value_dim}"
+        index = f"i{self.index.num_heads}x{self.index.head_dim}k{self.index.top_k}{'a' if self.index.share else ''}" if self.index else ""
+        return f"m{self.num_heads}q{self.query_rank or 0}c{self.kv_rank}x{self.nope_dim}-{self.rope_dim}-{self.value_dim}{index}"
 
     @model_validator(mode="after")
     def _check(self) -> LatentConfig:
         if self.rope_dim % 2:
             raise ValueError(f"rope_dim {self.rope_dim} must be even: rotary positions pair its halves")
+        if self.index is not None and self.query_rank is None:
+            raise ValueError("index needs query_rank: an indexer makes its queries from the latent vector of the queries")
+        if self.index is not None and self.index.head_dim < self.rope_dim:
+            raise ValueError(f"index.head_dim {self.index.head_dim} must be at least rope_dim {self.rope_dim}: that many of its dimensions turn")
         return self
 
 

@@ -10,7 +10,7 @@ A kind of mixer is counted by one function, listed in `_MIXERS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
@@ -25,11 +25,13 @@ class MixerCounts:
 
     matrices: int  # weights every token is multiplied with
     vectors: int  # all other parameters: norms, biases, decays
-    pair_flops: int  # per query and key that it sees, all heads: scores and mixing
+    pair_flops: int  # per query and key that it reads, all heads: scores and mixing
     num_heads: int  # upper limit of tensor parallelism; each sees every key once
     query: int  # values per token: queries
     mixed: int  # values per token that come out of the mixing
     key_value: int  # values per token: keys and values together, as the mixing reads them
+    reads: int | None = None  # keys a query reads at most, its window or what an indexer leaves; None: all it sees
+    index_flops: int = 0  # per query and key that it sees, whether it reads it or not: an indexer's scores
     token_flops: int = 0  # per token, besides matrices and pairs: what a recurrent state costs
     latent: int = 0  # values per token that queries, keys and values are made from (MLA)
     cached: int = 0  # values one more token takes in the cache
@@ -44,19 +46,32 @@ def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
         matrices=width * (2 * query + key_value + (query if mixer.gate == "sigmoid" else 0)),
         vectors=2 * mixer.head_dim if mixer.qk_norm else 0,
         pair_flops=4 * query,  # two multiply-adds per head dimension
-        num_heads=mixer.num_heads, query=query, mixed=query, key_value=key_value, cached=key_value,
+        num_heads=mixer.num_heads, query=query, mixed=query, key_value=key_value, cached=key_value, reads=mixer.window,
         held=None if mixer.window is None else -(-mixer.window // WINDOW_STEP) * WINDOW_STEP,
     )  # fmt: skip
 
 
 def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
-    """As it trains, with keys and values of every head made; decoding in the absorbed form does more per pair and less per token."""
+    """As it trains, with keys and values of every head made; decoding in the absorbed form does more per pair and less per token.
+
+    An indexer counts as if every query read `top_k` keys (adaptive ones read fewer), without its learning, which is of training alone.
+    Kept of it for the backward pass are queries and their float32 gradients.
+    """
     query, mixed, latent = mixer.num_heads * mixer.qk_dim, mixer.num_heads * mixer.value_dim, (mixer.query_rank or 0) + mixer.kv_rank
     made = mixer.num_heads * (mixer.nope_dim + mixer.value_dim)
-    return MixerCounts(
+    plain = MixerCounts(
         matrices=width * (latent + mixer.rope_dim) + (mixer.query_rank or width) * query + mixer.kv_rank * made + mixed * width,
         vectors=latent, pair_flops=2 * (query + mixed), num_heads=mixer.num_heads, query=query, mixed=mixed, key_value=query + mixed,
         latent=latent + mixer.rope_dim, cached=mixer.kv_rank + mixer.rope_dim,
+    )  # fmt: skip
+    index = mixer.index
+    if index is None:
+        return plain
+    queries = index.num_heads * index.head_dim
+    return replace(
+        plain, matrices=plain.matrices + (mixer.query_rank or 0) * queries + width * (index.head_dim + index.num_heads),
+        vectors=plain.vectors + 2 * index.head_dim, reads=index.top_k, index_flops=2 * (queries + index.num_heads),
+        cached=plain.cached + index.head_dim, kept=3 * (queries + index.head_dim),
     )  # fmt: skip
 
 
@@ -157,10 +172,16 @@ def flops_per_token(config: ModelConfig, context: int, *, mtp: bool = False) -> 
     return batch_flops(config, 1, 1, lambda window: mean_seen(context, window), mtp=mtp)
 
 
+def pairs_flops(mixer: MixerCounts, seen: Callable[[int | None], float]) -> float:
+    """FLOPs of what a mixer does with pairs of tokens; `seen` as for `batch_flops`."""
+    return mixer.pair_flops * seen(mixer.reads) + (mixer.index_flops * seen(None) if mixer.index_flops else 0)
+
+
 def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Callable[[int | None], float], *, mtp: bool = False) -> float:
     """FLOPs of a forward pass over packed documents: what its tokens, its targets (the head) and the pairs in attention need.
 
-    `seen(window)` is the number of pairs of a query and a key it sees, summed over the batch. Padding is in none of the three.
+    `seen(limit)` is the number of pairs of a query and a key it sees, at most `limit` for each, summed over the batch. Padding is in none of
+    the three.
     `mtp`: with the modules for multi-token prediction, which go through the head as well. That the last tokens of a document have
     nothing to predict there is left out of account.
     """
@@ -170,9 +191,7 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
         return batch_flops(config, num_tokens, num_targets, seen) + modules
     used = parts(config, active=True)
     matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"]
-    mixing = sum(
-        mixer.pair_flops * seen(layer.mixer.window) + mixer.token_flops * num_tokens for mixer, layer in zip(_mixers(config), config.layers, strict=True)
-    )
+    mixing = sum(pairs_flops(mixer, seen) + mixer.token_flops * num_tokens for mixer in _mixers(config))
     return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets) + mixing
 
 

@@ -15,6 +15,7 @@ from hagane.model.config import ExpertsConfig, LayerConfig, MixerConfig, ModelCo
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
 from hagane.model.head import Head
+from hagane.model.indexer import Indexer, IndexStats
 from hagane.model.initial import draw
 from hagane.model.layer_cache import LayerCache
 from hagane.model.linear import Embedding
@@ -24,11 +25,12 @@ from hagane.model.norm import RMSNorm
 from hagane.model.rope import rotation
 from hagane.model.router import Router, RouterStats, Stats
 from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible
+from hagane.recipe.types import IndexMode
 
 
 @dataclass
 class Outputs:
-    """Hidden states (B, T, D) after the final norm, and the router statistics of every layer.
+    """Hidden states (B, T, D) after the final norm, and the statistics of every layer's router and indexer.
 
     `further`: those of the modules for multi-token prediction where they were asked for, whose statistics then follow the layers'.
     """
@@ -53,8 +55,8 @@ class Block(nn.Module):
         self.post_ffn_norm = RMSNorm(config.width, config.norm_epsilon, device) if layer.post_ffn_norm else None
         self.ffn = Experts(config.width, layer.ffn, device) if isinstance(layer.ffn, ExpertsConfig) else Dense(config.width, layer.ffn, device)
 
-    def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, RouterStats | None]:
-        mixed_BTD, _ = self.mixer(self.mixer_norm(hidden_BTD), view, cache)
+    def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, RouterStats | None, IndexStats | None]:
+        mixed_BTD, index_stats = self.mixer(self.mixer_norm(hidden_BTD), view, cache)
         if self.post_mixer_norm is not None:
             mixed_BTD = self.post_mixer_norm(mixed_BTD)
         hidden_BTD = hidden_BTD + mixed_BTD
@@ -65,7 +67,7 @@ class Block(nn.Module):
             output_BTD = self.ffn(normed_BTD)
         if self.post_ffn_norm is not None:
             output_BTD = self.post_ffn_norm(output_BTD)
-        return hidden_BTD + output_BTD, stats
+        return hidden_BTD + output_BTD, stats, index_stats
 
 
 class Decoder(nn.Module):
@@ -97,13 +99,14 @@ class Decoder(nn.Module):
         views, new_length_B = self._views(sequence, cache, self.config.layers + (self.config.mtp_layers if further else ()))
         embedded_BTD = self.embedding(token_BT)
         hidden_BTD = embedded_BTD if self.config.embedding_scale == 1.0 else embedded_BTD * self.config.embedding_scale
-        stats: list[RouterStats | None] = []
+        stats = Stats([])
         for index, (block, layer) in enumerate(zip(self.layers, self.config.layers, strict=True)):
-            hidden_BTD, layer_stats = block(hidden_BTD, views[layer.mixer], cache.layers[index] if cache is not None else None)
-            stats.append(layer_stats)
+            hidden_BTD, router_stats, index_stats = block(hidden_BTD, views[layer.mixer], cache.layers[index] if cache is not None else None)
+            stats.layers.append(router_stats)
+            stats.indexers.append(index_stats)
         if cache is not None:
             cache.length_B = new_length_B
-        outputs = Outputs(self.norm(hidden_BTD), Stats(stats))
+        outputs = Outputs(self.norm(hidden_BTD), stats)
         if further:
             assert cache is None, "with a cache, drafts are made by `draft`"
             self._predict_further(outputs, embedded_BTD, sequence.document_BT, views)
@@ -117,9 +120,11 @@ class Decoder(nn.Module):
         hidden_BTD = outputs.hidden_BTD
         for offset, (module, layer) in enumerate(zip(self.mtp, self.config.mtp_layers, strict=True), start=1):
             _, there_BT = later(document_BT, document_BT, offset)
-            hidden_BTD, stats = module(hidden_BTD, shifted(embedded_BTD, offset), views[layer.mixer]._replace(real_BT=there_BT.float()))
+            view = views[layer.mixer]._replace(real_BT=there_BT.float())
+            hidden_BTD, router_stats, index_stats = module(hidden_BTD, shifted(embedded_BTD, offset), view)
             outputs.further.append(hidden_BTD)
-            outputs.stats.layers.append(stats)
+            outputs.stats.layers.append(router_stats)
+            outputs.stats.indexers.append(index_stats)
 
     def draft(self, hidden_BTD: Tensor, token_BT: Tensor, sequence: Sequence, cache: Cache) -> Tensor:
         """Hidden states (B, T, D) from which the head predicts the token after `token_BT`, each the token after those of `hidden_BTD`.
@@ -192,11 +197,26 @@ class Decoder(nn.Module):
                 assert layer is not None
                 yield router, layer
 
+    def index_mode(self, mode: IndexMode) -> None:
+        """What all indexers do from here on; a new decoder's choose. No effect on a model without."""
+        for indexer in self.indexers():
+            indexer.mode = mode
+
+    def indexers(self) -> Iterator[Indexer]:
+        """Of all layers that have one."""
+        return (module for module in self.modules() if isinstance(module, Indexer))
+
     def auxiliary_loss_sum(self, stats: Stats) -> Tensor:
-        """Balancing, z and clamping losses of all routers, summed over layers and tokens: divide by the number of tokens. Zero without routers."""
+        """Balancing, z and clamping losses of all routers and the divergence of all indexers, summed over layers and tokens.
+
+        Divide by the number of tokens. Zero without routers and indexers.
+        """
         total = torch.zeros((), device=self.embedding.weight.device)
         for router, layer in self._counted(stats):
             total = total + router.auxiliary_loss_sum(layer)
+        for index_stats in stats.indexers:
+            if index_stats is not None:
+                total = total + index_stats.divergence_sum
         return total
 
     def router_step(self, stats: Stats) -> None:

@@ -2,7 +2,7 @@
 
 Every matrix, the router's included, is normal(0, init_std); the projections that write to the residual stream
 (`mixer.output`, `ffn.down`, `ffn.shared.down`) are scaled by 1/sqrt(2 · layers) as in GPT-2, so that its variance does not grow with depth; norms
-are one. The decay of Gated DeltaNet begins as in Qwen3-Next: `A_log` is the log of uniform(0.01, 16), `dt_bias` one.
+are one, their biases zero. The decay of Gated DeltaNet begins as in Qwen3-Next: `A_log` is the log of uniform(0.01, 16), `dt_bias` one.
 Each parameter has a generator of its own, seeded by its name: neither device, order nor sharding changes a draw.
 """
 
@@ -19,7 +19,7 @@ DECAY_RATES = (0.01, 16.0)  # transformers' Qwen3-Next; the lower bound keeps th
 
 
 def _is_norm(name: str) -> bool:
-    return name.removesuffix(".weight").endswith("norm")
+    return name.removesuffix(".weight").removesuffix(".bias").endswith("norm")
 
 
 def initial_std(name: str, config: ModelConfig) -> float:
@@ -34,7 +34,7 @@ def initial_std(name: str, config: ModelConfig) -> float:
 def draw(name: str, parameter: Tensor, config: ModelConfig, seed: int) -> None:
     """Fill one parameter, in place."""
     std = initial_std(name, config)
-    drawn = torch.ones(parameter.shape, dtype=torch.float32)
+    drawn = torch.full(parameter.shape, 0.0 if name.endswith(".bias") else 1.0, dtype=torch.float32)
     digest = blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     if name.endswith("A_log"):
@@ -45,11 +45,12 @@ def draw(name: str, parameter: Tensor, config: ModelConfig, seed: int) -> None:
 
 
 def working_dtype(name: str, parameter: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """What a parameter is kept in while computing in `dtype`: matrices in it, norms, routers, convolutions and rates in float32.
+    """What a parameter is kept in while computing in `dtype`: matrices in it, norms, routers, convolutions, rates and the weights of
+    an indexer's heads in float32.
 
     All of the latter are small and used in float32: rounded, a vector would ignore small updates, a router ties.
     """
-    return torch.float32 if _is_norm(name) or name.endswith(("router.weight", "mixer.conv", "A_log", "dt_bias")) else dtype
+    return torch.float32 if _is_norm(name) or name.endswith(("router.weight", "indexer.weigh.weight", "mixer.conv", "A_log", "dt_bias")) else dtype
 
 
 def to_working(model: nn.Module, dtype: torch.dtype) -> None:

@@ -45,8 +45,8 @@ def _latent(width: int, config: LatentConfig, norm_epsilon: float, device: Devic
 
 
 def _latent_cache(rows: int, length: int, config: LatentConfig, dtype: torch.dtype, device: Device) -> LayerCache:
-    """One key for all heads; the value of a token is the first part of its key, so nothing is stored for it."""
-    return KeyValueCache(rows, length, (1, config.kv_rank + config.rope_dim), (1, 0), dtype, device)
+    """One key for all heads; the value of a token is the first part of its key, so in its place is the key of the indexer, or nothing."""
+    return KeyValueCache(rows, length, (1, config.kv_rank + config.rope_dim), (1, config.index.head_dim if config.index else 0), dtype, device)
 
 
 _KINDS: dict[str, Kind] = {

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hagane.model.config import ModelConfig
+from hagane.model.indexer import IndexStats
 from hagane.model.layer_cache import LayerCache
 from hagane.model.linear import Linear
 from hagane.model.norm import RMSNorm
@@ -44,8 +45,10 @@ class MtpModule(nn.Module):
         self.block = block
         self.norm = RMSNorm(config.width, config.norm_epsilon, device)
 
-    def forward(self, hidden_BTD: Tensor, embedded_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, RouterStats | None]:
-        """`embedded_BTD`: the token k after each. Returns hidden states for the head and the next module, and its router's statistics."""
+    def forward(
+        self, hidden_BTD: Tensor, embedded_BTD: Tensor, view: View, cache: LayerCache | None = None
+    ) -> tuple[Tensor, RouterStats | None, IndexStats | None]:
+        """`embedded_BTD`: the token k after each. Returns hidden states for the head and the next module, and its router's and indexer's statistics."""
         joined_BTE = torch.cat((self.embedding_norm(embedded_BTD), self.hidden_norm(hidden_BTD)), dim=-1)
-        output_BTD, stats = self.block(self.projection(joined_BTE), view, cache)
-        return self.norm(output_BTD), stats
+        output_BTD, router_stats, index_stats = self.block(self.projection(joined_BTE), view, cache)
+        return self.norm(output_BTD), router_stats, index_stats

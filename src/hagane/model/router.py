@@ -18,7 +18,7 @@ alone would hold the median load, and the mean is the budget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from hagane.model.clamp import Clamp, token_entropy
 from hagane.model.config import ExpertsConfig
+from hagane.model.indexer import IndexStats
 
 TINY = 1e-20
 """Added to sums of sigmoids, which may all be zero. As in the published implementations."""
@@ -72,16 +73,23 @@ class RouterStats(NamedTuple):
 
 @dataclass
 class Stats:
-    """Router statistics per layer; None where the feed-forward is dense."""
+    """Router statistics per layer, None where the feed-forward is dense; those of indexers, None where there is none or it does not learn."""
 
     layers: list[RouterStats | None]
+    indexers: list[IndexStats | None] = field(default_factory=list)
 
     def __add__(self, other: Stats) -> Stats:
-        pairs = zip(self.layers, other.layers, strict=True)
-        return Stats([None if a is None or b is None else a.added(b) for a, b in pairs])
+        pairs, index_pairs = zip(self.layers, other.layers, strict=True), zip(self.indexers, other.indexers, strict=True)
+        return Stats(
+            [None if a is None or b is None else a.added(b) for a, b in pairs],
+            [None if a is None or b is None else IndexStats(*(x + y for x, y in zip(a, b, strict=True))) for a, b in index_pairs],
+        )
 
     def detached(self) -> Stats:
-        return Stats([None if layer is None else layer.detached() for layer in self.layers])
+        return Stats(
+            [None if layer is None else layer.detached() for layer in self.layers],
+            [None if layer is None else IndexStats(*(x.detach() for x in layer)) for layer in self.indexers],
+        )
 
     def used(self) -> Tensor | None:
         """Experts used by every token, mean over the layers that have null ones (N,); None where none has."""

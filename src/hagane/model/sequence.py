@@ -86,6 +86,15 @@ def first_visible(sequence: Sequence, window: int | None) -> Tensor:
     return first_BT if window is None else torch.maximum(first_BT, slot_T - (window - 1))
 
 
+def seen_keys(view: View, span: int) -> Tensor:
+    """Who sees whom as a mask (B, T, S), whichever form the view has it in."""
+    if view.mask_BTS is not None:
+        return view.mask_BTS
+    assert view.first_BT is not None
+    slot_S = torch.arange(span, device=view.first_BT.device)
+    return (slot_S >= view.first_BT[..., None]) & (slot_S <= slot_S[:, None])
+
+
 def slot_mask(start_B: Tensor, num_tokens: int, span: int, window: int | None) -> Tensor:
     """Who sees whom in a cache (B, T, S): new token t of row b sits in slot start + t and sees the slots up to it."""
     query_BT = start_B[:, None] + torch.arange(num_tokens, device=start_B.device)

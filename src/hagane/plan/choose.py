@@ -14,12 +14,13 @@ from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
+from hagane.plan.index_phases import with_indexers
 from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
-from hagane.plan.start import refuse_absent, starting_model
+from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 
@@ -99,6 +100,8 @@ def choose(
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = mixture_reason(recipe)
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
+    if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
+        phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
@@ -183,7 +186,6 @@ def promised_share(training_seconds: float) -> float:
 def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
     context, start = recipe.train.context, starting_model(recipe)
     if start is not None:
-        refuse_absent(recipe, set(known.shard_language.values()))
         reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
         if known.new_tokens:
             rows = max(known.bytes_per_token)
@@ -334,6 +336,8 @@ def _midtrain_mixture(recipe: Recipe, mixture: dict[str, float], known: Known) -
     rates: dict[str, float] = {}
     for source, share in wanted.items():
         inside = {shard: rate for shard, rate in mixture.items() if known.shard_source[shard] == source}
+        if not sum(inside.values()):
+            raise RecipeError(f"midtrain.mixture names {source}, and start.replay_share = 0 leaves nothing of it to read. Raise one, or leave the other out.")
         rates.update({shard: share / total * rate / sum(inside.values()) for shard, rate in inside.items()})
     return rates
 

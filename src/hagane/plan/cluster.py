@@ -69,7 +69,9 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     if wanted != batch:
         found, batch = best_layouts(work, machine, wanted, precision), wanted
         tokens = affordable_tokens(budget, machine, work, found[0].tokens_per_second)
-    return _lines(recipe, config, work, machine, found, tokens), _facts(recipe, config, work, machine, found, tokens)
+    why = reasons(budget, machine, work, found[0], tokens)
+    lines = [*_lines(recipe, config, work, machine, found, tokens), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in why.items())]
+    return lines, _facts(recipe, config, work, machine, found, tokens) | {"reasons": why}
 
 
 def _smallest(machine: Cluster, work: Workload) -> int:
@@ -87,6 +89,28 @@ def _totals(work: Workload, machine: Cluster, best: Estimate, tokens: float) -> 
 def utilisation(work: Workload, machine: Cluster, found: Estimate) -> float:
     """Model FLOP utilisation: three forward passes with causal attention over the dense bf16 peak."""
     return found.tokens_per_second * 3 * work.forward_flops / (machine.accelerator.rate("bf16") * machine.count)
+
+
+def reasons(budget: Budget, machine: Cluster, work: Workload, best: Estimate, tokens: float) -> dict[str, str]:
+    """How each number follows from the dial: a formula with its values."""
+    device, speed = machine.accelerator, best.tokens_per_second
+    seconds = f"{tokens:.3g} tokens / {speed:,.0f} tokens/s"
+    given = {
+        "tokens": f"{tokens:.3g}, as given",
+        "flops": f"{budget.amount:.3g} FLOPs / (3 forward passes x {work.forward_flops:.3g} FLOPs a token)",
+        "time": f"{budget.amount:,.0f} s x {speed:,.0f} tokens/s",
+        "energy": f"{budget.amount:.3g} J / ({machine.count} x {device.watts or 0:g} W) x {speed:,.0f} tokens/s",
+        "money": f"{budget.amount:,.0f} USD / ({machine.count} x {device.price_per_hour or 0:g} USD/h) x {speed:,.0f} tokens/s",
+    }
+    return {
+        "tokens": given[budget.kind],
+        "tokens_per_step": f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {work.context:,}, a row for every eight devices at least",
+        "flops": f"{tokens:.3g} tokens x 3 forward passes x {work.forward_flops:.3g} FLOPs a token",
+        "seconds": seconds,
+        "joules": "not known" if device.watts is None else f"{seconds} x {machine.count} x {device.watts:g} W; modelled, not counted",
+        "usd": "not known" if device.price_per_hour is None else f"{seconds} / 3,600 x {machine.count} x {device.price_per_hour:g} USD/h; an assumed price",
+        "layout": f"the fastest of all divisions of {machine.count} devices that fit, by a roofline with four fitted constants",
+    }
 
 
 def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster, found: list[Estimate], tokens: float) -> list[str]:
@@ -115,7 +139,7 @@ def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
             f"    {number}. {item.layout}: {item.memory.total / 1e9:,.0f} GB, {item.seconds:.2f} s a step, {utilisation(work, machine, item):.0%}; "
             f"bottleneck: {item.parts.bottleneck}"
         )
-    lines.append("Rates are datasheets' and four fitted constants; half of 148 published speeds are within 16 % (benchmarks/plan_throughput.py).")
+    lines.append("Rates are datasheets' and four fitted constants; half of 173 published speeds are within 12 % (benchmarks/plan_throughput.py).")
     return lines
 
 

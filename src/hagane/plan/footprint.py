@@ -1,4 +1,4 @@
-"""Bytes one device needs under a layout: weights, gradients, optimizer states, activations, logits and what is never ours."""
+"""Bytes one device needs under a layout: weights, gradients, optimizer states, activations, what is at work and what is never ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Footprint(NamedTuple):
     gradients: float
     states: float
     activations: float
-    logits: float
+    working: float  # the larger of a chunk of logits and of what the backward pass of one layer takes: they are never there together
     allowance: float
 
     @property
@@ -68,7 +68,7 @@ def kept_micro_batches(layout: Layout, num_micro: int) -> float:
 
 
 def footprint(work: Workload, layout: Layout, cluster: Cluster, num_micro: int) -> Footprint:
-    """Bytes per device; `num_micro` is how many micro-batches a pipeline works through in a step."""
+    """Bytes per device; `num_micro` is how many micro-batches a pipeline works through in a step. Gradients are held between them."""
     mine = share(work, layout)
     weight = 4.0 if layout.precision == "float32" else WEIGHT_BYTES
     state = 8.0 if layout.precision == "float32" else STATE_BYTES  # the weight is its own master
@@ -77,20 +77,21 @@ def footprint(work: Workload, layout: Layout, cluster: Cluster, num_micro: int) 
         dense, experts = (mine.dense_shards, mine.expert_shards) if layout.zero >= stage else (1, 1)
         return bytes_each * (mine.dense / dense + mine.experts / experts)
 
-    weights, gradients = held(weight, 3), held(GRADIENT_BYTES, 2)
-    layers = work.num_layers / layout.pipeline
-    if layout.zero == 3:  # two gathered layers at a time: the one at work and the one fetched ahead
-        whole_layer = (work.dense_parameters / layout.tensor + work.expert_parameters / layout.expert) / work.num_layers
-        weights += 2 * weight * whole_layer
-        gradients += GRADIENT_BYTES * whole_layer
+    weights, gradients, layer = held(weight, 3), held(GRADIENT_BYTES, 2), 0.0
+    if layout.zero == 3:
+        # FSDP2 gathers from the float32 master, which is counted as a state. Embedding and head belong to no layer and stay gathered, the
+        # head's gradient waits for the end of the backward pass; of layers there are two, the one at work and the one fetched ahead
+        weights = (weights if layout.precision == "float32" else 0.0) + weight * (work.embedding_parameters + work.head_parameters) / layout.tensor
+        gradients += weight * (work.head_parameters or work.embedding_parameters) / layout.tensor
+        layer = (2 * weight + GRADIENT_BYTES) * (work.dense_parameters / layout.tensor + work.expert_parameters / layout.expert) / work.num_layers
     tokens = layout.micro_batch * work.context / (layout.context * layout.tensor)
     scale = 2.0 if layout.precision == "float32" else 1.0
-    activations = scale * tokens * work.kept_bytes[layout.checkpointing] * layers * kept_micro_batches(layout, num_micro)
-    if layout.checkpointing == "full":
-        activations += scale * tokens * work.kept_bytes["none"]  # the one layer that is being made again
+    kept = scale * tokens * work.kept_bytes[layout.checkpointing] * work.num_layers / layout.pipeline * kept_micro_batches(layout, num_micro)
+    # gradients of a layer's activations take about half of what it keeps; what was not kept is made again
+    layer += scale * tokens * work.kept_bytes["none"] * (1.5 if layout.checkpointing == "full" else 0.5)
     logits = min(LOGIT_TOKENS, tokens * layout.tensor) * work.vocabulary_size / layout.tensor * 6.0  # 16-bit values and a float32 gradient
     allowance = RESERVED_BYTES + FRAGMENTATION * cluster.accelerator.memory_bytes
-    return Footprint(weights, gradients, held(state, 1), activations, logits, allowance)
+    return Footprint(weights, gradients, held(state, 1), kept, max(logits, layer), allowance)
 
 
 def num_micro_batches(work: Workload, layout: Layout, batch_tokens: float) -> int:

@@ -16,6 +16,8 @@ from hagane.plan.kept import corpus_inputs, corpus_paths, place
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen
 
+LEAST_PAIRS = 2  # one may be chance
+
 
 class LanguageMixture(Frozen):
     """One language: shares of the text that is mixed, how often its text is then read, and expected bits per byte at the size of the proxies."""
@@ -65,7 +67,7 @@ class FoundMixture(Frozen):
     @property
     def gains(self) -> bool:
         """Whether the interval excludes that nothing is gained, and the proxies trained on it agree."""
-        return self.low > 0 and (self.measured_gain is None or self.measured_gain > 0)
+        return self.low > 0 and self.pairs >= LEAST_PAIRS and self.measured_gain is not None and self.measured_gain > 0
 
     @property
     def what(self) -> str:
@@ -158,7 +160,7 @@ def mixture_page(mixture: FoundMixture) -> tuple[list[str], dict[str, Any]]:
     lines.append(
         "hagane plan and hagane run use it for this text (mix.rule = \"unimax\" turns it off)."
         if mixture.gains
-        else "No gain here: the interval includes zero or the proxies trained on it disagree. UniMax stays."
+        else "No gain here: the interval includes zero, or the proxies trained on it disagree or are fewer than two pairs. UniMax stays."
     )
     return lines, {
         "gains": mixture.gains, "gain": mixture.gain, "low": mixture.low, "high": mixture.high, "measured_gain": mixture.measured_gain,

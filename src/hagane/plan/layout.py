@@ -1,10 +1,11 @@
 """How long a training step takes under a layout: a roofline with four measured constants.
 
-A micro-batch on a stage takes the sum of: matrix products at a share of the dense peak; what the kernels around them read and write
-at a share of the memory's bandwidth; the traffic that nothing hides (tensor and expert parallelism, between pipeline stages) at a
-share of the links' bandwidth; and, per routed layer, the time in which the host learns how many tokens each expert got and launches
-what follows. Traffic of ZeRO-3 and of ring attention hides behind the computation of the same micro-batch, and only what is longer
-than it counts; what ZeRO-1 sends at the end hides behind the last micro-batch.
+A micro-batch on a stage takes the sum of: matrix products at a share of what the largest ones sustain; what the kernels around them read
+and write at a share of the memory's bandwidth; the traffic that nothing hides (tensor and expert parallelism, between pipeline stages) at
+a share of the links' bandwidth; and, per routed layer, the time in which the host learns how many tokens each expert got and launches
+what follows. Traffic of ZeRO-3 and of ring attention hides behind the computation of the same micro-batch, what ZeRO-1 sends at the end
+behind the last micro-batch: what is longer counts, and at least the same share as above, for collectives run on the multiprocessors and
+through the memory that the computation needs.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from hagane.recipe.types import Layout
 class Constants(NamedTuple):
     """What no datasheet says."""
 
-    matrix: float  # share of the dense peak that matrix products reach
+    matrix: float  # share of the sustained rate that the matrix products of a model reach
     memory: float  # share of the memory's bandwidth that the other kernels reach
-    exposed: float  # share of the traffic of tensor and expert parallelism that no computation hides
+    exposed: float  # share of the traffic that no computation hides, or that slows the computation it hides behind
     routing: float  # seconds per routed layer and micro-batch, forward and backward, that the device waits for the host
 
 
 # Fitted to published throughput by benchmarks/plan_throughput.py, which prints every row's error; frozen here.
-FITTED = Constants(matrix=0.606, memory=0.593, exposed=0.404, routing=5.78e-3)
+FITTED = Constants(matrix=0.740, memory=0.666, exposed=0.413, routing=5.75e-3)
 
 # Share of the links' bandwidth that collectives reach: 160 of 200 GB/s of NVLink, 40 of 50 of InfiniBand (DeepSeek-V3, section 3.2.2).
 LINK = 0.8
@@ -119,18 +120,18 @@ class Units(NamedTuple):
 
 
 def _matrices(work: Workload, layout: Layout, cluster: Cluster, imbalance: float) -> float:
-    """Seconds of matrix products of one micro-batch on one stage at the dense peak.
+    """Seconds of matrix products of one micro-batch on one stage at the rate that the largest ones sustain.
 
     Attention and the head stay in 16 bits where the rest is narrower. The backward pass of attention makes the scores again: 2.5
     forward passes (Dao 2023, section 4.1). A grouped product fills its last tile of rows on average by half.
     """
     device = cluster.accelerator
-    wide = device.rate("float32" if layout.precision == "float32" else "bf16")
+    wide = device.sustained_rate("float32" if layout.precision == "float32" else "bf16")
     full = layout.checkpointing == "full"
     tokens = layout.micro_batch * work.context / (layout.context * layout.tensor)
     rows = tokens * work.top_k * layout.expert / work.num_experts if work.num_experts else 1.0
     filled = rows / (rows + TILE_ROWS / 2)
-    seconds = (3 + full) * (work.matrix_flops + work.expert_flops * imbalance / filled) / device.rate(layout.precision)
+    seconds = (3 + full) * (work.matrix_flops + work.expert_flops * imbalance / filled) / device.sustained_rate(layout.precision)
     seconds += (work.attention_flops * (3.5 + full) + 3 * work.head_flops) / wide
     return tokens / layout.pipeline * seconds
 
@@ -182,13 +183,18 @@ def assemble(unit: Units, constants: Constants) -> StepTime:
     tensor, expert, pipeline = (constants.exposed * seconds / LINK for seconds in (unit.tensor, unit.expert, unit.pipeline))
     routing = constants.routing * unit.routed_layers
     hidden = matrices + unit.softmax + memory
-    context, sharded = max(0.0, unit.context / LINK - hidden), max(0.0, unit.sharded / LINK - hidden)
+
+    def seen(seconds: float, behind: float) -> float:
+        """Of traffic that runs beside computation: what is longer than it, and at least the share that takes units and memory away from it."""
+        return max(constants.exposed * seconds / LINK, seconds / LINK - behind)
+
+    context, sharded = seen(unit.context, hidden), seen(unit.sharded, hidden)
     micro = hidden + tensor + expert + pipeline + routing + context + sharded
     count = unit.num_micro
     return StepTime(
         matrices=count * matrices, softmax=count * unit.softmax, memory=count * memory,
         tensor_links=count * tensor, expert_links=count * expert, pipeline_links=count * pipeline,
-        data_links=count * sharded + max(0.0, unit.step / LINK - hidden * 2 / 3),  # gradients leave during the last backward pass
+        data_links=count * sharded + seen(unit.step, hidden * 2 / 3),  # gradients leave during the last backward pass
         context_links=count * context, routing=count * routing, bubble=unit.idle * micro, optimizer=unit.optimizer / constants.memory,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from hagane.errors import RecipeError
 from hagane.recipe.types import Frozen
 
 Precision = Literal["float32", "tf32", "bf16", "fp8", "fp4"]
+SUSTAINED = 0.869  # share of the peak where nobody measured it: that of the A100 (machines.toml, "sustained")
 
 
 class Accelerator(Frozen):
@@ -23,6 +24,7 @@ class Accelerator(Frozen):
     name: str
     aliases: tuple[str, ...] = ()
     peak: dict[Precision, float] = Field(description="dense matrix rate by precision, FLOP/s")
+    sustained: dict[Precision, float] = Field(default_factory=dict, description="share of the peak that large products reach under load, by precision")
     exponentials: float | None = Field(None, description="exponentials/s, the softmax's limit")
     memory_bytes: int = Field(gt=0)
     memory_bandwidth: float = Field(gt=0)
@@ -40,6 +42,10 @@ class Accelerator(Frozen):
         if precision not in self.peak:
             raise RecipeError(f"{self.name} has no {precision} matrix units. It has: {', '.join(self.peak)}.")
         return self.peak[precision]
+
+    def sustained_rate(self, precision: Precision) -> float:
+        """FLOP/s that large products reach under load. Raises RecipeError as `rate` does."""
+        return self.rate(precision) * self.sustained.get(precision, SUSTAINED)
 
 
 class Cluster(Frozen):

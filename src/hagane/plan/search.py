@@ -16,7 +16,7 @@ MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 MICRO_TOKENS = 65536  # a micro-batch beyond this is no faster and takes more memory
 INTERLEAVES = (1, 2, 4, 8)
 LONG_CONTEXT = 16384  # tokens of a row from which context parallelism is tried
-STATES = 18.0  # bytes per parameter of weight, gradient and optimizer (footprint.py)
+STATES = 16.0  # bytes per parameter of gradient, float32 master and two moments, the least that is held somewhere (footprint.py)
 
 
 def layouts(work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, all_shapes: bool = False) -> Iterator[Layout]:
@@ -121,7 +121,8 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool)
     if states > free * cluster.count:
         return (
             f"{cluster} has {cluster.count * device.memory_bytes / 1e12:,.2f} TB of memory and the states of {work.num_parameters / 1e9:,.1f}B parameters take "
-            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each): {math.ceil(states / free):,} devices at least are needed, not {cluster.count:,}."
+            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each, nothing held twice): {math.ceil(states / free):,} devices at least "
+            f"are needed, not {cluster.count:,}."
         )
     short = min((_short(work, layout, cluster, batch_tokens) for layout in layouts(work, cluster, batch_tokens)), default=0.0)
     return (

@@ -9,6 +9,7 @@ from hagane.model.config import (
     DenseConfig,
     EntropyClamp,
     ExpertsConfig,
+    IndexConfig,
     LatentConfig,
     LayerConfig,
     MixerConfig,
@@ -107,11 +108,14 @@ def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads:
     """Ranks go with the width, as wide as the feed-forward's steps; the parts of a head with the head."""
     if size.num_kv_heads is not None:
         raise RecipeError(f"model.size.num_kv_heads = {size.num_kv_heads} is of grouped-query attention, but model.pattern.mixer = 'latent'. Leave it out.")
-    multiple = 32 if width < 1024 else 128
+    multiple, rope_dim = 32 if width < 1024 else 128, rounded(head_dim * pattern.rope_ratio, 2)
+    index = IndexConfig(
+        num_heads=pattern.index_heads, head_dim=max(pattern.index_head_dim, rope_dim), top_k=pattern.index_top_k, share=pattern.index_share or None
+    ) if pattern.index_top_k else None  # fmt: skip
     return LatentConfig(
         num_heads=num_heads, query_rank=rounded(width * pattern.query_ratio, multiple) if pattern.query_ratio else None,
-        kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rounded(head_dim * pattern.rope_ratio, 2), value_dim=head_dim,
-        rope=RopeConfig(theta=pattern.rope_theta),
+        kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rope_dim, value_dim=head_dim,
+        rope=RopeConfig(theta=pattern.rope_theta), index=index,
     )  # fmt: skip
 
 

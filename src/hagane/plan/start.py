@@ -62,7 +62,7 @@ def refuse_absent(recipe: Recipe, languages: Collection[str]) -> None:
             f"start.languages names {absent[0]}, and the corpus has no text in it (only {', '.join(sorted(languages))}): it could neither be replayed "
             "nor its forgetting be measured. Give some, or leave it out."
         )
-    if known and recipe.start.new_tokens and not set(languages) - set(known):
+    if known and recipe.start.new_tokens not in (0, "auto") and not set(languages) - set(known):
         raise RecipeError("start.new_tokens asks for tokens for new languages, and start.languages names all that the corpus has. Leave one of the two out.")
 
 

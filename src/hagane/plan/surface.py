@@ -62,7 +62,7 @@ class Surface:
     """Bits per byte by language as a function of shares: the fit, and one for each draw of the bootstrap.
 
     `weights_DLF` are an intercept, a coefficient per logarithm of a share and one per share, for the fit (draw 0) and the draws; `error` is the
-    relative leave-one-out error of the chosen form and `constant_error` that of the constant.
+    relative leave-one-out error of the chosen form (of `residual_NL`) and `constant_error` that of the constant.
     """
 
     languages: tuple[str, ...]  # whose loss is told
@@ -72,6 +72,7 @@ class Surface:
     error: float
     constant_error: float
     weights_DLF: Array
+    residual_NL: Array  # relative, of every run as predicted from the others
 
     def log_bits(self, shares_F: Array, draw: int | None = 0) -> Array:
         """[L] for one draw, or [D, L] for all of them where `draw` is None. The first is the fit itself."""
@@ -90,14 +91,15 @@ def fit_surface(proxies: Sequence[Proxy], baseline: Mapping[str, float], *, seed
     log_NL = np.log([[proxy.bits_per_byte[name] for name in languages] for proxy in proxies])
     baseline_F = np.array([baseline[name] for name in domains])
     own_L = [domains.index(name) if name in domains else None for name in languages]
-    errors = [_leave_one_out(form, shares_NF, baseline_F, log_NL, own_L) for form in FORMS]
+    residuals = [_leave_one_out(form, shares_NF, baseline_F, log_NL, own_L) for form in FORMS]
+    errors = [float(np.sqrt((residual_NL**2).mean())) for residual_NL in residuals]
     best = int(np.argmin(errors))
     form = FORMS[best]
     generator = np.random.default_rng(seed)
     chosen = [np.arange(len(proxies)), *(generator.integers(len(proxies), size=len(proxies)) for _ in range(draws))]
     features_NF = _features(shares_NF, baseline_F)
     weights_DLF = np.stack([_fit(form, features_NF[rows], log_NL[rows], own_L) for rows in chosen])
-    return Surface(languages, domains, baseline_F, form, float(errors[best]), float(errors[0]), weights_DLF)
+    return Surface(languages, domains, baseline_F, form, errors[best], errors[0], weights_DLF, residuals[best])
 
 
 def _features(shares_NF: Array, baseline_F: Array) -> Array:
@@ -134,13 +136,12 @@ def _fit(form: Form, features_NF: Array, log_NL: Array, own_L: Sequence[int | No
     return found
 
 
-def _leave_one_out(form: Form, shares_NF: Array, baseline_F: Array, log_NL: Array, own_L: Sequence[int | None]) -> float:
-    """Root mean square of the relative errors, every run predicted from the others: residual / (1 - leverage), exact for ridge regression."""
+def _leave_one_out(form: Form, shares_NF: Array, baseline_F: Array, log_NL: Array, own_L: Sequence[int | None]) -> Array:
+    """Relative errors [N, L], every run predicted from the others: residual / (1 - leverage), exact for ridge regression."""
     features_NF = _features(shares_NF, baseline_F)
-    total = 0.0
+    found = np.zeros_like(log_NL)
     for language, own in enumerate(own_L):
         rows, solver = _solve(features_NF, _penalties(form, own, features_NF.shape[1]))
         hat_NN = rows @ solver
-        residual_N = (log_NL[:, language] - hat_NN @ log_NL[:, language]) / np.maximum(1e-6, 1 - np.diag(hat_NN))
-        total += float(residual_N @ residual_N)
-    return float(np.sqrt(total / log_NL.size))
+        found[:, language] = (log_NL[:, language] - hat_NN @ log_NL[:, language]) / np.maximum(1e-6, 1 - np.diag(hat_NN))
+    return found

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
-from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, mtp_parts, parts
+from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, mtp_parts, pairs_flops, parts
 from hagane.recipe.types import Frozen
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -136,7 +136,7 @@ def workload(config: ModelConfig, context: int) -> Workload:
         )  # fmt: skip
     all_parts, used = (Counter(parts(config, active=active)) + Counter(mtp_parts(config, active=active)) for active in (False, True))
     routed_layers = [layer.ffn for layer in layers if isinstance(layer.ffn, ExpertsConfig)]
-    seen = [mean_seen(context, layer.mixer.window) if mixer.pair_flops else 0.0 for layer, mixer in zip(layers, mixers, strict=True)]
+    read = [mean_seen(context, mixer.reads) if mixer.pair_flops else 0.0 for mixer in mixers]
     return Workload(
         num_layers=len(layers), width=config.width, context=context, vocabulary_size=config.vocabulary_size,
         num_heads=min(mixer.num_heads for mixer in mixers),
@@ -145,8 +145,8 @@ def workload(config: ModelConfig, context: int) -> Workload:
         active_expert_parameters=used["experts"], expert_flops=2 * used["experts"],
         matrix_flops=2 * (used["mixers"] + used["dense"] + used["routers"] + used["projections"]),
         head_flops=2 * config.vocabulary_size * config.width * (1 + len(config.mtp_layers)),
-        attention_flops=sum(mixer.pair_flops * keys + mixer.token_flops for mixer, keys in zip(mixers, seen, strict=True)),
-        scores=sum(mixer.num_heads * keys for mixer, keys in zip(mixers, seen, strict=True)),
+        attention_flops=sum(pairs_flops(mixer, lambda limit: mean_seen(context, limit)) + mixer.token_flops for mixer in mixers),
+        scores=sum(mixer.num_heads * keys for mixer, keys in zip(mixers, read, strict=True)),
         num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,
         routed_layers=len(routed_layers), cache_bytes=cache_bytes_per_token(config, context), **_means(blocks),
     )  # fmt: skip

@@ -186,6 +186,10 @@ class PatternSettings(Frozen):
     query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
     kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
     rope_ratio: float = Field(0.5, gt=0, description="latent attention: rotated dimensions of a head, beside head_dim that are not, over head_dim")
+    index_top_k: int = Field(0, ge=0, description="latent attention: keys that a query reads at most, chosen by an indexer; 0 for no indexer")
+    index_heads: int = Field(4, ge=1, description="heads of the indexer")
+    index_head_dim: int = Field(32, ge=2, description="width of an indexer head; at least as many dimensions as attention's heads turn")
+    index_share: float = Field(0.0, ge=0, lt=1, description="a query reads the fewest keys with this share of the indexer's probability; 0: index_top_k")
     deltas: int = Field(0, ge=0, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
     delta_head_dim: int = Field(64, ge=8, description="Gated DeltaNet: width of a head of queries, keys and values")
     value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
@@ -235,6 +239,16 @@ class PatternSettings(Frozen):
         unused = [name for name in ("query_ratio", "kv_ratio", "rope_ratio") if getattr(self, name) != fields[name].default]
         if self.mixer != "latent" and unused:
             raise ValueError(f"{unused[0]} = {getattr(self, unused[0]):g} is of latent attention, but mixer = '{self.mixer}'")
+        return self
+
+    @model_validator(mode="after")
+    def _index(self) -> PatternSettings:
+        if self.index_top_k and self.mixer != "latent":
+            raise ValueError(f"index_top_k = {self.index_top_k} is of latent attention, but mixer = '{self.mixer}'")
+        if self.index_top_k and not self.query_ratio:
+            raise ValueError("index_top_k asks for an indexer, which makes its queries from those of latent attention: give a query_ratio")
+        if not self.index_top_k:
+            self._unused(("index_heads", "index_head_dim", "index_share"), "an indexer, but index_top_k = 0 asks for none")
         return self
 
     @model_validator(mode="after")
@@ -339,6 +353,14 @@ class TrainSettings(Frozen):
     mtp_coefficient: float = Field(0.3, gt=0, description="weight of the loss of the modules for multi-token prediction")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
+    index_dense_share: float = Field(0.6, ge=0, lt=1, description="with an indexer: share of pretraining, its beginning, in which attention reads all keys")
+    index_warmup_share: float = Field(0.1, ge=0, lt=1, description="with an indexer: share of pretraining after that in which the indexer alone learns")
+
+    @model_validator(mode="after")
+    def _index(self) -> TrainSettings:
+        if self.index_dense_share + self.index_warmup_share >= 1:
+            raise ValueError("index_dense_share and index_warmup_share leave nothing for sparse training; together they must be below 1")
+        return self
 
     @model_validator(mode="after")
     def _lengths(self) -> TrainSettings:
@@ -354,10 +376,12 @@ class TrainSettings(Frozen):
 class StartSettings(Frozen):
     """A published checkpoint to go on from instead of initial weights. Its content, not its place, is part of the keys."""
 
-    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken as they are")
+    from_: str | None = execution(None, alias="from", description="a Hugging Face folder of a host: its shape, weights and tokenizer are taken")
     languages: tuple[str, ...] = Field((), description="languages that it knows: replayed, and forgetting is measured on them; the others are new")
     replay_share: float = Field(0.25, ge=0, lt=1, description="share of the rows, beside those with a share of their own, that are text in `languages`")
-    new_tokens: int | Literal["auto"] = Field(0, description="tokens added for the languages that are new; `auto`: as many as are read often enough")
+    new_tokens: int | Literal["auto"] = Field(
+        "auto", description="tokens added for the languages that are new; auto: as many as are read often enough, none where `languages` names none"
+    )
     learning_rate_ratio: float = Field(1.0, gt=0, description="peak of the learning rate over that of a model trained from nothing")
     rewarm_share: float = Field(0.03, ge=0, lt=0.5, description="share of the steps in which the learning rate is warmed up again")
 
@@ -500,8 +524,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _contradictions(self) -> Recipe:
-        if self.budget is not None and self.train.tokens is not None and Budget.parse(self.budget).kind == "tokens":
-            raise ValueError("budget and train.tokens both say how many tokens; give one of them")
+        if self.budget is not None and self.train.tokens is not None:
+            raise ValueError(f"budget = '{self.budget}' and train.tokens = {self.train.tokens} are two dials; give one of them")
         if self.midtrain.share + self.tune.share + self.extend.share >= 1:
             raise ValueError("midtrain.share, extend.share and tune.share leave nothing for pretraining; together they must be below 1")
         size, pattern = self.model.size, self.model.pattern

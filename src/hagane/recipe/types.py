@@ -18,6 +18,7 @@ class Frozen(BaseModel):
 
 BudgetKind = Literal["time", "energy", "flops", "tokens", "money"]
 OptimizerKind = Literal["adamw", "muon"]
+IndexMode = Literal["sparse", "dense", "warmup"]
 
 _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "s": ("time", 1), "sec": ("time", 1), "min": ("time", 60), "m": ("time", 60), "h": ("time", 3600), "d": ("time", 86400),
@@ -173,6 +174,10 @@ class Phase(Frozen):
     epsilon: float = 1e-8
     clip: float = 1.0
     mtp_coefficient: float = Field(0.3, description="weight of the mean loss of the modules for multi-token prediction, where the model has any")
+    index: IndexMode = Field(
+        "sparse",
+        description="of a model with indexers: sparse, they choose and all weights learn; dense, they are left out; warmup, they alone learn, on all keys",
+    )
 
     @property
     def tokens_per_step(self) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from hagane.engine.load import build_decoder
 from hagane.errors import RunError
 from hagane.folder import replace_folder
-from hagane.hosts import HOSTS, host_for, null
+from hagane.hosts import HOSTS, exported_form, host_for, null
 from hagane.hosts.base import as_held
 from hagane.hosts.mtp import held_state
 from hagane.model.config import ModelConfig
@@ -37,7 +37,11 @@ ReleaseDtype = Literal["bfloat16", "float32"]
 
 
 class ReleaseFacts(Frozen):
-    """A release that was proven. Gaps are the largest absolute differences of float32 logits over all prompts."""
+    """A release that was proven. Gaps are the largest absolute differences of float32 logits over all prompts.
+
+    `form_logit_gap` is that between our own form of the model, whose number of keys adapts, and the fixed one that hosts know; None where
+    they are one.
+    """
 
     host: str
     folder: str
@@ -47,6 +51,7 @@ class ReleaseFacts(Frozen):
     bytes: int
     max_logit_gap: float
     rounding_logit_gap: float
+    form_logit_gap: float | None = None
     largest_logit: float
     greedy_equal: bool
     greedy_tokens: int
@@ -85,7 +90,9 @@ def release_huggingface(
             shutil.copy2(tokenizer_folder / name, temporary / name)
         if card:
             (temporary / "README.md").write_text(card, encoding="utf-8")
-        verdict = verify(temporary, build_decoder(config, rounded), build_decoder(config, state), tokenizer)
+        fixed = exported_form(config)
+        adaptive = build_decoder(config, rounded) if fixed != config else None
+        verdict = verify(temporary, build_decoder(fixed, rounded), build_decoder(fixed, state), tokenizer, adaptive)
         size = sum(path.stat().st_size for path in temporary.iterdir())
         replace_folder(temporary, folder)
     except OSError as error:
@@ -135,6 +142,7 @@ def _json(path: Path, value: Any) -> None:
 def _facts(verdict: Verdict, config: ModelConfig, host: str, folder: Path, dtype: ReleaseDtype, size: int) -> ReleaseFacts:
     return ReleaseFacts(
         host=host, folder=folder.name, num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), dtype=dtype, bytes=size,
-        max_logit_gap=verdict.max_logit_gap, rounding_logit_gap=verdict.rounding_logit_gap, largest_logit=verdict.largest_logit,
+        max_logit_gap=verdict.max_logit_gap, rounding_logit_gap=verdict.rounding_logit_gap, form_logit_gap=verdict.form_logit_gap,
+        largest_logit=verdict.largest_logit,
         greedy_equal=True, greedy_tokens=verdict.greedy_tokens, prompts_checked=verdict.prompts_checked, transformers=verdict.transformers,
     )  # fmt: skip

@@ -1,5 +1,8 @@
 """Does transformers read what we wrote as we do? Tokens, chat template, logits and greedy text on prompts of every kind.
 
+Keys that an indexer scores equally are taken as transformers takes them, or no sparse model could be compared: that choice is its library's, and
+another one for other shapes, so that its text may leave that of its own logits.
+
 It reads the folder as any user would (`AutoConfig`, `AutoTokenizer`, `AutoModelForCausalLM`), without a network.
 """
 
@@ -38,14 +41,18 @@ class Verdict:
 
     max_logit_gap: float
     rounding_logit_gap: float
+    form_logit_gap: float | None
     largest_logit: float
     greedy_tokens: int
     prompts_checked: int
     transformers: str
 
 
-def verify(folder: Path, decoder: Decoder, master: Decoder, tokenizer: Tokenizer) -> Verdict:
-    """Compare a written folder with `decoder` (the rounded weights) and, for what rounding changed, `master`. Raises RunError on any difference."""
+def verify(folder: Path, decoder: Decoder, master: Decoder, tokenizer: Tokenizer, adaptive: Decoder | None = None) -> Verdict:
+    """Compare a written folder with `decoder` (the rounded weights) and, for what rounding changed, `master`. Raises RunError on any difference.
+
+    `adaptive` is our own form of a model whose exported form is `decoder`: how far apart they are is measured.
+    """
     transformers = import_transformers()
     with _quiet(transformers):
         try:
@@ -54,9 +61,13 @@ def verify(folder: Path, decoder: Decoder, master: Decoder, tokenizer: Tokenizer
         except Exception as error:  # whatever transformers says is the finding
             raise RunError(f"the release was stopped: transformers cannot load it ({type(error).__name__}: {error}).") from error
         prompts = _prompts(tokenizer, their_tokenizer, ours=chat_template(folder) == CHAT_TEMPLATE)
+        for one in (decoder, master):
+            for indexer in one.indexers():
+                indexer.library_ties = True
         gap, rounding, largest = _compare_logits(prompts, decoder, master, theirs)
+        form = None if adaptive is None else max(_gap(decoder, adaptive, ids) for ids in prompts.values())
         tokens = _compare_greedy(prompts, decoder, theirs, tokenizer, TOLERANCE * max(1.0, largest))
-    return Verdict(gap, rounding, largest, tokens, len(prompts), transformers.__version__)
+    return Verdict(gap, rounding, form, largest, tokens, len(prompts), transformers.__version__)
 
 
 def import_transformers() -> ModuleType:
@@ -126,6 +137,12 @@ def _compare_logits(prompts: dict[str, list[int]], decoder: Decoder, master: Dec
     return gap, rounding, largest
 
 
+@torch.inference_mode()
+def _gap(one: Decoder, two: Decoder, ids: list[int]) -> float:
+    token_BT = torch.tensor([ids])
+    return float((_logits(one, token_BT) - _logits(two, token_BT)).abs().max())
+
+
 def _logits(decoder: Decoder, token_BT: Tensor) -> Tensor:
     return decoder.head.logits(decoder(token_BT, Placement.plain(*token_BT.shape)).hidden_BTD)
 
@@ -141,13 +158,19 @@ def _compare_greedy(prompts: dict[str, list[int]], decoder: Decoder, theirs: tor
         apart = next((index for index, (one, two) in enumerate(zip(mine, other)) if one != two), None)
         if apart is None and len(mine) != len(other):
             raise RunError(f"the release was stopped: transformers ends its answer to {text!r} elsewhere than hagane does.")
-        if apart is not None and not _tie(decoder, [*ids, *mine[:apart]], mine[apart], other[apart], tolerance):
+        if apart is not None and not _excused(decoder, theirs, [*ids, *mine[:apart]], mine[apart], other[apart], tolerance):
             raise RunError(f"the release was stopped: transformers goes on from {text!r} with other words than hagane does (token {apart + 1}).")
         compared += len(mine) if apart is None else apart
     return compared
 
 
 @torch.inference_mode()
-def _tie(decoder: Decoder, ids: Sequence[int], one: int, two: int, tolerance: float) -> bool:
+def _excused(decoder: Decoder, theirs: torch.nn.Module, ids: Sequence[int], one: int, two: int, tolerance: float) -> bool:
+    """Whether two tokens are within rounding of each other; or, with indexers, whether both agree on this text when it is read at once."""
     logits_V = _logits(decoder, torch.tensor([list(ids)]))[0, -1]
-    return bool((logits_V[one] - logits_V[two]).abs() <= tolerance)
+    if bool((logits_V[one] - logits_V[two]).abs() <= tolerance):
+        return True
+    if not any(True for _ in decoder.indexers()):
+        return False
+    other_V: Tensor = theirs(input_ids=torch.tensor([list(ids)])).logits[0, -1].float()
+    return bool((logits_V - other_V).abs().max() <= tolerance)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from tokenizers import Tokenizer
 
+from hagane.engine.draft import Drafts
 from hagane.engine.generate import generate
 from hagane.engine.load import load_decoder, load_huggingface
 from hagane.engine.reply import ReplyStream, decode, parse
@@ -43,10 +44,10 @@ class Model(NamedTuple):
     tuned: bool
 
 
-def find_model(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+def find_model(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, *, drafts: bool = False) -> Model:
     """The release of a run, else the weights of its last finished training stage; or any Hugging Face folder of a host we know.
 
-    Raises RunError when there is none yet.
+    With `drafts` the first of these that can draft: most releases leave out what drafts. Raises RunError when there is none yet.
     """
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}. Give the folder of a run, for example runs/quickstart.")
@@ -54,12 +55,18 @@ def find_model(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.flo
     for release in (folder, folder / "huggingface", folder / "release" / "huggingface"):
         if (release / "config.json").exists():
             decoder, config = load_huggingface(release, device, dtype)
+            if drafts and not config.mtp_layers:
+                continue
             # of a release alone nobody can tell; it gets the benefit of the doubt
             return Model(decoder, config, load_tokenizer(release), release.name, bool(tunes) or release == folder)
     for path in [*reversed(tunes), *(folder / stage / "weights.safetensors" for stage in ("extend", "midtrain", "pretrain"))]:
         if path.exists():
             decoder, config = load_decoder(path.parent, device, dtype)
+            if drafts and not config.mtp_layers:
+                raise RunError(f"{path} has no module that drafts. Train one with model.pattern.mtp_layers = 1, or leave out --drafts.")
             return Model(decoder, config, load_tokenizer(folder / "encode"), path.parent.relative_to(folder).as_posix(), path in tunes)
+    if drafts and (folder / "config.json").exists():
+        raise RunError(f"the model in {folder} has no module that drafts. Leave out --drafts.")
     raise RunError(f"{folder} has no trained model yet. `hagane status {folder}` says how far it is.")
 
 
@@ -73,11 +80,17 @@ def chat(
     seed: int = 0,
     max_new_tokens: int | None = None,
     device: str = "cpu",
+    drafts: bool = False,
     source: IO[str] | None = None,
 ) -> None:
-    """Answer `prompt` and return, or converse until /quit or the end of `source` (standard input)."""
-    model = find_model(folder, device)
-    session = Session(model, thinking, temperature, top_p, seed, max_new_tokens)
+    """Answer `prompt` and return, or converse until /quit or the end of `source` (standard input).
+
+    Raises RunError for `drafts` that there cannot be: of a model without a module for them, or of sampled answers.
+    """
+    if drafts and temperature > 0:
+        raise RunError("--drafts are of greedy answers. Leave out --temperature, or --drafts.")
+    model = find_model(folder, device, drafts=drafts)
+    session = Session(model, thinking, temperature, top_p, seed, max_new_tokens, Drafts() if drafts else None)
     if prompt is not None:
         session.ask(prompt)
         return
@@ -107,9 +120,12 @@ def _read(source: IO[str], console: Console) -> str | None:
 class Session:
     """A conversation with one model and how it is shown."""
 
-    def __init__(self, model: Model, thinking: bool, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, max_new_tokens: int | None = None) -> None:
+    def __init__(
+        self, model: Model, thinking: bool, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, max_new_tokens: int | None = None,
+        drafts: Drafts | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.thinking, self.temperature, self.top_p, self.seed = model, thinking, temperature, top_p, seed
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens, self.drafts = max_new_tokens, drafts
         self.messages: list[Message] = []
         self.encoder = ChatEncoder(model.tokenizer)
         self.console = Console(highlight=False, soft_wrap=True)
@@ -152,13 +168,16 @@ class Session:
         limit = room if self.max_new_tokens is None else min(room, self.max_new_tokens)
         stop_ids = [self.encoder.special[IM_END], self.encoder.special[END_OF_TEXT]]
         try:
-            (output,) = generate(self.model.decoder, [ids], limit, stop_ids, self.temperature, self.top_p, self.seed + len(self.messages), on_tokens=show)
+            turn = self.seed + len(self.messages)
+            (output,) = generate(self.model.decoder, [ids], limit, stop_ids, self.temperature, self.top_p, turn, on_tokens=show, drafts=self.drafts)
         except KeyboardInterrupt:
             printer.end()
             self.messages.pop()
             self.notice("stopped")
             return None
         printer.end()
+        if self.drafts is not None:
+            self.notice(f"{self.drafts.acceptance:.0%} of {self.drafts.proposed:,} drafts accepted so far")
         reply = parse(decode(self.model.tokenizer, output), self.thinking)
         if not reply.finished:
             self.notice(f"cut off after {len(output)} tokens" + (", still thinking" if reply.answer is None else ""))

@@ -11,7 +11,8 @@ from pydantic import Field
 from hagane.corpus.build import CorpusFacts
 from hagane.corpus.documents import balanced_sample, held_out_texts
 from hagane.folder import Run
-from hagane.plan.start import starting_folder, starting_model
+from hagane.plan.start import refuse_absent, starting_folder, starting_model
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen
 from hagane.tokenizer.bpe import bytes_per_token, bytes_per_token_as_it_is, num_learned, train_tokenizer
 from hagane.tokenizer.chat import CHAT_TEMPLATE
@@ -20,7 +21,7 @@ from hagane.tokenizer.save import save_for_transformers, save_pieces
 
 MEASURED_BYTES = 60_000  # held-out text per language on which the candidates are compared
 MOST_NEW = 32_768  # tokens that `start.new_tokens = "auto"` adds at most
-LEARNED_READINGS = 100  # a token that training reads less often than this is not worth a row (docs/notebook.md, "new tokens")
+LEARNED_READINGS = 100  # of a token, at least, in training (docs/notebook.md, "Starting from a trained model": other values were not tried)
 START_BYTES_PER_TOKEN = 3.0  # of text in a language that a tokenizer was not made for, once it has tokens for it
 
 
@@ -69,16 +70,15 @@ def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[s
     from hagane.hosts.checkpoint import read_chat_template
     from hagane.hosts.vocabulary import rows_for, starting_tokenizer
 
+    refuse_absent(run.recipe, {shard.language for shard in facts.shards.values()})
     known, model = starting_tokenizer(start), starting_model(run.recipe)
     assert model is not None
-    settings, read = run.recipe.start, 0
-    tokenizer, pieces = known.tokenizer, known.pieces
-    if settings.new_tokens:
-        new = facts.model_copy(update={"shards": {name: shard for name, shard in facts.shards.items() if shard.language not in settings.languages}})
-        sample = list(balanced_sample(run.path("corpus"), new, run.sketch.tokenizer_bytes, run.recipe.corpus.max_repeats)) if new.shards else []
+    tokenizer, pieces, read = known.tokenizer, known.pieces, 0
+    new = _new_shards(run.recipe, facts)
+    if run.recipe.start.new_tokens and new.shards:
+        sample = list(balanced_sample(run.path("corpus"), new, run.sketch.tokenizer_bytes, run.recipe.corpus.max_repeats))
         read = sum(len(text.encode()) for text in sample)
-        most, least = (MOST_NEW, _least_count(run, read)) if settings.new_tokens == "auto" else (settings.new_tokens, 2)
-        larger = extend(tokenizer, sample, most, least)
+        larger = extend(tokenizer, sample, *_wanted(run, read))
         tokenizer, pieces = larger.tokenizer, {**pieces, **larger.pieces}
     # one that speaks of other special tokens than ours would end its turns with one that is not ours either
     template = None if known.pieces else read_chat_template(start)
@@ -92,8 +92,18 @@ def _kept(run: Run, folder: Path, start: Path, facts: CorpusFacts, texts: dict[s
     )  # fmt: skip
 
 
-def _least_count(run: Run, sample_bytes: int) -> int:
-    """How often a pair must occur in the sample so that training reads its token LEARNED_READINGS times in the languages that are new."""
+def _new_shards(recipe: Recipe, facts: CorpusFacts) -> CorpusFacts:
+    """The corpus without what the checkpoint knows: what new tokens are for. Nothing where no language is named and none is asked for."""
+    start = recipe.start
+    if start.new_tokens == "auto" and not start.languages:
+        return facts.model_copy(update={"shards": {}})
+    return facts.model_copy(update={"shards": {name: shard for name, shard in facts.shards.items() if shard.language not in start.languages}})
+
+
+def _wanted(run: Run, sample_bytes: int) -> tuple[int, int]:
+    """How many new tokens at most, and how often the pair of one must occur in the sample: so often that training reads it LEARNED_READINGS times."""
     settings, tokens = run.recipe.start, run.sketch.tokens * (1 - run.recipe.tune.share)
-    read = tokens * (1 - (settings.replay_share if settings.languages else 0.0)) * START_BYTES_PER_TOKEN
-    return max(2, round(LEARNED_READINGS * sample_bytes / read))
+    if settings.new_tokens != "auto":
+        return settings.new_tokens, 2
+    read = tokens * (1 - settings.replay_share) * START_BYTES_PER_TOKEN
+    return MOST_NEW, max(2, round(LEARNED_READINGS * sample_bytes / read))

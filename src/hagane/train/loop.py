@@ -35,12 +35,13 @@ from hagane.train import checkpoint as checkpoints
 from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.facts import TrainFacts
 from hagane.train.health import RouterSums
+from hagane.train.index_health import IndexSums
 from hagane.train.journal import Journal, cannot_write
 from hagane.train.meter import Meter
 from hagane.train.schedule import Decision, Timetable
 from hagane.train.settings import TrainSettings
 from hagane.train.steering import Steering
-from hagane.train.stepper import Stepper, StepResult, torch_set_up
+from hagane.train.stepper import Stepper, StepResult, shape_of, torch_set_up
 
 WRITE_RATE = 200e6
 """Bytes/s that the last save is expected to write where no save was timed yet: a slow disk, so that the end is not late."""
@@ -86,7 +87,7 @@ class _Loop:
             settings.model, device=settings.device, dtype=settings.dtype, compiled=settings.compile, seed=settings.seed, optimizer=settings.optimizer
         )
         self.meter = Meter(self.stepper.device, settings.matmul_flops)
-        self.router = RouterSums()
+        self.router, self.indexers = RouterSums(), IndexSums()
         self.writer = checkpoints.Writer(settings.folder / "checkpoints", settings.keep_checkpoints)
         self.costs = settings.step_seconds or tuple(self._step_flops(phase) for phase in settings.phases)
         self.steering = Steering(remaining, self.costs) if remaining is not None else None
@@ -140,6 +141,7 @@ class _Loop:
         result = self.stepper.step(data, phase, self.timetable.learning_rate(self.step))
         self.step += 1
         self.router.add(result.stats, result.moments_6)
+        self.indexers.add(result.stats)
         self._await(data, result)
         self._collect(keep=0 if self.stepper.device.type == "cpu" else 1)
         self._timed(index, phase, data, waited, result.first)
@@ -152,7 +154,7 @@ class _Loop:
     def _timed(self, index: int, phase: Phase, data: StepData, waited: float, first: bool) -> None:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
-        needed = 3.0 * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen, mtp=True)
+        needed = _passes(phase) * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen, mtp=True)
         self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=self.costs[index], first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
@@ -207,6 +209,9 @@ class _Loop:
             tensor.copy_(saved.rest[f"router.{name}"])
         self.router.tensors = {
             name.removeprefix("sums."): tensor.to(self.stepper.device) for name, tensor in saved.rest.items() if name.startswith("sums.")
+        }
+        self.indexers.tensors = {
+            name.removeprefix("index_sums."): tensor.to(self.stepper.device) for name, tensor in saved.rest.items() if name.startswith("index_sums.")
         }
         torch.set_rng_state(saved.rest["random"])
         self.meter.restore(saved.state["meter"])
@@ -278,8 +283,8 @@ class _Loop:
         return own.context if longest % own.context else longest
 
     def _step_flops(self, phase: Phase) -> float:
-        """FLOPs that the plan counts for a step, its rows whole documents: forward, and twice that backward."""
-        return 3.0 * flops_per_token(self.settings.model, phase.context, mtp=True) * phase.tokens_per_step
+        """FLOPs that the plan counts for a step, its rows whole documents."""
+        return _passes(phase) * flops_per_token(self.settings.model, phase.context, mtp=True) * phase.tokens_per_step
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -320,9 +325,11 @@ class _Loop:
         self._collect(keep=0)
         index, progress = self.timetable.progress(self.step)
         measured = self.meter.line(self._seconds(), self.router.health(self.stepper.decoder.clamps()))
+        indexer = self.indexers.health()
         self.router.clear()
+        self.indexers.clear()
         rate = self.timetable.learning_rate(self.step - 1)
-        line = {"step": self.step, "phase": self.settings.phases[index].name, "progress": progress, "learning_rate": rate, **measured}
+        line = {"step": self.step, "phase": self.settings.phases[index].name, "progress": progress, "learning_rate": rate, **measured, "indexer": indexer}
         self.journal.metrics(line)
         self.last_line = line
         self._tell("on_metrics", line)
@@ -370,7 +377,7 @@ class _Loop:
     def _reserve(self) -> float:
         """Seconds to keep for the last save, and for the first steps of shapes still to come."""
         save = self.writer.last_seconds or 12 * num_trained_parameters(self.settings.model) / WRITE_RATE
-        shapes = {(phase.rows, phase.context) for phase in self.settings.phases[self.source_phase :]}
+        shapes = {shape_of(phase) for phase in self.settings.phases[self.source_phase :]}
         return save + len(shapes - self.stepper.shapes) * self.first_seconds
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
@@ -392,6 +399,7 @@ class _Loop:
         self.journal.sync()
         rest = {f"router.{name}": tensor for name, tensor in self.stepper.decoder.router_state().items()}
         rest |= {f"sums.{name}": tensor for name, tensor in self.router.tensors.items()}
+        rest |= {f"index_sums.{name}": tensor for name, tensor in self.indexers.tensors.items()}
         rest["random"] = torch.get_rng_state()
         index, progress = self.timetable.progress(self.step)
         phase = self.settings.phases[index]
@@ -459,6 +467,11 @@ class _Loop:
                 self.callbacks.remove(callback)
                 message = f"{type(callback).__name__}.{method} failed ({type(error).__name__}: {error}); it is not called again."
                 self._event("callback_failed", message=message)
+
+
+def _passes(phase: Phase) -> float:
+    """Forward passes that a step is worth: backward is two, but for indexers alone next to nothing."""
+    return 1.0 if phase.index == "warmup" else 3.0
 
 
 def _merged(saved: Sequence[dict[str, Any]], written: Sequence[Decision]) -> list[Decision]:

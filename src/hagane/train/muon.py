@@ -61,8 +61,11 @@ class Muon:
 
     @torch.no_grad()
     def step(self, learning_rate: float, weight_decay: float) -> None:
-        """One update of all its masters; gradients are overwritten."""
-        for names in self._groups:
+        """One update of all its masters that have a gradient; gradients are overwritten."""
+        for group in self._groups:
+            names = [name for name in group if self._masters[name].grad is not None]
+            if not names:
+                continue
             masters = [self._masters[name] for name in names]
             momentum = [self._momentum[name] for name in names]
             gradients = [master.grad for master in masters if master.grad is not None]

@@ -9,7 +9,7 @@ a parameter lies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +58,21 @@ class MasterOptimizer:
             self.moments[f"{name}.mean"], self.moments[f"{name}.square"] = mean, square
             self._optimizer.state[master] = {"step": torch.zeros((), device=master.device), "exp_avg": mean, "exp_avg_sq": square}
         self._num_collected = 0
+        self._frozen: frozenset[str] = frozenset()
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Leave these parameters, and no others, as they are from now on: neither gradients, nor weight decay, nor fading moments."""
+        self._frozen = frozenset(names)
+        for name, parameter in self.working.items():
+            parameter.requires_grad_(name not in self._frozen)
 
     @torch.no_grad()
     def collect(self) -> None:
         """After each micro-step's backward pass: move the working gradients to float32, adding to those of earlier micro-steps."""
-        missing = [name for name, parameter in self.working.items() if parameter.grad is None]
+        missing = [name for name, parameter in self.working.items() if parameter.grad is None and name not in self._frozen]
         if missing:
             raise TrainingError(f"{missing[0]} got no gradient: the objective does not use it.")
-        gradients = [self._gradients[name] for name in self._narrow]
+        gradients = [self._gradients[name] for name in self._narrow if name not in self._frozen]
         working = [gradient for name in self._narrow if (gradient := self.working[name].grad) is not None]
         if gradients and self._num_collected == 0:
             torch._foreach_copy_(gradients, working)
@@ -80,7 +87,7 @@ class MasterOptimizer:
     def clip(self, limit: float) -> Tensor:
         """Scale the collected gradient to at most `limit` (0: never) in norm. Returns the norm before, float32 scalar."""
         for name in self._narrow:
-            self.masters[name].grad = self._gradients[name]
+            self.masters[name].grad = None if name in self._frozen else self._gradients[name]
         for name in self._wide:
             self.masters[name].grad = self.working[name].grad
         gradients = [master.grad for master in self.masters.values() if master.grad is not None]
@@ -97,6 +104,9 @@ class MasterOptimizer:
         for group in self._optimizer.param_groups:
             group.update(lr=learning_rate, weight_decay=weight_decay if group["decay"] else 0.0, betas=(beta1, beta2), eps=epsilon)
         self._optimizer.step()
+        for name in self._frozen:  # one count of updates for all: a checkpoint has no other
+            if self.masters[name] in self._optimizer.state:
+                self._optimizer.state[self.masters[name]]["step"] += 1
         for name in self._wide:
             self.working[name].grad = None
         self._num_collected = 0

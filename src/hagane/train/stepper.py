@@ -19,9 +19,10 @@ from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder, Outputs
+from hagane.model.indexer import is_indexers
 from hagane.model.router import Stats
 from hagane.model.sequence import Sequence
-from hagane.recipe.types import OptimizerKind, Phase
+from hagane.recipe.types import IndexMode, OptimizerKind, Phase
 from hagane.train.health import SAMPLED, moments
 from hagane.train.objective import OBJECTIVES, further_tokens, further_weight
 from hagane.train.optimizer import MasterOptimizer
@@ -29,12 +30,20 @@ from hagane.train.optimizer import MasterOptimizer
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
+Shape = tuple[int, int, IndexMode]
+
+
+def shape_of(phase: Phase) -> Shape:
+    """What a compiled step depends on: rows, context, and what indexers do."""
+    return phase.rows, phase.context, phase.index
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Scalars on the device, and router statistics summed over the step."""
 
     loss: Tensor  # mean over targets, nats
-    auxiliary_loss: Tensor  # mean over tokens
+    auxiliary_loss: Tensor  # of routers and indexers, mean over tokens
     mtp_loss: Tensor  # mean over targets and modules for multi-token prediction, nats; 0 without
     gradient_norm: Tensor  # before clipping
     stats: Stats
@@ -51,19 +60,31 @@ class Stepper:
         self.decoder.init_weights(seed)
         self.optimizer = MasterOptimizer(self.decoder, DTYPES[dtype], optimizer)
         self.decoder.train()
-        self.shapes: set[tuple[int, int]] = set()  # rows and context of batches already trained on, hence compiled for
+        self.shapes: set[Shape] = set()  # already trained on, hence compiled for
+        self._index: IndexMode = "sparse"
         if compiled:
             self.decoder.compile_parts()
 
     def step(self, data: StepData, phase: Phase, learning_rate: float) -> StepResult:
         """Train on one global batch. The results may still be under way on the device."""
-        shape = (phase.rows, phase.context)
+        self._enter(phase.index)
+        shape = shape_of(phase)
         first = shape not in self.shapes
         # not while compiling: the compiler's processes would inherit one processor
         with pinned(torch.get_num_threads()) if self.device.type == "cpu" and not first else nullcontext():
             result = self._step(data, phase, learning_rate, first)
         self.shapes.add(shape)
         return result
+
+    def _enter(self, index: IndexMode) -> None:
+        """What a phase lets learn of a model with indexers; no effect on others."""
+        indexers = [name for name in self.optimizer.working if is_indexers(name)]
+        if index == self._index or not indexers:
+            return
+        others = [name for name in self.optimizer.working if not is_indexers(name)]
+        self.optimizer.freeze({"sparse": [], "dense": indexers, "warmup": others}[index])
+        self.decoder.index_mode(index)
+        self._index = index
 
     def _step(self, data: StepData, phase: Phase, learning_rate: float, first: bool) -> StepResult:
         if data.weight_sum <= 0:
@@ -78,11 +99,12 @@ class Stepper:
         for micro in data.batches:
             batch = micro.to(self.device)
             outputs = self.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT), further=num_modules > 0)
-            loss = objective(outputs, self.decoder.head, batch) / data.weight_sum
+            with torch.set_grad_enabled(self._index != "warmup"):  # then they are watched only: nothing that they depend on learns
+                loss = objective(outputs, self.decoder.head, batch) / data.weight_sum
+                further = torch.zeros((), device=self.device)
+                for module, share in zip(further_tokens(outputs, self.decoder.head, batch), shares, strict=True):
+                    further = further + module / share
             auxiliary = self.decoder.auxiliary_loss_sum(outputs.stats) / data.num_tokens
-            further = torch.zeros((), device=self.device)
-            for module, share in zip(further_tokens(outputs, self.decoder.head, batch), shares, strict=True):
-                further = further + module / share
             (loss + auxiliary + phase.mtp_coefficient * further).backward()  # type: ignore[no-untyped-call]
             self.optimizer.collect()
             loss_sum += loss.detach()
@@ -97,7 +119,8 @@ class Stepper:
         self.optimizer.step(
             learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
         )
-        self.decoder.router_step(total)
+        if self._index != "warmup":
+            self.decoder.router_step(total)
         return StepResult(loss_sum, auxiliary_sum, mtp_sum, norm, total, sampled, first)
 
     @torch.no_grad()

@@ -51,3 +51,12 @@ def test_one_line_that_is_the_same_twice():
     assert without_copies(wide + wide) == wide
     chant = "Köp nu, köp här, köp billigt hos oss i dag. " * 60
     assert without_copies(chant) is chant
+
+
+def test_code_is_cut_whole_or_not_at_all():
+    about = f"\n*About*:\n\n```\n{prose(5, 8)}\n```\n"
+    heads = [f"## {name}\n\n```\nload {name}\n```\n" for name in "abc"]
+    tables = [f"\nrow | number\n--- | ---\n{name} | x\n" for name in "abc"]
+    parts = [f"{head}{about}{table}" for head, table in zip(heads, tables, strict=True)]
+    short = [f"{head}{table}" for head, table in zip(heads, tables, strict=True)]
+    assert without_copies("\n".join(parts)).split() == "\n".join([parts[0], *short[1:]]).split()

@@ -8,6 +8,7 @@ from __future__ import annotations
 BLOCK = 300  # characters of a block that stood before
 BESIDE = 60  # of one that stands right behind its first copy
 SHARE = 0.3  # of the text in such blocks: less is quotation
+_FENCES = ("```", "~~~")
 _LONG = 40  # characters of a line that is looked at first
 
 
@@ -21,9 +22,10 @@ def without_copies(text: str) -> str:
     places: dict[str, int] = {}  # of the first such line
     rest: list[str] = []
     lost = start = 0
+    fenced = False
     printed = [line.strip() for line in lines]
     while start < len(lines):
-        end, size = _copied(printed, start, kept, places)
+        end, size = (start, 0) if fenced else _copied(printed, start, kept, places)
         if size:
             lost += size
             start = end
@@ -31,21 +33,31 @@ def without_copies(text: str) -> str:
         if printed[start]:
             places.setdefault(printed[start], len(kept))
             kept.append(printed[start])
+        fenced ^= printed[start].startswith(_FENCES)
         rest.append(lines[start])
         start += 1
     return "\n".join(rest) if lost >= SHARE * len(text) else text
 
 
 def _copied(printed: list[str], start: int, kept: list[str], places: dict[str, int]) -> tuple[int, int]:
-    """Where a block ends that begins at a line and stood before, and its characters; none where it is too short to be a copy."""
+    """Where a block ends that begins at a line and stood before, and its characters; none where it is too short to be a copy.
+
+    It ends outside of code, and where it has paragraphs at the end of one: half a table is worth nothing.
+    """
     first = places.get(printed[start]) if printed[start] else None
     if first is None:
         return start, 0
-    size, line, place = 0, start, first
+    size, line, place, fenced = 0, start, first, False
+    ends = [(start, 0, first)]  # of the lines, of paragraphs where there are such, outside of code
+    paragraphs = False
     while line < len(printed) and place < len(kept) and printed[line] in ("", kept[place]):
         if printed[line]:
-            size, place = size + len(printed[line]), place + 1
+            size, place, fenced = size + len(printed[line]), place + 1, fenced ^ printed[line].startswith(_FENCES)
         line += 1
+        if not fenced and (line == len(printed) or not printed[line] or not paragraphs):
+            paragraphs |= line < len(printed) and not printed[line]
+            ends.append((line, size, place))
+    line, size, place = ends[-1]
     return (line, size) if size >= (BESIDE if place == len(kept) else BLOCK) else (start, 0)
 
 

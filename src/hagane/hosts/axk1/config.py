@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
-from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason
+from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
 from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "axk1", "AXK1ForCausalLM"
@@ -33,21 +32,10 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
     return {**outer_fields(config, ARCHITECTURE, NAME, special), **latent_fields(config), **ffn_fields(config)}
 
 
-def _num_dense(host: Mapping[str, Any]) -> int:
-    """Layers before the first routed one, from the list that transformers writes or the number in published files."""
-    kinds = host.get("mlp_layer_types")
-    if kinds is None:
-        return int(host.get("first_k_dense_replace", 1))
-    num_dense: int = sum(kind == "dense" for kind in kinds)
-    if "dense" in kinds[num_dense:]:
-        raise RecipeError("config.json: mlp_layer_types has dense layers behind routed ones, which is not supported; hagane reads dense layers first.")
-    return num_dense
-
-
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     require(host, "q_lora_rank")
     mixer = latent_from_host(host)
-    ffns = ffns_from_host(host, _num_dense(host))
+    ffns = ffns_from_host(host, num_dense_from_host(host, default=1))
     layers = tuple(LayerConfig(mixer=mixer, ffn=ffn, post_ffn_norm=isinstance(ffn, ExpertsConfig)) for ffn in ffns)
     return ModelConfig(layers=layers, **model_fields(host))
 

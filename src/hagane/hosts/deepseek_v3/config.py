@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, differing, model_fields, outer_fields, refuse, require, rope_from_host
 from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
 from hagane.model.config import DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
@@ -16,13 +17,18 @@ from hagane.model.config import DenseConfig, ExpertsConfig, LatentConfig, LayerC
 NAME, ARCHITECTURE = "deepseek_v3", "DeepseekV3ForCausalLM"
 
 
-def latent_reason(config: ModelConfig, host: str) -> str | None:
-    """Why the mixers do not fit a host with the same latent attention in every layer; None when they do."""
+def latent_reason(config: ModelConfig, host: str, *, index: bool = False) -> str | None:
+    """Why the mixers do not fit a host with the same latent attention in every layer, with an indexer or without; None when they do."""
     foreign = next((index for index, layer in enumerate(config.layers) if not isinstance(layer.mixer, LatentConfig)), None)
     if foreign is not None:
         return f"{host} has latent attention only; layer {foreign} has a mixer of kind {config.layers[foreign].mixer.kind}"
     odd = differing([layer.mixer for layer in config.layers])
-    return None if odd is None else f"{host} needs the same attention in every layer; layer {odd} differs from layer 0"
+    if odd is not None:
+        return f"{host} needs the same attention in every layer; layer {odd} differs from layer 0"
+    mixer = config.layers[0].mixer
+    if isinstance(mixer, LatentConfig) and (mixer.index is not None) != index:
+        return f"{host} chooses the keys of every query by an indexer; this model has none" if index else f"{host} has no indexer that chooses keys"
+    return None
 
 
 def latent_fields(config: ModelConfig) -> Json:
@@ -98,6 +104,17 @@ def ffns_from_host(host: Mapping[str, Any], num_dense: int) -> list[DenseConfig 
         balance="bias", aux_coefficient=host.get("aux_loss_alpha") or 0.0,
     )  # fmt: skip
     return [*([dense] * num_dense if dense is not None else []), *[experts] * (num_layers - num_dense)]
+
+
+def num_dense_from_host(host: Mapping[str, Any], default: int) -> int:
+    """Layers before the first routed one, from the list that transformers writes or the number in published files."""
+    kinds = host.get("mlp_layer_types")
+    if kinds is None:
+        return int(host.get("first_k_dense_replace", default))
+    num_dense: int = sum(kind == "dense" for kind in kinds)
+    if "dense" in kinds[num_dense:]:
+        raise RecipeError("config.json: mlp_layer_types has dense layers behind routed ones, which is not supported; hagane reads dense layers first.")
+    return num_dense
 
 
 def can_hold(config: ModelConfig) -> str | None:

@@ -1,0 +1,61 @@
+"""Phases of a model with indexers: dense attention first, then the indexers alone, then sparse attention (DeepSeek-V3.2-Exp, 2025, section 2.1).
+
+The published model was trained densely to its end, its indexers were warmed up on a thousandth of that and all of it went on sparse for
+a tenth. A run that begins from nothing does the same in shares of its steps; the learning rate of the model is what it would be without.
+"""
+
+from __future__ import annotations
+
+from hagane.model.config import LatentConfig, ModelConfig
+from hagane.recipe.schema import TrainSettings
+from hagane.recipe.types import IndexMode, Phase
+
+WARMUP_RATE = 1e-3
+"""Learning rate of the indexers' warm-up, in the published training: their heads are small whatever the model's width."""
+RAMP = 0.05  # of the warm-up's steps, until its learning rate is reached
+
+
+def with_indexers(phases: tuple[Phase, ...], config: ModelConfig, settings: TrainSettings) -> tuple[Phase, ...]:
+    """Phases of training a model from nothing, cut as `settings` say where it has indexers."""
+    if not any(isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None for layer in config.layers):
+        return phases
+    return index_phases(phases, settings.index_dense_share, settings.index_warmup_share)
+
+
+def index_phases(phases: tuple[Phase, ...], dense_share: float, warmup_share: float) -> tuple[Phase, ...]:
+    """The same steps: the first `dense_share` of them dense, `warmup_share` of warm-up, the rest sparse. Pieces without steps are left out."""
+    total = sum(phase.num_steps for phase in phases)
+    dense_end = round(total * dense_share)
+    spans: list[tuple[IndexMode, int, int]] = [
+        ("dense", 0, dense_end), ("warmup", dense_end, dense_end + round(total * warmup_share)), ("sparse", dense_end + round(total * warmup_share), total)
+    ]  # fmt: skip
+    pieces, start = [], 0
+    for phase in phases:
+        for index, begin, end in spans:
+            first, last = max(begin - start, 0), min(end - start, phase.num_steps)
+            if first < last:
+                pieces.append(_warmup(phase, last - first) if index == "warmup" else _piece(phase, first, last, index))
+        start += phase.num_steps
+    return tuple(pieces)
+
+
+def _warmup(phase: Phase, num_steps: int) -> Phase:
+    changes = {"num_steps": num_steps, "index": "warmup", "learning_rate": WARMUP_RATE, "warmup_steps": max(1, round(RAMP * num_steps))}
+    return phase.model_copy(update={"name": f"{phase.name}-warmup", "decay_share": 0.0, "final_share": 1.0, **changes})
+
+
+def _piece(phase: Phase, first: int, last: int, index: IndexMode) -> Phase:
+    """Steps `first` to `last` of a phase as a phase of their own, with the same learning rates."""
+    plateau = phase.num_steps * (1 - phase.decay_share)
+
+    def share(step: int) -> float:
+        """Of the peak, without the warm-up."""
+        return 1.0 if step <= plateau else 1 - (1 - phase.final_share) * (step - plateau) / (phase.num_steps - plateau)
+
+    begun = share(first)
+    changes = {
+        "name": phase.name if index == "sparse" else f"{phase.name}-{index}", "num_steps": last - first, "index": index,
+        "learning_rate": phase.learning_rate * begun, "warmup_steps": max(0, phase.warmup_steps - first),
+        "decay_share": max(0.0, min(last - plateau, last - first)) / (last - first), "final_share": share(last) / begun if begun else 0.0,
+    }  # fmt: skip
+    return phase.model_copy(update=changes)

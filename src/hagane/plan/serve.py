@@ -1,0 +1,80 @@
+"""The shape for a budget that training and a stated amount of serving share (Sardana et al. 2023, arXiv 2401.00448, "Beyond Chinchilla-Optimal").
+
+A token that is served, read or written, costs a forward pass: a third of a token that is trained on. A smaller model trained for longer
+reaches the loss of a larger one and is cheaper to serve, so the more is served, the smaller is the best shape.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hagane.errors import RecipeError
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters
+from hagane.plan.cost import tokens_per_second
+from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law
+from hagane.plan.shapes import candidates
+from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, bytes_per_token, point_of
+from hagane.plan.start import starting_model
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import Budget, Machine, duration
+
+
+class Served(NamedTuple):
+    """A shape with how the seconds are divided, and its expected bits per byte."""
+
+    config: ModelConfig
+    training_seconds: float
+    serving_seconds: float
+    loss: float
+
+
+def parse_tokens(text: str) -> float:
+    """Read `5e9`, `5G`, `1T` or `200Mtokens`. Raises RecipeError."""
+    try:
+        found = Budget.parse(text if text.lower().endswith(("tok", "token", "tokens")) else f"{text}tokens")
+    except RecipeError:
+        raise RecipeError(f"--serve-tokens {text} is not a number of tokens. Write for example 5e9, 200M or 1T.") from None
+    return found.amount
+
+
+def serving_seconds(config: ModelConfig, context: int, machine: Machine, tokens: float) -> float:
+    """Seconds of serving `tokens` in full batches: a forward pass each, at the speed of training's."""
+    return tokens / (3 * tokens_per_second(config, context, machine))
+
+
+def serving_options(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, tokens: float) -> list[Served]:
+    """Every shape that can be trained and serve `tokens` within `seconds`, the one with the lowest expected loss first.
+
+    Raises RecipeError where none can.
+    """
+    context, start = recipe.train.context, starting_model(recipe)
+    shapes = [start] if start is not None else candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
+    each = bytes_per_token(vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    found = []
+    for config in shapes:
+        serving = serving_seconds(config, context, machine, tokens)
+        training = seconds - serving
+        if training >= MINIMUM_TRAINING_SECONDS:
+            loss = law.constants.loss(point_of(config, training * tokens_per_second(config, context, machine) * each))
+            found.append(Served(config, training, serving, loss))
+    if not found:
+        least = min(serving_seconds(config, context, machine, tokens) for config in shapes)
+        raise RecipeError(
+            f"serving {tokens:g} tokens takes {duration(least)} with the smallest model of this recipe, which leaves less than "
+            f"{MINIMUM_TRAINING_SECONDS:g}s of {duration(seconds)} for training. Give a larger --budget or fewer --serve-tokens."
+        )
+    return sorted(found, key=lambda item: item.loss)
+
+
+def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
+    """How the time is divided, why the shape is what it is, and how to ask for it."""
+    reason = f"the shape with the lowest expected loss after that; without serving it would have {num_active_parameters(alone) / 1e6:.2f}M active"
+    if alone == best.config:
+        reason = "the shape is the same as without serving"
+    return [
+        f"  serving    {tokens:g} tokens at a third of a trained token's cost (a forward pass) take {duration(best.serving_seconds)}, which leaves "
+        f"{duration(best.training_seconds)} for training; {reason}",
+        f"             to train it: a budget that is less by that, and --set model.size.width={best.config.width} "
+        f"--set model.size.num_layers={best.config.num_layers}",
+    ]

@@ -1,0 +1,63 @@
+"""A budget that also pays for serving: the best shape of all that can be trained in what serving leaves."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hagane.errors import RecipeError
+from hagane.model.count import num_active_parameters
+from hagane.plan.cost import tokens_per_second
+from hagane.plan.law import PUBLISHED, REFERENCE_BYTES_PER_TOKEN
+from hagane.plan.serve import parse_tokens, serving_options
+from hagane.plan.shapes import candidates
+from hagane.plan.sketch import best_shape, point_of
+from hagane.recipe.load import load_recipe
+from hagane.recipe.schema import SizeSettings
+from hagane.recipe.types import Machine
+from hagane.status import preview
+
+MACHINE = Machine(
+    name="test", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=400e9, bandwidth=20e9, power_watts=31.0, power_source="stated in a test"
+)
+RECIPE, _ = load_recipe("nordic")
+
+
+def options(seconds, tokens, size=None):
+    return serving_options(RECIPE, size or SizeSettings(), MACHINE, 4096, seconds, PUBLISHED, tokens)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(300, 1e6), st.floats(0.001, 0.9))
+def test_the_best_is_the_best_of_all_that_leave_time_to_train(seconds, share):
+    smallest = min(candidates(RECIPE.model.pattern, SizeSettings(), vocabulary_size=4096, context=256), key=num_active_parameters)
+    tokens = share * seconds * 3 * tokens_per_second(smallest, 256, MACHINE)
+    best = options(seconds, tokens)[0]
+    losses = []
+    for config in candidates(RECIPE.model.pattern, SizeSettings(), vocabulary_size=4096, context=256):
+        speed = tokens_per_second(config, 256, MACHINE)
+        left = seconds - tokens / (3 * speed)
+        if left >= 25:
+            losses.append(PUBLISHED.constants.loss(point_of(config, left * speed * REFERENCE_BYTES_PER_TOKEN)))
+    assert best.loss == min(losses)
+    assert best.training_seconds + best.serving_seconds == pytest.approx(seconds)
+
+
+def test_the_more_is_served_the_smaller_the_model():
+    sizes = [num_active_parameters(options(36_000, tokens)[0].config) for tokens in (1.0, 1e7, 1e8, 1e9)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
+    assert options(36_000, 1.0)[0].config == best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, PUBLISHED)
+
+
+def test_a_served_token_costs_a_third_of_a_trained_one():
+    best = options(3600, 1e7)[0]
+    assert best.serving_seconds == pytest.approx(1e7 / tokens_per_second(best.config, 256, MACHINE) / 3)
+
+
+def test_what_cannot_be_is_one_sentence():
+    with pytest.raises(RecipeError, match=r"serving 1e\+15 tokens takes .* Give a larger --budget or fewer --serve-tokens"):
+        options(3600, 1e15)
+    with pytest.raises(RecipeError, match="--serve-tokens many is not a number of tokens"):
+        parse_tokens("many")
+    with pytest.raises(RecipeError, match="Give --budget as time, energy or money"):
+        preview(RECIPE.model_copy(update={"budget": "5Mtokens"}), (), 1e6)
+    assert [parse_tokens(text) for text in ("5e9", "200M", "1T", "3Gtokens")] == [5e9, 200e6, 1e12, 3e9]

@@ -1,0 +1,138 @@
+"""The footprint of full sharding against torch's own accounting: its tracker sees every tensor of a step on simulated ranks.
+
+The model is a decoder whose kernels keep what fused ones keep (a norm its input, SwiGLU its two inputs, attention its inputs, output
+and log-sum-exp). Tensors are fake: nothing is computed, so a model of 8B parameters takes seconds.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import Function
+from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils.checkpoint import checkpoint
+
+from hagane.plan.footprint import LOGIT_TOKENS, footprint
+from hagane.plan.machines import cluster
+from hagane.plan.workload import from_shape
+from hagane.recipe.types import Layout
+
+
+class Keeps(Function):
+    """A kernel that keeps its inputs, and `extra` values besides, and gives something as wide as its first input."""
+
+    @staticmethod
+    def forward(ctx, extra: int, *inputs: Tensor) -> Tensor:
+        output = torch.empty_like(inputs[0])
+        ctx.save_for_backward(*inputs, output.new_empty(extra, dtype=torch.float32), *([output] if extra > 1 else []))
+        ctx.count = len(inputs)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return (None, *(torch.empty_like(one) for one in ctx.saved_tensors[: ctx.count]))
+
+
+class ChunkedLoss(Function):
+    """The head in chunks, its gradient made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+        gradient_ND, gradient_VD = torch.empty_like(hidden_ND), torch.empty_like(weight_VD)
+        for first in range(0, len(hidden_ND), LOGIT_TOKENS):
+            logit_NV = hidden_ND[first : first + LOGIT_TOKENS] @ weight_VD.T
+            gradient_NV = torch.empty_like(logit_NV, dtype=torch.float32)
+            del logit_NV, gradient_NV
+        ctx.save_for_backward(gradient_ND, gradient_VD)
+        return hidden_ND.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return ctx.saved_tensors
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int) -> None:
+        super().__init__()
+        wide, narrow = heads * head_dim, kv_heads * head_dim
+        sizes = {"q": (width, wide), "k": (width, narrow), "v": (width, narrow), "o": (wide, width), "gate": (width, hidden), "up": (width, hidden)}
+        self.products = nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in (sizes | {"down": (hidden, width)}).items()})
+        self.norms = nn.ParameterList(torch.ones(width) for _ in range(2))
+        self.heads = heads
+
+    def forward(self, stream: Tensor) -> Tensor:
+        tokens = stream.numel() // stream.shape[-1]
+        normed = Keeps.apply(1, stream, self.norms[0])
+        q, k, v = (self.products[name](normed) for name in "qkv")
+        stream = stream + self.products["o"](Keeps.apply(tokens * self.heads, q, k, v))
+        normed = Keeps.apply(1, stream, self.norms[1])
+        return stream + self.products["down"](Keeps.apply(1, self.products["gate"](normed), self.products["up"](normed)))
+
+
+class Decoder(nn.Module):
+    def __init__(self, vocabulary: int, layers: int, full: bool, **shape: int) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(vocabulary, shape["width"]), nn.Linear(shape["width"], vocabulary, bias=False)
+        self.layers, self.full = nn.ModuleList(Block(**shape) for _ in range(layers)), full
+
+    def forward(self, token_BT: Tensor) -> Tensor:
+        stream = self.embedding(token_BT)
+        for block in self.layers:
+            stream = checkpoint(block, stream, use_reentrant=False) if self.full else block(stream)
+        return ChunkedLoss.apply(stream.flatten(0, 1), self.head.weight)
+
+
+def tracked(ranks: int, rows: int, context: int, precision: str, **model: int) -> dict[str, float]:
+    """Bytes at the peak of a step of two micro-batches after another step, by kind, on one of `ranks`."""
+    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (ranks,))
+        with FakeTensorMode():
+            decoder = Decoder(**model)
+            policy = MixedPrecisionPolicy(None if precision == "float32" else torch.bfloat16, torch.float32)
+            for block in (*decoder.layers, decoder):
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+            optimizer = torch.optim.AdamW(decoder.parameters(), foreach=False)
+            token_BT = torch.zeros(rows, context, dtype=torch.long)
+            tracker = FSDPMemTracker(decoder, optimizer)
+            tracker.track_inputs((token_BT,))
+            with tracker:
+                for micro in range(3):  # a step, and one of two micro-batches
+                    if micro:
+                        tracker.reset_mod_stats()
+                    decoder(token_BT).backward()
+                    if micro != 1:
+                        optimizer.step()
+                        optimizer.zero_grad()
+            return dict(tracker.get_tracker_snapshot("peak")[torch.device("cpu")])
+    finally:
+        dist.destroy_process_group()
+
+
+SMALL = {"vocabulary": 32000, "layers": 4, "width": 2048, "heads": 16, "kv_heads": 4, "head_dim": 128, "hidden": 5632}
+LARGE = {"vocabulary": 128256, "layers": 4, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
+
+
+CASES = [(8, 1, 8192, "none", LARGE)]
+LONGER = [
+    (4, 8, 2048, "full", SMALL), (8, 2, 8192, "full", LARGE), (64, 1, 8192, "none", LARGE), (64, 4, 8192, "full", LARGE), (4, 8, 2048, "none", SMALL),
+    (32, 8, 4096, "none", SMALL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ranks", "rows", "context", "mode", "model"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONGER)])
+def test_the_footprint_is_what_the_tracker_counts(ranks, rows, context, mode, model):
+    seen = tracked(ranks, rows, context, "bf16", full=mode == "full", **model)
+    work = from_shape(
+        num_layers=model["layers"], width=model["width"], context=context, vocabulary_size=model["vocabulary"], num_heads=model["heads"],
+        num_kv_heads=model["kv_heads"], head_dim=model["head_dim"], hidden=model["hidden"],
+    )  # fmt: skip
+    layout = Layout(data=ranks, zero=3, micro_batch=rows, checkpointing=mode)
+    found = footprint(work, layout, cluster(f"{ranks}xH100"), 2)
+    assert found.total - found.allowance == pytest.approx(seen["Total"], rel=0.05)
