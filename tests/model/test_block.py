@@ -40,7 +40,7 @@ def test_norms_after_are_of_what_is_added_alone():
     for norm in (block.post_mixer_norm, block.post_ffn_norm):
         norm.weight.normal_()
     tokens = torch.randint(0, 61, (2, 9))
-    views, _ = model._views(Sequence.plain(2, 9), None)
+    views, _ = model._views(Sequence.plain(2, 9), None, model.config.layers)
     stream = model.embedding(tokens)
     stream = stream + block.post_mixer_norm(block.mixer(block.mixer_norm(stream), views[layer.mixer])[0])
     stream = stream + block.post_ffn_norm(block.ffn(block.ffn_norm(stream)))
