@@ -88,7 +88,7 @@ def test_the_loss_of_further_tokens_is_that_of_their_own_targets(data) -> None:
     outputs = made.decoder(batch.tokens_BT, Sequence(batch.position_BT, batch.document_BT), further=True)
     means = []
     for k, hidden_BTD in enumerate(outputs.further, start=1):
-        logprob_BTV = made.decoder.head.logits(hidden_BTD).log_softmax(-1)
+        logprob_BTV = made.decoder.head.logits(hidden_BTD.detach()).log_softmax(-1).detach()
         total, weight = 0.0, 0.0
         for b, i in itertools.product(range(4), range(CONTEXT - k)):
             if batch.document_BT[b, i] == batch.document_BT[b, i + k] >= 0:
