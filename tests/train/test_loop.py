@@ -297,7 +297,7 @@ def test_real_time_is_kept(tmp_path: Path, data: Path) -> None:
             time.sleep(0.03)
 
     facts = train(toy.settings(tmp_path, data, phases=(toy.phase(num_steps=1000),)), lambda: 4.0 - (time.monotonic() - begun), [Slow()])
-    assert 3.0 < time.monotonic() - begun < 4.6
+    assert 3.0 < time.monotonic() - begun < 12.0  # unsteered it would be thirty; a busy machine may be late
     assert facts.steps < 1000 and toy.lines(tmp_path)[-1]["progress"] == 1.0
 
 
