@@ -48,7 +48,8 @@ class Hagane:
     @property
     def settings(self) -> list[str]:
         """Pretraining on the given text alone: no generated problems, no tuning, and the plan sets aside no time for them."""
-        return ["corpus.sources=[]", "tune.share=0", "evaluate.items_per_cell=1", f"train.context={CONTEXT}", *self.sets]
+        evaluation = ["evaluate.items_per_cell=1", "evaluate.max_bytes=1000", "evaluate.parallel_sentences=1", "release.gguf=false"]
+        return ["corpus.sources=[]", "tune.share=0", *evaluation, f"train.context={CONTEXT}", *self.sets]
 
     def budget(self, seconds: float) -> float:
         """The budget whose pretraining ends in time. A run's budget also pays for evaluation and release, which nobody here is asked for."""
@@ -60,7 +61,8 @@ class Hagane:
 
     def _reserved(self) -> float:
         recipe, _ = load_recipe(self.recipe, self.settings)
-        return evaluate_seconds(recipe, Sketch(training_seconds=0, tokens=0, sample_bytes=None, tokenizer_bytes=0, items_per_cell=1)) + release_seconds(recipe)
+        nothing = Sketch(training_seconds=0, tokens=0, sample_bytes=None, tokenizer_bytes=0, items_per_cell=1)
+        return evaluate_seconds(recipe, nothing, scored_tokens=0, tokens_per_second=1e4) + release_seconds(recipe)  # a thousand bytes take no time
 
     def run(self, settings: Settings, seconds: float, seed: int) -> Result:
         folder = self.work / "runs" / f"hagane-{seconds:g}-{seed}"

@@ -34,7 +34,8 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path: Path, d
     assert len(quiet.getvalue().splitlines()) == 1  # no ten seconds have passed
 
 
-def test_on_a_terminal_there_is_a_bar(tmp_path: Path, data: Path) -> None:
+def test_on_a_terminal_there_is_a_bar(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one cannot rewrite its line
     out = io.StringIO()
     display = ProgressDisplay("tune", out, every=0.0)
     display._console = Console(file=out, force_terminal=True, width=120)
