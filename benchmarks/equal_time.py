@@ -2,7 +2,7 @@
 
     python benchmarks/equal_time.py --corpus DIR --out DIR --full                 # 5 and 10 minutes, three seeds, ten languages: hours
     python benchmarks/equal_time.py --corpus DIR --seconds 300 --out DIR --full   # 5 minutes only
-    python benchmarks/equal_time.py                                               # about three minutes: one run of each, no tuning
+    python benchmarks/equal_time.py                                               # about five minutes: one run of each, no tuning
 
 --corpus holds one folder of text per language. --out keeps every finished run as a line of `results.jsonl`; the same command goes on
 from there (a run that was cut off starts again). Runs of hagane count as done for the code and the settings they were made with.
@@ -190,7 +190,7 @@ def source_digest(recipe: str, sets: list[str]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="300 and 600 s, three seeds, ten languages, everything tuned")
-    parser.add_argument("--quick", action="store_true", help="the default: 60 s, one seed, two languages, nothing tuned")
+    parser.add_argument("--quick", action="store_true", help="the default: 100 s, one seed, two languages, nothing tuned")
     parser.add_argument("--corpus", type=Path, help="folder with one folder of text per language; else the Python library's own text")
     parser.add_argument("--out", type=Path, help="results and work; a temporary folder where not given")
     parser.add_argument("--seconds", type=float, nargs="*", help="wall-clock of a run; several are done one after another, shortest first")
@@ -202,7 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm", action="store_true", help="compiler caches are kept and filled before a shape is timed, for everybody")
     parser.add_argument("--test-bytes", type=int, help="held-out text per language")
     options = parser.parse_args()
-    options.seconds = sorted(options.seconds or ([300.0, 600.0] if options.full else [60.0]))
+    options.seconds = sorted(options.seconds or ([300.0, 600.0] if options.full else [100.0]))
     options.seeds = options.seeds or (3 if options.full else 1)
     options.languages = options.languages or (["10"] if options.full else ["2"])
     options.test_bytes = options.test_bytes or (100_000 if options.full else 30_000)
