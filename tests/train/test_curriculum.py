@@ -9,7 +9,6 @@ import toy_training as toy
 
 from hagane.data.source import BatchSource
 from hagane.train import loop
-from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.journal import TIMINGS
 from hagane.train.loop import train
 from hagane.train.schedule import Timetable
@@ -32,19 +31,6 @@ def phases(*steps: int) -> Any:
         toy.phase(name=f"main {context}", context=context, rows=8 * toy.CONTEXT // context, num_steps=count, warmup_steps=3 if context == toy.CONTEXT else 0)
         for context, count in zip(contexts, steps)
     )
-
-
-class Crash(BaseException):
-    pass
-
-
-class CrashAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, info: StepInfo) -> None:
-        if info.step == self.step:
-            raise Crash
 
 
 def test_no_text_is_read_twice_and_every_change_is_said(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +65,8 @@ def test_stopping_at_every_boundary_changes_no_bit(tmp_path: Path, data: Path, m
     train(toy.settings(tmp_path / "whole", data, kind, phases(6, 5, 5)))
     broken = toy.settings(tmp_path / "broken", data, kind, phases(6, 5, 5), checkpoint_seconds=0.0)
     for step in (5, 6, 7, 11, 12):
-        with pytest.raises(Crash):
-            train(broken, callbacks=[CrashAt(step)])
+        with pytest.raises(toy.Crash):
+            train(broken, callbacks=[toy.CrashAt(step)])
     train(broken)
     assert toy.digest(tmp_path / "broken") == toy.digest(tmp_path / "whole")
     timeless = [[{name: value for name, value in line.items() if name not in TIMINGS} for line in toy.lines(tmp_path / name)] for name in ("whole", "broken")]

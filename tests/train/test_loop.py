@@ -31,21 +31,6 @@ KINDS = [
 BIAS = "layers.1.ffn.router.bias_E"
 
 
-class Crash(BaseException):
-    pass
-
-
-class CrashAt(Callback):
-    """Ends the process's work after a step, as a kill would, but for the writing of a checkpoint that was begun."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, info: StepInfo) -> None:
-        if info.step == self.step:
-            raise Crash
-
-
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints as often as asked for, however short the run."""
@@ -125,8 +110,8 @@ def test_an_interrupted_stage_ends_bit_equal(tmp_path: Path, data: Path, often: 
     train(whole)
     broken = toy.settings(tmp_path / "broken", data, kind, phases, dtype=dtype, checkpoint_seconds=0.0)
     for step in (2, 7, 12, 13, 18):
-        with pytest.raises(Crash):
-            train(broken, callbacks=[CrashAt(step)])
+        with pytest.raises(toy.Crash):
+            train(broken, callbacks=[toy.CrashAt(step)])
     facts = train(broken)
     assert facts.attempts == 6
     assert toy.digest(tmp_path / "broken") == toy.digest(tmp_path / "whole")
@@ -142,8 +127,8 @@ def test_an_interrupted_stage_ends_bit_equal(tmp_path: Path, data: Path, often: 
 def test_a_stage_without_a_checkpoint_starts_again_and_says_so(tmp_path: Path, data: Path) -> None:
     train(toy.settings(tmp_path / "whole", data))
     settings = toy.settings(tmp_path / "broken", data)
-    with pytest.raises(Crash):
-        train(settings, callbacks=[CrashAt(7)])
+    with pytest.raises(toy.Crash):
+        train(settings, callbacks=[toy.CrashAt(7)])
     train(settings)
     assert toy.digest(tmp_path / "broken") == toy.digest(tmp_path / "whole")
     assert timeless(tmp_path / "broken") == timeless(tmp_path / "whole")
@@ -153,8 +138,8 @@ def test_a_stage_without_a_checkpoint_starts_again_and_says_so(tmp_path: Path, d
 def test_a_broken_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, data: Path, always: None) -> None:
     train(toy.settings(tmp_path / "whole", data))
     settings = toy.settings(tmp_path / "broken", data, checkpoint_seconds=0.0)
-    with pytest.raises(Crash):
-        train(settings, callbacks=[CrashAt(9)])
+    with pytest.raises(toy.Crash):
+        train(settings, callbacks=[toy.CrashAt(9)])
     newest, before = checkpoint.complete(tmp_path / "broken" / "checkpoints")
     file = newest / "moments.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
@@ -282,8 +267,8 @@ def test_steering_ends_on_time_and_replays(tmp_path: Path, data: Path, often: No
     kept = [line for line in (tmp_path / "steered" / "events.jsonl").read_text().splitlines(True) if '"steer"' in line]
     (tmp_path / "replayed" / "events.jsonl").write_text("".join(kept))
     for step in (15, 45, 80):
-        with pytest.raises(Crash):
-            train(replayed, callbacks=[CrashAt(step)])
+        with pytest.raises(toy.Crash):
+            train(replayed, callbacks=[toy.CrashAt(step)])
     train(replayed)
     assert toy.digest(tmp_path / "replayed") == toy.digest(tmp_path / "steered")
     assert timeless(tmp_path / "replayed") == timeless(tmp_path / "steered")
@@ -302,13 +287,13 @@ def test_real_time_is_kept(tmp_path: Path, data: Path) -> None:
 
 
 def test_seconds_go_on_over_attempts(tmp_path: Path, data: Path, often: None) -> None:
-    class Slow(CrashAt):
+    class Slow(toy.CrashAt):
         def on_step(self, info: StepInfo) -> None:
             time.sleep(0.02)
             super().on_step(info)
 
     settings = toy.settings(tmp_path, data, checkpoint_seconds=0.0)
-    with pytest.raises(Crash):
+    with pytest.raises(toy.Crash):
         train(settings, callbacks=[Slow(16)])
     first = toy.lines(tmp_path)[-1]["seconds"]
     facts = train(settings)

@@ -13,7 +13,6 @@ from hagane.model.indexer import is_indexers
 from hagane.plan.index_phases import WARMUP_RATE, index_phases
 from hagane.recipe.types import Phase
 from hagane.train import loop
-from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.loop import train
 from hagane.train.schedule import learning_rate
 from hagane.train.stepper import Stepper
@@ -70,19 +69,6 @@ def test_phases_of_indexers_change_nothing_for_a_model_without(data: Path) -> No
         assert torch.equal(master, other.optimizer.masters[name])
 
 
-class Crash(BaseException):
-    pass
-
-
-class CrashAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, info: StepInfo) -> None:
-        if info.step == self.step:
-            raise Crash
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_stage_interrupted_in_any_phase_ends_bit_equal(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
@@ -93,8 +79,8 @@ def test_a_stage_interrupted_in_any_phase_ends_bit_equal(tmp_path: Path, data: P
     train(whole)
     broken = toy.settings(tmp_path / "broken", data, "indexed", phases, dtype="bfloat16", checkpoint_seconds=0.0)
     for step in (2, 6, 9, 11):
-        with pytest.raises(Crash):
-            train(broken, callbacks=[CrashAt(step)])
+        with pytest.raises(toy.Crash):
+            train(broken, callbacks=[toy.CrashAt(step)])
     train(broken)
     assert toy.digest(tmp_path / "broken") == toy.digest(tmp_path / "whole")
     keys = ("step", "phase", "loss", "auxiliary_loss", "gradient_norm", "indexer")

@@ -29,6 +29,21 @@ VOCABULARY = 97
 CONTEXT = 16
 
 
+class Crash(BaseException):
+    pass
+
+
+class CrashAt(Callback):
+    """Ends the process's work after a step, as a kill would, but for the writing of a checkpoint that was begun."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, info: StepInfo) -> None:
+        if info.step == self.step:
+            raise Crash
+
+
 def model(kind: str = "dense", width: int = 32) -> ModelConfig:
     """Two layers; the second of `routed` has experts, those of `bias` balanced by bias, of `null` with null ones and a clamp that pulls, too.
 
