@@ -16,8 +16,12 @@ import typer
 import typer.core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hagane.folder import Run
     from hagane.recipe.schema import Recipe
+
+    Page = tuple[list[str], dict[str, Any]]  # for people, and for scripts
 
 STARTED = time.monotonic()
 
@@ -253,27 +257,13 @@ def ladder(
     settings: Settings = None,
 ) -> None:
     """Train small models on your own text and fit its loss law, which plan and run then use. After a kill, the same command goes on."""
-    from hagane.recipe.load import load_recipe
+    def climbed(run: Run, seconds: float | None) -> Page:
+        from hagane.measure.ladder import climb
+        from hagane.plan.kept import law_page
 
-    settings = [*(settings or [])]
-    loaded, text = load_recipe(recipe, settings)
-    loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
-    _prepare_process(loaded)
-    from hagane.measure.ladder import climb
-    from hagane.measure.machine import profile
-    from hagane.plan.kept import law_page
-    from hagane.plan.sketch import budget_seconds
-    from hagane.recipe.types import Budget
-    from hagane.run import create
+        return law_page(climb(run, seconds))
 
-    machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
-    seconds = budget_seconds(Budget.parse(target), machine, loaded.execution.price_per_hour) if target else None
-    folder = out or Path("runs") / f"{loaded.name}-ladder"
-    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
-        lines, facts = law_page(climb(opened, seconds))
-        for line in lines:
-            typer.echo(line)
-        _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
+    _small_runs("ladder", climbed, recipe, corpus, budget, target, out, settings or [])
 
 
 @app.command(epilog="Example: hagane mix nordic --corpus texts/ --budget 30min")
@@ -286,23 +276,42 @@ def mix(
     settings: Settings = None,
 ) -> None:
     """Find how much of each language to read by training small models on many mixtures. After a kill, the same command goes on."""
+    def searched(run: Run, seconds: float | None) -> Page:
+        from hagane.measure.mix import find
+        from hagane.plan.found import mixture_page
+
+        return mixture_page(find(run, seconds))
+
+    _small_runs("mix", searched, recipe, corpus, budget, target, out, settings or [], ["mix.rule=unimax"])
+
+
+def _small_runs(
+    name: str,
+    train: Callable[[Run, float | None], Page],
+    recipe: str,
+    corpus: list[str] | None,
+    budget: str | None,
+    target: str | None,
+    out: Path | None,
+    settings: list[str],
+    fixed: list[str] | None = None,
+) -> None:
+    """Open the folder `runs/RECIPE-NAME` of a command that trains many small models, and print what they found. `fixed`: settings of the command's own."""
     from hagane.recipe.load import load_recipe
 
-    loaded, text = load_recipe(recipe, [*(settings or []), "mix.rule=unimax"])
-    loaded, pinned = _with_corpus([*(settings or [])], loaded, corpus, budget)
+    loaded, text = load_recipe(recipe, [*settings, *(fixed or [])])
+    loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
     _prepare_process(loaded)
     from hagane.measure.machine import profile
-    from hagane.measure.mix import find
-    from hagane.plan.found import mixture_page
     from hagane.plan.sketch import budget_seconds
     from hagane.recipe.types import Budget
     from hagane.run import create
 
     machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
     seconds = budget_seconds(Budget.parse(target), machine, loaded.execution.price_per_hour) if target else None
-    folder = out or Path("runs") / f"{loaded.name}-mix"
+    folder = out or Path("runs") / f"{loaded.name}-{name}"
     with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
-        lines, facts = mixture_page(find(opened, seconds))
+        lines, facts = train(opened, seconds)
         for line in lines:
             typer.echo(line)
         _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
