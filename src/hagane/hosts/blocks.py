@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from hagane.errors import DataError
 from hagane.hosts.base import attention
+from hagane.hosts.mtp import joints_from_host, joints_to_host, rolled, unrolled, unrolled_state
 from hagane.model.config import AttentionConfig, ExpertsConfig, ModelConfig
 
 Weights = Iterator[tuple[str, Tensor]]
+Part = Callable[[Mapping[str, Tensor], ModelConfig, int], Weights]  # weights, model, index of the layer
 
 _RENAMED = {
     "mixer_norm.weight": "input_layernorm.weight",
@@ -128,4 +130,25 @@ def biased_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: 
         return
     yield from experts_from_host(tensors, ffn.num_experts, index, router)
     yield from dense_from_host(tensors, config, index, SHARED)
-    yield f"layers.{index}.ffn.router.bias_E", take(tensors, f"model.layers.{index}.mlp.{bias}")
+    if ffn.balance == "bias":
+        yield f"layers.{index}.ffn.router.bias_E", take(tensors, f"model.layers.{index}.mlp.{bias}")
+
+
+def modular_to_host(state: Mapping[str, Tensor], config: ModelConfig, mixer: Part, ffn: Part) -> Weights:
+    """A whole model, in a host that keeps the modules for multi-token prediction as layers behind the last one: `mixer` and `ffn` of each."""
+    yield from outer_to_host(state, config)
+    further, whole = unrolled_state(state, config), unrolled(config)
+    for index in range(whole.num_layers):
+        yield from mixer(further, whole, index)
+        yield from ffn(further, whole, index)
+    yield from joints_to_host(state, config)
+
+
+def modular_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, mixer: Part, ffn: Part) -> Weights:
+    """The way back. Raises DataError when a tensor is missing."""
+    yield from outer_from_host(tensors, config)
+    whole = unrolled(config)
+    for index in range(whole.num_layers):
+        yield from rolled(mixer(tensors, whole, index), config)
+        yield from rolled(ffn(tensors, whole, index), config)
+    yield from joints_from_host(tensors, config)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hagane.hosts.blocks import Weights, take
+from hagane.hosts.blocks import CORRECTION, Weights, take
 from hagane.hosts.deepseek_v3 import weights as deepseek_v3
 from hagane.model.config import ExpertsConfig, ModelConfig
 
@@ -26,7 +26,7 @@ def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Wei
     The published model has no selection biases: they are zero then. Norms of dense layers, stored but not used by it, are left out.
     """
     biases = {
-        f"model.layers.{index}.mlp.{deepseek_v3.BIAS}": torch.zeros(layer.ffn.num_experts)
+        f"model.layers.{index}.mlp.{CORRECTION}": torch.zeros(layer.ffn.num_experts)
         for index, layer in enumerate(config.layers)
         if isinstance(layer.ffn, ExpertsConfig)
     }
