@@ -95,3 +95,52 @@ def test_without_a_sample_size_generated_text_is_sized_by_its_share(folder, buil
     facts = build(sources=[swedish, Source(name="problems", path="embedded:problems", language="sv", share=0.1)])
     made, read = (sum(shard.bytes + shard.held_out_bytes for shard in facts.shards.values() if shard.source == source) for source in ("problems", "text"))
     assert made / (made + read) == pytest.approx(0.1, rel=0.1)
+
+
+LANGUAGES = ("en", "sv", "ja")
+
+
+def _one_language_each(root, make, number):
+    """As many files in one folder, each of one language that only its records tell."""
+    for index in range(number):
+        language = LANGUAGES[index % 3]
+        make.write_jsonl(root / f"{index}.jsonl", [make.record(language, index * 2000 + place) for place in range(2000)])
+    return root
+
+
+def _by_language(facts):
+    return {shard.language: shard.bytes + shard.held_out_bytes for shard in facts.shards.values()}
+
+
+def test_files_of_one_folder_may_each_have_a_language_of_their_own(tmp_path, make, build):
+    facts = build(_one_language_each(tmp_path / "root", make, 3), sample_bytes=300_000)
+    assert _by_language(facts) == pytest.approx(dict.fromkeys(LANGUAGES, 1e5), rel=0.1)
+
+
+def test_parquet_files_may_each_have_a_language_of_their_own(tmp_path, make, build):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "root").mkdir()
+    for language in LANGUAGES:
+        records = [make.record(language, number) for number in range(2000)]
+        columns = {name: [record[name] for record in records] for name in ("text", "lang")}
+        pq.write_table(pa.table(columns), tmp_path / "root" / f"{language}.parquet", row_group_size=200)
+    facts = build(tmp_path / "root", sample_bytes=300_000)
+    assert _by_language(facts) == pytest.approx(dict.fromkeys(LANGUAGES, 1e5), rel=0.1)
+
+
+def test_a_file_in_order_of_language_gives_every_language(tmp_path, make, build):
+    make.write_jsonl(tmp_path / "root" / "all.jsonl", [make.record(language, number) for language in LANGUAGES for number in range(2000)])
+    facts = build(tmp_path / "root", sample_bytes=300_000)
+    assert {shard.language for shard in facts.shards.values()} == set(LANGUAGES)
+    assert min(shard.bytes for shard in facts.shards.values()) > 80_000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_wrong_estimates_are_put_right_by_what_reading_finds(workers, tmp_path, make, build, monkeypatch):
+    """Only the first of three files is looked into, so that all are taken to be English: reading finds Swedish and Japanese."""
+    monkeypatch.setattr("hagane.corpus.sample._PROBES", 1)
+    facts = build(_one_language_each(tmp_path / "root", make, 3), sample_bytes=300_000, workers=workers)
+    assert _by_language(facts) == pytest.approx(dict.fromkeys(LANGUAGES, 1e5), rel=0.1)
+    assert facts.documents_in == facts.documents_kept + sum(count.documents for count in facts.dropped.values())

@@ -12,7 +12,8 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from hagane.corpus.quality import QualityFacts, divide
 from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
-from hagane.corpus.sample import plan_sample
+from hagane.corpus.sample import corrected, plan_sample
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
@@ -111,14 +112,8 @@ def build_corpus(
         if settings.exclude:
             excluded = parts_folder / "excluded.npy"
             np.save(excluded, overlap.evaluation_runs(settings.exclude))
-        tasks = [
-            Task(index, item, take, settings, parts_folder, removed, excluded)
-            for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True))
-            if take.budgets != {}
-        ]
-        expected = round(sum(task.take.expected_bytes for task in tasks))
-        use = pool.useful_workers(workers, sum(_cost(task) for task in tasks), len(tasks))
-        gathered = list(pool.run_in_order(gather, tasks, use, what="corpus: reading", total=expected, progress=progress))
+        plans = [Task(index, item, take, settings, parts_folder, removed, excluded) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True))]
+        tasks, gathered = _gather(plans, settings.sample_bytes, shares, seed, workers, progress)
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
@@ -138,6 +133,28 @@ def build_corpus(
         reasons = ", ".join(f"{count.documents:,} {reason}" for reason, count in facts.dropped.items()) or "there were none"
         raise DataError(f"no document of the corpus was kept (of {facts.documents_in:,}: {reasons}). Look at the files, or lower corpus.min_characters.")
     return facts
+
+
+def _gather(
+    plans: Sequence[Task], sample_bytes: int | None, shares: Mapping[str, float], seed: int, workers: int | None, progress: pool.Progress
+) -> tuple[list[Task], list[Gathered]]:
+    """Read what is to be taken of the inputs; where the sample comes out far too small because their sizes were estimated wrongly, some of them again."""
+
+    def read(tasks: Sequence[Task], what: str) -> list[Gathered]:
+        expected = round(sum(task.take.expected_bytes for task in tasks))
+        use = pool.useful_workers(workers, sum(_cost(task) for task in tasks), len(tasks))
+        return list(pool.run_in_order(gather, tasks, use, what=what, total=expected, progress=progress))
+
+    tasks = {task.index: task for task in plans if task.take.budgets != {}}
+    gathered = {result.index: result for result in read(list(tasks.values()), "corpus: reading")}
+    if sample_bytes is not None:
+        inputs, takes = [plan.item for plan in plans], [plan.take for plan in plans]
+        seen = {index: result.seen(inputs[index].num_bytes) for index, result in gathered.items()}
+        better = corrected(inputs, takes, seen, sample_bytes, shares, seed)
+        again = {index: replace(plans[index], take=take) for index, take in enumerate(better) if take != takes[index] and take.budgets != {}}
+        tasks |= again
+        gathered |= {result.index: result for result in read(list(again.values()), "corpus: reading again")} if again else {}
+    return [tasks[index] for index in sorted(tasks)], [gathered[index] for index in sorted(tasks)]
 
 
 def _cost(task: Task) -> int:

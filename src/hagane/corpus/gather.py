@@ -27,7 +27,7 @@ from hagane.corpus.records import Damage, Drop, Record
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import contents, dumps, includes, lines, markup, twice
 from hagane.corpus.rules.measure import RAW, measure
-from hagane.corpus.sample import Take
+from hagane.corpus.sample import Seen, Take
 from hagane.corpus.shingles import Hashes, shingles, word_hashes
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings
@@ -176,6 +176,12 @@ class Gathered:
     complete: bool
     damage: list[str]  # the first few sentences
     labels: Counter[str]  # documents set aside, by who said their language
+    passed: Counter[str] = field(default_factory=Counter)  # bytes of text by language for which the sample had no room
+
+    def seen(self, num_bytes: int) -> Seen:
+        """For what the sample was estimated by; `num_bytes` is the size of the input."""
+        taken = Counter({part.language: int(part.bytes_D.sum()) for part in self.parts})
+        return Seen(taken, self.passed, 1.0 if self.complete else min(1.0, self.bytes_read / max(1, num_bytes)))
 
 
 class _Writer:
@@ -293,6 +299,7 @@ def gather(task: Task) -> Gathered:
     unknown = Account(item.source, item.license or UNKNOWN, item.language or UNDETERMINED)  # of what was not read far enough to say
     damage: list[str] = []
     labels: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
     documents_in = bytes_in = 0
     try:
         for found in _items(item, trace, take, settings):
@@ -312,7 +319,7 @@ def gather(task: Task) -> Gathered:
                     dropped.add(found.reason, found.num_bytes, example, None if found.rest else unknown)
                     continue
                 found = found.record
-            looked_at = _keep(task, found, writers, dropped, labels)
+            looked_at = _keep(task, found, writers, dropped, labels, passed)
             documents_in += looked_at is not None
             bytes_in += looked_at or 0
             if take.budgets is not None and all(language in writers and writers[language].taken >= budget for language, budget in take.budgets.items()):
@@ -322,10 +329,12 @@ def gather(task: Task) -> Gathered:
     finally:
         parts = [writers[language].close() for language in sorted(writers)]
     digest = trace.digest.hexdigest() if trace.digest is not None else None
-    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, digest, trace.at_end, damage, labels)
+    return Gathered(task.index, parts, dropped, documents_in, bytes_in, trace.num_bytes, digest, trace.at_end, damage, labels, passed)
 
 
-def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, labels: Counter[str]) -> int | None:
+def _keep(
+    task: Task, record: Record, writers: dict[str, _Writer], dropped: Dropped, labels: Counter[str], passed: Counter[str]
+) -> int | None:  # fmt: skip
     """Set the document aside, or count why not. Returns its bytes; None where its language has enough and it was not needed."""
     item, settings = task.item, task.settings
     text = normalise_newlines(record.text)
@@ -376,6 +385,7 @@ def _keep(task: Task, record: Record, writers: dict[str, _Writer], dropped: Drop
         budget = budgets.get(tag, _OTHER_SHARE * sum(budgets.values()))
         room = budget - (writers[tag].taken if tag in writers else 0)
         if room <= 0:
+            passed[tag] += num_bytes
             return None
     if tag not in writers:
         path, own = task.folder / f"{task.index:06d}.{tag}.arrow", not _generated_problems(item)  # these are alike by design

@@ -1,10 +1,11 @@
 """A short run reads only the text it can use: how much of each language, from which files, and which documents of a file.
 
-Language sizes are estimated from file sizes and the first block of some files. UniMax without repeats divides the sample over
+Language sizes are estimated from file sizes and a look into every file, or into some where there are many. UniMax without repeats divides the sample over
 languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a
 chosen one gives at least `WHOLE_BYTES`; of a chosen file at most `SPREAD` times the needed text is passed over, and the
-documents in it are chosen by a hash of their position, so that a sample is not all beginnings. Nothing here depends on the
-number of processes.
+documents in it are chosen by a hash of their position, so that a sample is not all beginnings. Where reading shows that the
+estimates were far off, what it found takes their place, and the files that can give more are read again. Nothing here
+depends on the number of processes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ from hagane.errors import DataError
 SPREAD = 4  # how many times the needed text is passed over at most
 MARGIN = 1.15  # documents are chosen a little too often: sizes are estimates, and some documents are dropped
 WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or all it has
-_PROBES = 8  # files of one kind, source and language that are looked into; the others are taken to be alike
-_PROBE_BLOCKS = 4
+_PROBES = 256  # files of one kind, source and language that are looked into; the others are taken to be like all of these
+_DEAR_PROBES = 8  # likewise, where documents must be extracted
+_PLACES = 4  # of a file that can be read from anywhere are looked at
+_PLACE_BYTES = 1 << 16
+_PROBE_BLOCKS = 4  # of a compressed one
+ENOUGH = 0.8  # of the text that was to be found: with less, the estimates were wrong
 _PROBE_RECORDS = 32
 _TEXT = ("text", "markdown")
 _EXTRACTED = ("html", "notebook", "warc")  # their text is a part of their bytes that only reading tells
@@ -56,10 +61,24 @@ class Take:
 
 @dataclass
 class Probe:
-    """What the first blocks of some files say: bytes of text per file byte (or per row of parquet), and the languages by bytes of text."""
+    """What looking into some files says: bytes of text per file byte, and the languages by bytes of text."""
 
     ratios: list[float] = field(default_factory=list)
     languages: Counter[str] = field(default_factory=Counter)
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What reading an input showed: text taken and text passed over for want of room, by language, and the share of the file that was read."""
+
+    taken: Counter[str]
+    passed: Counter[str]
+    share: float
+
+    @property
+    def languages(self) -> list[str]:
+        return sorted(self.taken.keys() | self.passed.keys())
 
 
 def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int) -> list[Take]:
@@ -83,16 +102,50 @@ def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mappi
 
 
 def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:
-    """Estimated bytes of text per language of each input. Damage is left to the real reading."""
-    probes: dict[tuple[object, ...], Probe] = defaultdict(Probe)
-    looked: Counter[tuple[object, ...]] = Counter()
+    """Estimated bytes of text per language of each input: what a look into it says, or into others of its kind. Damage is left to the real reading."""
+    alike: dict[tuple[object, ...], Probe] = defaultdict(Probe)
+    own: list[Probe] = []
     for item in inputs:
-        key = (item.source, item.kind, item.compression, item.language)
-        if item.kind in ("jsonl", "parquet", *_EXTRACTED) or (item.kind in _TEXT and item.compression):
-            if looked[key] < _PROBES:
-                _look(item, probes[key])
-            looked[key] += 1
-    return [_size(item, probes[(item.source, item.kind, item.compression, item.language)]) for item in inputs]
+        probe, together = Probe(), alike[_kind(item)]
+        dear = item.kind in _EXTRACTED
+        if item.kind in ("jsonl", "parquet") or dear or (item.kind in _TEXT and item.compression):
+            if together.files < (_DEAR_PROBES if dear else _PROBES):
+                _look(item, probe)
+                together.ratios += probe.ratios
+                together.languages += probe.languages
+            together.files += 1
+        own.append(probe)
+    return [_size(item, probe if probe.ratios and probe.languages else alike[_kind(item)]) for item, probe in zip(inputs, own, strict=True)]
+
+
+def corrected(
+    inputs: Sequence[Input], takes: Sequence[Take], seen: Mapping[int, Seen], sample_bytes: int, shares: Mapping[str, float], seed: int
+) -> list[Take]:
+    """What to take of the inputs after all, where reading them gave less than ENOUGH of the sample although there is more; else `takes`.
+
+    `seen`: what reading said, by the input's place. Files that were not read keep their estimates.
+    """
+    sizes = []
+    for index, (item, estimated) in enumerate(zip(inputs, estimate(inputs), strict=True)):
+        if item.kind == "problems":
+            sizes.append(dict(takes[index].budgets or {}))
+        elif index in seen and seen[index].languages and item.kind != "python":
+            whole = max(seen[index].share * takes[index].probability, 1e-9)
+            sizes.append({language: (seen[index].taken[language] + seen[index].passed[language]) / whole for language in seen[index].languages})
+        else:
+            sizes.append(estimated)
+    taken = sum(sum(one.taken.values()) for one in seen.values())
+    if taken >= ENOUGH * min(sample_bytes, sum(sum(size.values()) for size in sizes)):
+        return list(takes)
+    budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
+    return [
+        take if item.kind == "problems" else _take(item, size, budget, seed)
+        for item, take, size, budget in zip(inputs, takes, sizes, budgets, strict=True)
+    ]
+
+
+def _kind(item: Input) -> tuple[object, ...]:
+    return item.source, item.kind, item.compression, item.language
 
 
 def _size(item: Input, probe: Probe) -> dict[str, float]:
@@ -107,35 +160,42 @@ def _size(item: Input, probe: Probe) -> dict[str, float]:
 
 
 def _look(item: Input, probe: Probe) -> None:
+    look = _look_at_parquet if item.kind == "parquet" else _look_at_extracted if item.kind in _EXTRACTED else _look_at_lines
     try:
-        first = _first_parquet if item.kind == "parquet" else _first_read if item.kind in _EXTRACTED else _first_lines
-        records, scale = first(item)
+        records, ratio = look(item)
     except (DataError, CorruptError, EndsTooSoonError, OSError, pa.ArrowInvalid):
         return  # said again, and not swallowed, when the file is read
-    num_bytes = 0
     for record in records:
         text, language = record.get(item.text_field), record.get("lang", record.get("language"))
         if isinstance(text, str):
-            size = len(text.encode("utf-8", "replace"))
             tag = normalise_tag(language) if isinstance(language, str) else None
-            probe.languages[tag or item.language or UNDETERMINED] += size
-            num_bytes += size
-    if scale:
-        probe.ratios.append(num_bytes * scale if records else scale)
+            probe.languages[tag or item.language or UNDETERMINED] += len(text.encode("utf-8", "replace"))
+    if ratio:
+        probe.ratios.append(ratio)
+    if ratio and not records and item.kind in _TEXT:
+        probe.languages[item.language or UNDETERMINED] += 1
 
 
-def _first_lines(item: Input) -> tuple[list[dict[str, object]], float]:
-    """The first records, and what the bytes of their text must be multiplied by to be text bytes per file byte."""
-    trace, start = Trace(), b""
-    for number, block in enumerate(blocks(item, trace), 1):
-        start += block
-        if number >= _PROBE_BLOCKS or (start.count(b"\n") > _PROBE_RECORDS):
-            break
-    expansion = len(start) / max(1, trace.num_bytes)
-    if item.kind in _TEXT:
-        return [], expansion
-    lines = start.split(b"\n")
-    lines = (lines if trace.at_end else lines[:-1])[:_PROBE_RECORDS]
+def _text_bytes(item: Input, records: Sequence[dict[str, object]]) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for record in records if isinstance(text := record.get(item.text_field), str))
+
+
+def _look_at_lines(item: Input) -> tuple[list[dict[str, object]], float]:
+    """Some records, and bytes of text per byte of the file."""
+    trace = Trace()
+    if item.compression is None and item.kind == "jsonl" and item.num_bytes > _PLACES * _PLACE_BYTES:
+        lines, expansion = _lines_from_places(item), 1.0
+    else:
+        start = b""
+        for number, block in enumerate(blocks(item, trace), 1):
+            start += block
+            if number >= _PROBE_BLOCKS or (start.count(b"\n") > _PROBE_RECORDS):
+                break
+        expansion = len(start) / max(1, trace.num_bytes)
+        if item.kind in _TEXT:
+            return [], expansion
+        lines = start.split(b"\n")
+        lines = (lines if trace.at_end else lines[:-1])[:_PROBE_RECORDS]
     records = []
     for line in lines:
         try:
@@ -144,23 +204,41 @@ def _first_lines(item: Input) -> tuple[list[dict[str, object]], float]:
             continue
         if isinstance(value, dict):
             records.append(value)
-    line_bytes = sum(len(line) + 1 for line in lines)
-    return records, expansion / line_bytes if records else expansion
+    return records, expansion * _text_bytes(item, records) / max(1, sum(len(line) + 1 for line in lines))
 
 
-def _first_read(item: Input) -> tuple[list[dict[str, object]], float]:
-    """The first documents, and one over the bytes read for them."""
+def _lines_from_places(item: Input) -> list[bytes]:
+    """Whole lines from evenly spaced places: a file may be in order of language. A longer line than a place is only met by its middle."""
+    lines = []
+    with open_input(item) as file:
+        for place in range(_PLACES):
+            file.seek(place * item.num_bytes // _PLACES)
+            part = file.read(_PLACE_BYTES).split(b"\n")
+            lines += part[(place > 0) : -1][: _PROBE_RECORDS // _PLACES]
+    return lines
+
+
+def _look_at_extracted(item: Input) -> tuple[list[dict[str, object]], float]:
+    """The first documents, and their bytes over those read for them."""
     trace = Trace()
-    found = [found for found in islice(read(item, trace), _PROBE_RECORDS) if isinstance(found, Record)]
-    return [{item.text_field: record.text, "lang": record.language} for record in found], 1 / max(1, trace.num_bytes) if found else 0.0
+    records: list[dict[str, object]] = [
+        {item.text_field: found.text, "lang": found.language} for found in islice(read(item, trace), _PROBE_RECORDS) if isinstance(found, Record)
+    ]
+    return records, _text_bytes(item, records) / max(1, trace.num_bytes)
 
 
-def _first_parquet(item: Input) -> tuple[list[dict[str, object]], float]:
+def _look_at_parquet(item: Input) -> tuple[list[dict[str, object]], float]:
+    """Rows of evenly spaced row groups, and bytes of text per byte of the file, as its footer has them (a little less where texts are the same)."""
     with open_input(item) as raw, pq.ParquetFile(raw) as file:
         columns = [name for name in (item.text_field, "lang", "language") if name in file.schema_arrow.names]
-        batch = next(file.iter_batches(_PROBE_RECORDS, columns=columns), None)
-        rows = batch.to_pylist() if batch is not None else []
-        return rows, file.metadata.num_rows / max(1, len(rows)) / max(1, item.num_bytes)
+        groups = sorted({place * file.num_row_groups // _PLACES for place in range(_PLACES)}) if file.num_row_groups else []
+        rows: list[dict[str, object]] = []
+        for group in groups:
+            batch = next(file.iter_batches(max(1, _PROBE_RECORDS // len(groups)), row_groups=[group], columns=columns), None)
+            rows += batch.to_pylist() if batch is not None else []
+        chunks = (file.metadata.row_group(group).column(place) for group in range(file.num_row_groups) for place in range(file.metadata.num_columns))
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == item.text_field)
+        return rows, size / max(1, item.num_bytes)
 
 
 def _generated_bytes(known: float, sample_bytes: int | None, share: float | None) -> float:
