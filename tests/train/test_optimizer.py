@@ -6,9 +6,10 @@ from toy_training import model
 
 from hagane.errors import TrainingError
 from hagane.model.decoder import Decoder
+from hagane.recipe.types import Phase
 from hagane.train.optimizer import MasterOptimizer, decays
 
-SETTINGS = {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
+PHASE = Phase(name="one", collection="text", context=8, rows=1, num_steps=3, mixture={}, learning_rate=0.01, weight_decay=0.1)
 
 
 def decoder(kind: str = "routed") -> Decoder:
@@ -23,19 +24,20 @@ def set_gradients(target: Decoder, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-@pytest.mark.parametrize("clip", [0.0, 1.0, 1e6])
-def test_a_step_in_float32_is_torchs_adamw(clip: float) -> None:
+@pytest.mark.parametrize(("clip", "embedding", "head"), [(0.0, 1.0, 1.0), (1.0, 4.0, 0.5), (1e6, 1.0, 1.0)])
+def test_a_step_in_float32_is_torchs_adamw(clip: float, embedding: float, head: float) -> None:
     ours, theirs = decoder(), decoder()
-    optimizer = MasterOptimizer(ours, torch.float32)
-    groups = [[p for n, p in theirs.named_parameters() if decays(n, p) == decay] for decay in (True, False)]
-    settings = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (0.1, 0.0))]
-    reference = torch.optim.AdamW(settings, lr=0.01, betas=(0.9, 0.95), fused=False)
+    optimizer, phase = MasterOptimizer(ours, torch.float32), PHASE.model_copy(update={"embedding_ratio": embedding, "head_ratio": head})
+    rates = {"embedding.weight": 0.01 * embedding, "head.weight": 0.01 * head}
+    settings = [{"params": p, "lr": rates.get(n, 0.01), "weight_decay": 0.1 if decays(n, p) else 0.0} for n, p in theirs.named_parameters()]
+    assert rates.keys() <= {name for name, _ in theirs.named_parameters()}
+    reference = torch.optim.AdamW(settings, betas=(0.9, 0.95), fused=False)
     for seed in range(3):
         set_gradients(ours, seed)
         set_gradients(theirs, seed)
         optimizer.collect()
         norm = optimizer.clip(clip)
-        optimizer.step(0.01, **SETTINGS)
+        optimizer.step(0.01, phase)
         expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip or 1e30)
         reference.step()
         assert float(norm) == pytest.approx(float(expected))
@@ -52,7 +54,7 @@ def test_the_working_copy_is_the_rounded_master() -> None:
     set_gradients(ours, 0)
     optimizer.collect()
     optimizer.clip(1.0)
-    optimizer.step(1e-5, **SETTINGS)
+    optimizer.step(1e-5, PHASE)
     for name, parameter in ours.named_parameters():
         master = optimizer.masters[name]
         assert master.dtype == torch.float32

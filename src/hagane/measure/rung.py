@@ -117,9 +117,7 @@ def phase_of(ground: Ground, rung: Rung) -> Phase:
     return Phase(
         name=ground.name, collection="text", context=context, rows=batch // context, num_steps=steps, mixture=rates,
         learning_rate=train_settings.learning_rate or learning_rate_rule(rung.config(recipe), rung.tokens),
-        warmup_steps=max(1, round(steps * train_settings.warmup_share)), decay_share=train_settings.decay_share, weight_decay=train_settings.weight_decay,
-        beta1=train_settings.beta1, beta2=train_settings.beta2, clip=train_settings.clip, optimizer=train_settings.optimizer,
-        muon_ratio=train_settings.muon_ratio, mtp_coefficient=train_settings.mtp_coefficient,
+        warmup_steps=max(1, round(steps * train_settings.warmup_share)), **train_settings.of_phases(),
     )  # fmt: skip
 
 

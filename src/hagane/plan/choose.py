@@ -293,9 +293,7 @@ def _phases(
         rows, accumulation = pace.batches[context]
         return Phase(
             name=name, collection=collection, context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture=rates,
-            learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), decay_share=decay, final_share=final, weight_decay=train.weight_decay,
-            beta1=train.beta1, beta2=train.beta2, clip=train.clip, optimizer=train.optimizer, muon_ratio=train.muon_ratio,
-            mtp_coefficient=train.mtp_coefficient,
+            learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), final_share=final, **{**train.of_phases(), "decay_share": decay},
         )  # fmt: skip
 
     tune_steps, mid_steps, long_steps = (round(total_steps * pace.share(stage)) for stage in ("tune", "midtrain", "extend"))

@@ -342,6 +342,8 @@ class TrainSettings(Frozen):
     accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon for the matrices inside the layers and AdamW for the rest, or AdamW for all")
     muon_ratio: float = Field(2.5, gt=0, description="Muon's learning rate over AdamW's")
+    embedding_ratio: float = Field(1.0, gt=0, description="learning rate of the embedding table over that of the rest of AdamW's; a tied head shares the table")
+    head_ratio: float = Field(1.0, gt=0, description="learning rate of the head, likewise")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate of pretraining")
     warmup_share: float = Field(0.03, ge=0, lt=0.5)
     decay_share: float = Field(0.4, ge=0, le=1)
@@ -355,6 +357,11 @@ class TrainSettings(Frozen):
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
     index_dense_share: float = Field(0.6, ge=0, lt=1, description="with an indexer: share of pretraining, its beginning, in which attention reads all keys")
     index_warmup_share: float = Field(0.1, ge=0, lt=1, description="with an indexer: share of pretraining after that in which the indexer alone learns")
+
+    def of_phases(self) -> dict[str, Any]:
+        """What every phase of every training stage takes from here."""
+        names = ("decay_share", "weight_decay", "beta1", "beta2", "clip", "optimizer", "muon_ratio", "embedding_ratio", "head_ratio", "mtp_coefficient")
+        return {name: getattr(self, name) for name in names}
 
     @model_validator(mode="after")
     def _index(self) -> TrainSettings:

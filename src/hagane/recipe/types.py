@@ -164,6 +164,8 @@ class Phase(Frozen):
     mixture: dict[str, float] = Field(description="shard (or COLLECTION/SHARD of another collection) -> share of the rows read; sums to 1")
     optimizer: OptimizerKind = Field("adamw", description="one for all phases of a stage")
     muon_ratio: float = Field(1.0, description="Muon's learning rate over AdamW's")
+    embedding_ratio: float = Field(1.0, description="the embedding table's learning rate over that of the rest of AdamW's; a tied head shares the table")
+    head_ratio: float = Field(1.0, description="the head's, likewise")
     learning_rate: float
     warmup_steps: int = 0
     decay_share: float = 0.2

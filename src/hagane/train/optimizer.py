@@ -16,13 +16,18 @@ from torch import Tensor, nn
 
 from hagane.errors import TrainingError
 from hagane.model.initial import to_working
-from hagane.recipe.types import OptimizerKind
+from hagane.recipe.types import OptimizerKind, Phase
 from hagane.train import muon
 
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay applies to this parameter: matrices, not vectors, tables or the few numbers per channel of a convolution."""
     return parameter.ndim >= 2 and not name.startswith("embedding.") and not name.endswith(".conv")
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a parameter belongs to: `embedding`, `head`, `norm`, `layers`, `mtp`. The first two may have learning rates of their own."""
+    return name.partition(".")[0]
 
 
 class MasterOptimizer:
@@ -44,11 +49,10 @@ class MasterOptimizer:
         self._gradients = {name: torch.zeros_like(self.masters[name]) for name in self._narrow}
         by_muon = [name for name, master in self.masters.items() if kind == "muon" and muon.takes(name, master)]
         names = [name for name in self.masters if name not in by_muon]
-        groups = [[name for name in names if decays(name, self.masters[name]) == decay] for decay in (True, False)]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": [self.masters[name] for name in group], "decay": decay} for group, decay in zip(groups, (True, False), strict=True) if group],
-            fused=True,
-        )
+        groups: dict[tuple[bool, str], list[Tensor]] = {}
+        for name in names:
+            groups.setdefault((decays(name, self.masters[name]), part_of(name)), []).append(self.masters[name])
+        self._optimizer = torch.optim.AdamW([{"params": group, "decay": decay, "part": part} for (decay, part), group in groups.items()], fused=True)
         self.moments: dict[str, Tensor] = {}
         momentum = {name: torch.zeros_like(self.masters[name]) for name in by_muon}
         self.moments |= {f"{name}.mean": mean for name, mean in momentum.items()}
@@ -98,11 +102,13 @@ class MasterOptimizer:
         return norm
 
     @torch.no_grad()
-    def step(self, learning_rate: float, *, weight_decay: float, beta1: float, beta2: float, epsilon: float, muon_ratio: float = 1.0) -> None:
-        """One update of masters and working copy; the gradient is spent. Muon's learning rate is `muon_ratio` times AdamW's."""
-        self._muon.step(learning_rate * muon_ratio, weight_decay)
+    def step(self, learning_rate: float, phase: Phase) -> None:
+        """One update of masters and working copy by the settings of a phase; the gradient is spent."""
+        self._muon.step(learning_rate * phase.muon_ratio, phase.weight_decay)
+        ratios = {"embedding": phase.embedding_ratio, "head": phase.head_ratio}
         for group in self._optimizer.param_groups:
-            group.update(lr=learning_rate, weight_decay=weight_decay if group["decay"] else 0.0, betas=(beta1, beta2), eps=epsilon)
+            group.update(lr=learning_rate * ratios.get(group["part"], 1.0), weight_decay=phase.weight_decay if group["decay"] else 0.0)
+            group.update(betas=(phase.beta1, phase.beta2), eps=phase.epsilon)
         self._optimizer.step()
         for name in self._frozen:  # one count of updates for all: a checkpoint has no other
             if self.masters[name] in self._optimizer.state:

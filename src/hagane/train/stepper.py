@@ -116,9 +116,7 @@ class Stepper:
                 sampled = self._sampled(outputs, batch)
         assert total is not None
         norm = self.optimizer.clip(phase.clip)
-        self.optimizer.step(
-            learning_rate, weight_decay=phase.weight_decay, beta1=phase.beta1, beta2=phase.beta2, epsilon=phase.epsilon, muon_ratio=phase.muon_ratio
-        )
+        self.optimizer.step(learning_rate, phase)
         if self._index != "warmup":
             self.decoder.router_step(total)
         return StepResult(loss_sum, auxiliary_sum, mtp_sum, norm, total, sampled, first)

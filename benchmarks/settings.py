@@ -1,0 +1,278 @@
+"""Which settings give the best small model for the time: every arm trains for the same seconds on the same text, and is scored on the same held-out bytes.
+
+    python benchmarks/settings.py --full --corpus DIR --out DIR --arm wide=model.size.width=256 --arm slow=train.learning_rate=1e-3
+    python benchmarks/settings.py                # half a minute: two arms on the Python library's own text, to see that it works
+
+An arm is a name and settings of the recipe, as `hagane run --set` takes them, joined by `;`. The first arm, `base`, is --base alone, and every other
+is --base with its own settings. Shape, batch and learning rate that an arm leaves open are the plan's for the time.
+
+A step of every arm is timed first, the arms in turns, so that the machine's slow minutes meet all of them: an arm's steps are --seconds over the median of
+its rounds. Training itself then counts steps and reads no clock, so it can share the machine. Only the time in steps is compared: compiling and start-up
+are not (`equal_time.py` has them). Results are kept in --out by the arm's settings, its steps and hagane's code for training; the same command goes on.
+
+The ratio of the bits per byte (mean over languages) is to base, the 95 % interval over documents and seeds together, drawn again in pairs (`peers.ratios`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from common import finish
+from hagane.data.source import StepData
+from hagane.engine.load import load_decoder
+from hagane.evaluate.bits_per_byte import score
+from hagane.measure.machine import cores, matmul_rate, profile
+from hagane.measure.rung import Ground, encoded
+from hagane.measure.small_runs import ground_of
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters
+from hagane.plan.choose import batch_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.cost import tokens_per_second
+from hagane.plan.index_phases import with_indexers
+from hagane.plan.law import PUBLISHED
+from hagane.plan.sketch import best_shape
+from hagane.recipe.load import load_recipe
+from hagane.recipe.schema import Recipe
+from hagane.recipe.types import Phase
+from hagane.run import create, walk
+from hagane.train.loop import train
+from hagane.train.probe import random_step
+from hagane.train.settings import TrainSettings
+from hagane.train.stepper import Stepper, torch_set_up
+from peers.ratios import OVERALL, Bits, compare, mean_bits
+from peers.score import read_test
+from peers.text import Text, prepare
+
+ROUNDS, STEPS_A_ROUND = 5, 6
+ROOT = Path(__file__).resolve().parents[1]
+TRAINS = ("model", "train", "data", "kernels")  # rooms whose code decides what a run of so many steps learns
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings, and what follows from them for a time."""
+
+    name: str
+    sets: tuple[str, ...]
+    recipe: Recipe
+    config: ModelConfig
+    phase: Phase  # its steps and learning rate are those of the first guess
+
+    @property
+    def digest(self) -> str:
+        return hashlib.blake2b(json.dumps(sorted(self.sets)).encode(), digest_size=5).hexdigest()
+
+    def timed(self, step_seconds: float, seconds: float) -> Phase:
+        """The phase with the steps that the time allows, its warm-up and learning rate for them."""
+        steps = max(1, round(seconds / step_seconds))
+        settings = self.recipe.train
+        rate = settings.learning_rate or learning_rate_rule(self.config, steps * self.phase.tokens_per_step)
+        return self.phase.model_copy(
+            update={"num_steps": steps, "learning_rate": rate, "warmup_steps": max(1, round(steps * settings.warmup_share))}
+        )
+
+
+@dataclass
+class Bench:
+    text: Text
+    ground: Ground
+    out: Path
+    seconds: float
+    threads: int
+
+    @cached_property
+    def test(self) -> list[dict[str, str]]:
+        return read_test(self.text.test)
+
+    def arm(self, name: str, sets: tuple[str, ...], recipe_name: str) -> Arm:
+        """The plan's rules, applied to these settings."""
+        recipe, _ = load_recipe(recipe_name, ["corpus.sources=[]", *sets])
+        machine, settings, size = self.ground.run.machine, recipe.train, recipe.model.size
+        vocabulary = size.vocabulary_size or 4096
+        config = best_shape(recipe, size, machine, vocabulary, self.seconds, PUBLISHED)
+        tokens = self.seconds * tokens_per_second(config, settings.context, machine)
+        batch = batch_rule(recipe, tokens)
+        accumulation = settings.accumulation or 1
+        rates, _ = mixture_of(recipe, self.ground.known, tokens * mean_bytes_per_token(self.ground.known, vocabulary))
+        phase = Phase(
+            name="settings", collection="text", context=settings.context, rows=batch // settings.context // accumulation, accumulation=accumulation,
+            num_steps=1, mixture=rates, learning_rate=1e-3, warmup_steps=1, **settings.of_phases(),
+        )  # fmt: skip
+        return Arm(name, sets, recipe, config, phase)
+
+    def step_seconds(self, arms: list[Arm]) -> dict[str, float]:
+        """Seconds of a step of every arm, timed in turns. What was timed in an earlier call is taken from there, over that call's `base`."""
+        path = self.out / "steps.json"
+        kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        wanted = [arm for arm in arms if f"{arm.digest} {training_code()}" not in kept]
+        if wanted:
+            base = arms[0]
+            timed = self._time(wanted if base in wanted else [base, *wanted])
+            # the machine's speed differs between calls: base's first timing is the measure of all
+            scale = kept.get(f"{base.digest} {training_code()}", timed[base.name]) / timed[base.name]
+            kept |= {f"{arm.digest} {training_code()}": timed[arm.name] * scale for arm in wanted}
+            path.write_text(json.dumps(kept, indent=1))
+        return {arm.name: kept[f"{arm.digest} {training_code()}"] for arm in arms}
+
+    def _time(self, arms: list[Arm]) -> dict[str, float]:
+        """Medians over rounds of the mean step of a round."""
+        rounds: dict[str, list[float]] = {arm.name: [] for arm in arms}
+        with torch_set_up(threads=self.threads, compiled=True):
+            steppers: dict[str, tuple[Stepper, list[StepData]]] = {}
+            for arm in arms:
+                torch._dynamo.reset()  # each with its own compiled code; what was compiled before keeps working
+                phase = arm.phase
+                stepper = Stepper(arm.config, device="cpu", dtype="bfloat16", compiled=True, seed=0, optimizer=phase.optimizer)
+                data = [random_step(arm.config.vocabulary_size, phase.rows, phase.context, phase.accumulation, index) for index in range(STEPS_A_ROUND)]
+                for index in range(2):
+                    stepper.step(data[index], phase, 1e-4)
+                steppers[arm.name] = stepper, data
+            for turn in range(ROUNDS):
+                for arm in arms if turn % 2 else arms[::-1]:
+                    stepper, data = steppers[arm.name]
+                    begun = time.perf_counter()
+                    for one in data:
+                        stepper.step(one, arm.phase, 1e-4)
+                    rounds[arm.name].append((time.perf_counter() - begun) / len(data))
+        return {name: statistics.median(times) for name, times in rounds.items()}
+
+    def bits(self, arm: Arm, step_seconds: float, seed: int) -> dict[str, Any]:
+        """Train an arm at a seed and score it; from the file where it was done before."""
+        phase = arm.timed(step_seconds, self.seconds)
+        named = [arm.digest, phase.num_steps, seed, self.text.digest, training_code()]
+        path = self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+        data, tokenizer = encoded(self.ground, arm.config.vocabulary_size)
+        folder = self.out / "training"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        torch._dynamo.reset()
+        begun = time.monotonic()
+        facts = train(
+            TrainSettings(
+                folder=folder, model=arm.config, phases=with_indexers((phase,), arm.config, arm.recipe.train), data=data, seed=seed, threads=self.threads,
+                checkpoint_seconds=1e9,
+            )
+        )  # fmt: skip
+        decoder, config = load_decoder(folder)
+        scores = score(decoder, tokenizer, [document["text"] for document in self.test], config.context)
+        bits: Bits = {}
+        for document, value in zip(self.test, scores.bits_D.tolist(), strict=True):
+            bits.setdefault(document["lang"], []).append(value)
+        result = {"arm": arm.name, "sets": arm.sets, "seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun, "bits": bits}
+        path.write_text(json.dumps(result))
+        return result
+
+
+def training_code() -> str:
+    """A digest of the code that trains: results of another version of it are not kept."""
+    digest = hashlib.blake2b(digest_size=6)
+    for room in TRAINS:
+        for path in sorted((ROOT / "src/hagane" / room).rglob("*")):
+            if path.suffix in (".py", ".cpp", ".h"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="100 s, three seeds, ten languages")
+    parser.add_argument("--quick", action="store_true", help="the default: 4 s, one seed, two kinds of text")
+    parser.add_argument("--corpus", type=Path, help="folder with one folder of text per language; else the Python library's own text")
+    parser.add_argument("--out", type=Path, help="text and finished runs; a temporary folder where not given")
+    parser.add_argument("--recipe", default="nordic")
+    parser.add_argument("--base", default="", metavar="A.B=C;D=E", help="settings of all arms")
+    parser.add_argument("--arm", dest="arms", action="append", default=[], metavar="NAME=A.B=C;D=E")
+    parser.add_argument("--seconds", type=float, help="of training steps")
+    parser.add_argument("--seeds", type=int, nargs="*")
+    parser.add_argument("--languages", nargs="*", help="names of folders of the corpus, or how many of the largest")
+    parser.add_argument("--threads", type=int, default=cores())
+    options = parser.parse_args()
+    options.seconds = options.seconds or (100.0 if options.full else 4.0)
+    options.seeds = options.seeds if options.seeds is not None else list(range(3 if options.full else 1))
+    options.languages = options.languages or (["10"] if options.full else ["2"])
+    if not options.full and not options.arms:
+        options.base, options.arms = "model.size.width=64;model.size.num_layers=2;model.size.vocabulary_size=1024", ["slow=train.learning_rate=0.001"]
+    return options
+
+
+def split(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(";") if part)
+
+
+def report(bench: Bench, arms: list[Arm], steps: dict[str, float], results: dict[str, list[dict[str, Any]]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Print the table; figures and their spread."""
+    num_bytes, figures, spread = bench.text.test_bytes, {}, {}
+    base = [result["bits"] for result in results["base"]]
+    print(f"{'arm':<22} {'shape':<34} {'ms a step':>9} {'tokens':>8} {'bits per byte':>13} {'over base':>10}")
+    for arm in arms:
+        bits = [result["bits"] for result in results[arm.name]]
+        value = statistics.fmean(mean_bits(one, num_bytes) for one in bits)
+        ratio = compare(bits, {"base": base}, num_bytes)[OVERALL]
+        told = f"{ratio.value:>8.4f} ({ratio.low:.4f} to {ratio.high:.4f})" if arm.name != "base" else ""
+        phase = arm.timed(steps[arm.name], bench.seconds)
+        shape = f"{arm.config.width}x{arm.config.num_layers} v{arm.config.vocabulary_size} b{phase.tokens_per_step} lr{phase.learning_rate:g}"
+        shape += f" {num_active_parameters(arm.config) / 1e6:.1f}M"
+        print(f"{arm.name:<22} {shape:<34} {1e3 * steps[arm.name]:>9.1f} {results[arm.name][0]['tokens'] / 1e6:>7.2f}M {value:>13.4f} {told}")
+        figures[f"{arm.name} bits per byte"] = value
+        figures[f"{arm.name} over base"], spread[f"{arm.name} over base"] = ratio.value, ratio.high - ratio.low
+    return figures, spread
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory(prefix="hagane-settings-") as name:
+        out = (options.out or Path(name)).resolve()
+        out.mkdir(parents=True, exist_ok=True)
+        rate = matmul_rate("cpu", 2048, 512, 2048)
+        text = prepare(options.corpus, options.languages, round(60_000 * max(100.0, options.seconds)), 100_000 if options.full else 10_000, out)
+        sets = ["corpus.sources=[]", "release.gguf=false"]
+        recipe, written = load_recipe(options.recipe, sets)
+        recipe = recipe.model_copy(update={"budget": f"{max(600.0, 3 * options.seconds):g}s"})
+        recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": source_of(text)})})
+        machine = profile(recipe.execution.device, options.threads, say=print)
+        with create(out / f"run-{text.digest[:6]}-{options.seconds:g}", recipe, written, machine, (), started=time.monotonic(), say=print) as run:
+            walk(run, until="tokenizer", report=False)
+            bench = Bench(text, ground_of(run), out, options.seconds, options.threads)
+            arms = [bench.arm("base", split(options.base), options.recipe)]
+            for given in options.arms:
+                label, _, own = given.partition("=")
+                arms.append(bench.arm(label, (*split(options.base), *split(own)), options.recipe))
+            steps = bench.step_seconds(arms)
+            results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
+            for number, seed in enumerate(options.seeds):
+                for arm in arms:
+                    left = ((len(options.seeds) - number) * len(arms) - len(results[arm.name])) * options.seconds
+                    print(f"[{time.strftime('%H:%M')}] {arm.name}, seed {seed}; at most {left / 60:.0f} min left", flush=True)
+                    result = bench.bits(arm, steps[arm.name], seed)
+                    print(f"    {mean_bits(result['bits'], text.test_bytes):.4f} bits per byte, {result['seconds']:.0f} s", flush=True)
+                    results[arm.name].append(result)
+            figures, spread = report(bench, arms, steps, results)
+        figures["matrix GFLOP/s"] = rate / 1e9
+    finish("settings", "full" if options.full else "quick", figures, spread, {})
+
+
+def source_of(text: Text) -> tuple[Any, ...]:
+    from hagane.recipe.schema import Source
+
+    return (Source(name="text", path=(str(text.train),)),)
+
+
+if __name__ == "__main__":
+    main()
