@@ -27,6 +27,7 @@ from hagane.errors import HaganeError, RunError
 from hagane.folder import FORMAT, LAW, MIXTURE, Environment, Run, disk_error, folder_digest, lock, open_environment, read_json, write_atomic
 from hagane.hosts.gguf import missing_tools
 from hagane.plan.fitted import fitted
+from hagane.plan.limits import REPEATS
 from hagane.plan.start import starting_settings
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
@@ -362,6 +363,7 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 f"width {model['width']}, {len(model['layers'])} layers, "
                 f"vocabulary {facts['vocabulary_size']:,}, {facts['expected_tokens'] / 1e6:.2f}M tokens{promise}; "
                 f"expect {facts['predicted']['bits_per_byte']:.2f} ({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
+                f"{_often(facts['languages'])}"
             )
         case "encode":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())
@@ -380,6 +382,14 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
         case "release":
             return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""
+
+
+def _often(languages: dict[str, dict[str, float]]) -> str:
+    """Said where there is so little text that reading it again teaches little."""
+    read, unique = (sum(plan[name] for plan in languages.values()) for name in ("read_bytes", "bytes"))
+    if not unique or read <= REPEATS.usual * unique:
+        return ""
+    return f"; the text is read {read / unique:.0f} times, and more of it would teach more (corpus: {unique / 1e6:.1f} MB)"
 
 
 def _forgetting(start: dict[str, Any] | None) -> str:
