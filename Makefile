@@ -7,7 +7,7 @@ BUDGET ?= 5min
 OUT ?= runs/quickstart
 WORKERS ?= 2
 RUN_EXTRAS := hf,web,edge
-DEV_EXTRAS := hf,web,eval,edge,serve,dev
+DEV_EXTRAS := hf,web,eval,edge,serve,ray,dev
 
 .PHONY: help setup setup-dev quickstart test test-slow check format gpu clean
 help:            ## this list

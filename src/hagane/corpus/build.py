@@ -34,11 +34,13 @@ from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
 from hagane.corpus.sample import corrected, plan_sample
+from hagane.corpus.stores import is_url
 from hagane.errors import DataError
 from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
 MAX_MERGED = 1024  # batches of small files in one row group: each may hold a memory map, of which a process has some 65,000
+_PARTS = ".parts"  # of a corpus that is being made: what was set aside, and shards that are not whole yet
 _LANG, _TEXT = SCHEMA.get_field_index("lang"), SCHEMA.get_field_index("text")
 
 
@@ -91,13 +93,13 @@ def build_corpus(
     folder: Path,
     *,
     seed: int = 0,
-    workers: int | None = None,
+    workers: pool.Workers | None = None,
     removed: Removed | None = None,
     progress: pool.Progress = pool.silent,
 ) -> CorpusFacts:
     """Write `train/` and `held_out/{source}.{language}.parquet`, `manifest.json` and `dropped.jsonl` into `folder`, which exists.
 
-    `workers` None: all cores. `removed`: documents to leave out, those of `settings` where not given.
+    `workers` None: all cores; it may be a cluster. `removed`: documents to leave out, those of `settings` where not given.
     Raises DataError for files that are missing, damaged (unless `on_damage` is "keep") or empty.
     """
     started = time.monotonic()
@@ -105,9 +107,11 @@ def build_corpus(
     found = list_inputs(sources, _problem_languages(sources))
     shares = {source.name: source.share for source in sources if source.share}
     takes = plan_sample(found.inputs, settings.sample_bytes, shares, seed)
-    parts_folder = folder / ".parts"
+    parts_folder = folder / _PARTS
     parts_folder.mkdir()
     try:
+        if not isinstance(workers, int | None):
+            workers.share(parts_folder, _one_file_each(found))
         excluded = None
         if settings.exclude:
             excluded = parts_folder / "excluded.npy"
@@ -135,8 +139,13 @@ def build_corpus(
     return facts
 
 
+def _one_file_each(found: Inputs) -> list[str]:
+    """Of every source a file that is on a disk."""
+    return list({item.source: item.path for item in reversed(found.inputs) if item.kind not in ("python", "problems") and not is_url(item.path)}.values())
+
+
 def _gather(
-    plans: Sequence[Task], sample_bytes: int | None, shares: Mapping[str, float], seed: int, workers: int | None, progress: pool.Progress
+    plans: Sequence[Task], sample_bytes: int | None, shares: Mapping[str, float], seed: int, workers: pool.Workers | None, progress: pool.Progress
 ) -> tuple[list[Task], list[Gathered]]:
     """Read what is to be taken of the inputs; where the sample comes out far too small because their sizes were estimated wrongly, some of them again."""
 
@@ -170,7 +179,7 @@ def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(LANGUAGES)
 
 
-def _write_shards(shards: list[Shard], folder: Path, workers: int | None, progress: pool.Progress) -> list[ShardFacts]:
+def _write_shards(shards: list[Shard], folder: Path, workers: pool.Workers | None, progress: pool.Progress) -> list[ShardFacts]:
     (folder / "train").mkdir()
     (folder / "held_out").mkdir()
     for shard in shards:
@@ -186,7 +195,8 @@ def _write_shard(shard: Shard) -> ShardFacts:
         if not any((places == place).any() for places in shard.place_P):
             continue
         path = shard.folder / name / f"{shard.name}.parquet"
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd", compression_level=1) as writer:
+        partial = shard.folder / _PARTS / f"{name}.{path.name}.{pool.attempt()}"
+        with pq.ParquetWriter(partial, SCHEMA, compression="zstd", compression_level=1) as writer:
             groups = _RowGroups(writer)
             for part, places, repeated in zip(shard.parts, shard.place_P, shard.repeated_D, strict=True):
                 chosen = places == place
@@ -195,6 +205,7 @@ def _write_shard(shard: Shard) -> ShardFacts:
                 counts[place][1] += num_bytes
                 pool.count(int(part.bytes_P[chosen].sum()))
             groups.flush()
+        partial.replace(path)
     licenses = tuple(sorted({license for part in shard.parts for license in part.licenses}))
     (documents, num_bytes), (held_documents, held_bytes) = counts[TRAIN], counts[HELD_OUT]
     return ShardFacts(

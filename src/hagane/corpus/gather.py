@@ -388,7 +388,8 @@ def _keep(
             passed[tag] += num_bytes
             return None
     if tag not in writers:
-        path, own = task.folder / f"{task.index:06d}.{tag}.arrow", not _generated_problems(item)  # these are alike by design
+        again = f".{pool.attempt()}" if pool.attempt() else ""
+        path, own = task.folder / f"{task.index:06d}.{tag}{again}.arrow", not _generated_problems(item)  # these are alike by design
         writers[tag] = _Writer(path, tag, own and settings.near_duplicates > 0, own and settings.held_out_overlap > 0, _ruled(item, tag))
     labels["none" if tag == UNDETERMINED else "record" if record.language else "source"] += 1
     source = record.source or f"{item.source}:{item.name}"

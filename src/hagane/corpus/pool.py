@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -9,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 from hagane.errors import RunError
 
@@ -17,6 +19,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _counter: Any = None  # in a worker process: bytes done by all of them
+_attempt = 0
 
 MIN_BYTES_PER_WORKER = 16 << 20  # starting a process costs about half a second; reading this much takes about one
 
@@ -29,6 +32,30 @@ class Progress(Protocol):
 
 def silent(what: str, done: float, total: float) -> None:
     """No progress."""
+
+
+class Cluster(Protocol):
+    """Workers on the nodes of a cluster, in the place of processes here (`cluster.py`)."""
+
+    def share(self, folder: Path, files: Sequence[str]) -> None:
+        """Make sure that every node sees `folder`, in which the work leaves its files, and some `files` to read. Raises RunError where one does not."""
+
+    def run_in_order(
+        self,
+        work: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        what: str,
+        total: int,
+        progress: Progress,
+        initialise: Callable[..., None] | None,
+        arguments: tuple[Any, ...],
+    ) -> Iterator[Result]:
+        """As the function of this name. `work` may be done more than once for a task: see `attempt`."""
+        ...
+
+
+Workers: TypeAlias = int | Cluster
 
 
 class ConsoleProgress:
@@ -64,10 +91,30 @@ def count(num_bytes: int) -> None:
                 _counter.value += num_bytes
 
 
+@contextlib.contextmanager
+def under_way(add: Callable[[int], None], attempt: int = 0) -> Iterator[None]:
+    """While a task is worked on: `count` calls `add`, and `attempt` says `attempt`."""
+    global _counter, _attempt
+    before = _counter, _attempt
+    _counter, _attempt = add, attempt
+    try:
+        yield
+    finally:
+        _counter, _attempt = before
+
+
+def attempt() -> int:
+    """How often the task now worked on was begun before, on a cluster that lost a worker.
+
+    What the work leaves in files needs other names each time, or must appear by being renamed: a worker that seems lost may still write.
+    """
+    return _attempt
+
+
 def run_in_order(
     work: Callable[[Task], Result],
     tasks: Sequence[Task],
-    workers: int,
+    workers: Workers,
     *,
     what: str = "",
     total: int = 0,
@@ -79,6 +126,9 @@ def run_in_order(
 
     `initialise(*arguments)` runs once in every process first. The first failure ends the rest.
     """
+    if not isinstance(workers, int):
+        yield from workers.run_in_order(work, tasks, what=what, total=total, progress=progress, initialise=initialise, arguments=arguments)
+        return
     if workers <= 1 or len(tasks) <= 1:
         yield from _here(work, tasks, what, total, progress, initialise, arguments)
         return
@@ -114,7 +164,6 @@ def _here(
     initialise: Callable[..., None] | None,
     arguments: tuple[Any, ...],
 ) -> Iterator[Result]:
-    global _counter
     done, last = 0, time.monotonic()
 
     def add(num_bytes: int) -> None:
@@ -127,11 +176,8 @@ def _here(
     if initialise:
         initialise(*arguments)
     for task in tasks:
-        before, _counter = _counter, add
-        try:
+        with under_way(add):
             result = work(task)
-        finally:
-            _counter = before
         yield result
     progress(what, total, total)
 
@@ -143,7 +189,17 @@ def _enter(counter: Any, initialise: Callable[..., None] | None, arguments: tupl
         initialise(*arguments)
 
 
-def useful_workers(workers: int | None, num_bytes: int, num_tasks: int, per_worker: int = MIN_BYTES_PER_WORKER) -> int:
-    """How many processes this much work is worth: at most `workers` (all cores where None)."""
+@overload
+def useful_workers(workers: int | None, num_bytes: int, num_tasks: int, per_worker: int = ...) -> int: ...
+
+
+@overload
+def useful_workers(workers: Workers | None, num_bytes: int, num_tasks: int, per_worker: int = ...) -> Workers: ...
+
+
+def useful_workers(workers: Workers | None, num_bytes: int, num_tasks: int, per_worker: int = MIN_BYTES_PER_WORKER) -> Workers:
+    """How many processes this much work is worth: at most `workers` (all cores where None). A cluster, where it is worth more than one."""
+    if not isinstance(workers, int | None):
+        return workers if min(num_tasks, num_bytes // per_worker) > 1 else 1
     limit = workers or len(os.sched_getaffinity(0))
     return max(1, min(limit, num_tasks, num_bytes // per_worker))

@@ -65,7 +65,7 @@ class _Task:
 
 
 def divide(
-    shards: Sequence[Shard], settings: QualitySettings, generated: frozenset[str], *, workers: int | None = None, progress: pool.Progress = pool.silent
+    shards: Sequence[Shard], settings: QualitySettings, generated: frozenset[str], *, workers: pool.Workers | None = None, progress: pool.Progress = pool.silent
 ) -> tuple[list[Shard], QualityFacts | None]:
     """Shards with the training text in shards of its own for every bucket, named `SOURCE.LANGUAGE.q1` and so on. `generated`: sources to leave alone."""
     if not settings.good:
@@ -137,7 +137,7 @@ def _separation(good_T: Array, other_T: Array) -> float:
 
 
 def _scores(
-    shards: Sequence[Shard], weights: dict[str, NDArray[np.float32]], workers: int | None, progress: pool.Progress
+    shards: Sequence[Shard], weights: dict[str, NDArray[np.float32]], workers: pool.Workers | None, progress: pool.Progress
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     """Score of every training document, by shard and number of the part."""
     names, tasks = [], []

@@ -58,7 +58,7 @@ def relabel(
     dropped: Dropped,
     *,
     seed: int = 0,
-    workers: int | None = None,
+    workers: pool.Workers | None = None,
     progress: pool.Progress = pool.silent,
 ) -> IdentifyFacts | None:
     """Replace the parts of `gathered` by parts in the languages found. None where there is nothing to do.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from hagane.corpus import removal
 from hagane.corpus.build import CorpusFacts, build_corpus
 from hagane.corpus.inputs import fingerprint
-from hagane.corpus.pool import ConsoleProgress
+from hagane.corpus.pool import ConsoleProgress, Workers
 from hagane.errors import DataError
 from hagane.folder import Run, read_json, write_atomic
 from hagane.plan.kept import corpus_inputs
@@ -17,9 +19,23 @@ def run_stage(run: Run, folder: Path) -> CorpusFacts:
     """Write documents kept and held out, manifest and a sample of what was dropped."""
     settings = run.recipe.corpus.model_copy(update={"sample_bytes": run.sketch.sample_bytes})
     removed = removal.load(run.folder, settings.remove)
-    facts = build_corpus(settings.sources, settings, folder, seed=run.seed, workers=settings.workers, removed=removed, progress=ConsoleProgress())
+    with _workers(run) as workers:
+        facts = build_corpus(settings.sources, settings, folder, seed=run.seed, workers=workers, removed=removed, progress=ConsoleProgress())
     write_atomic(folder / "inputs.json", f'{{"fingerprint": "{fingerprint(corpus_inputs(settings))}"}}')
     return facts
+
+
+@contextlib.contextmanager
+def _workers(run: Run) -> Iterator[Workers | None]:
+    """Processes of this machine, or the cluster that the recipe asks for."""
+    limit, address = run.recipe.corpus.workers, run.recipe.execution.ray
+    if address is None:
+        yield limit
+        return
+    from hagane.corpus.on_ray import joined
+
+    with joined(address, limit, say=lambda sentence: run.say(f"corpus     {sentence}")) as cluster:
+        yield cluster
 
 
 def inputs_digest(run: Run) -> str:

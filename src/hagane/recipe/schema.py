@@ -496,6 +496,11 @@ class ExecutionSettings(Frozen):
     log_every: int = execution(10, ge=1)
     tensorboard: bool = execution(True)
     price_per_hour: float | None = execution(None, gt=0, description="US dollars an hour of this machine costs; a budget of money needs it")
+    ray: str | None = execution(
+        None,
+        pattern=r"^(auto|local|(ray://)?[A-Za-z0-9._-]+:[0-9]+)$",
+        description="prepare the corpus on a Ray cluster: auto (the one of this machine), local (its cores), or an address",
+    )
 
 
 class Recipe(Frozen):
