@@ -9,11 +9,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from hagane.corpus import gather, on_ray, pool
-from hagane.errors import RunError
+from hagane.corpus.build import build_corpus
+from hagane.errors import DataError, RunError
+from hagane.recipe.schema import CorpusSettings, Source
 
 needs_ray = pytest.mark.skipif(on_ray.find_spec("ray") is None, reason="ray is not installed: pip install 'hagane[ray]'")
 
@@ -37,8 +40,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(scheme):
 
 
 @needs_ray
-def test_no_cluster_on_this_machine(monkeypatch, tmp_path):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def test_no_cluster_on_this_machine():
     before = signal.getsignal(signal.SIGTERM)
     sentence = r'execution\.ray = "auto": no Ray cluster runs on this machine\. Start one with `ray start --head`'
     with pytest.raises(RunError, match=sentence), on_ray.joined("auto"):
@@ -47,6 +49,17 @@ def test_no_cluster_on_this_machine(monkeypatch, tmp_path):
 
 
 SETTINGS = {"near_duplicates": 0.75, "held_out_overlap": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """What Ray and its token leave in the environment goes with these tests: in a process the token stays the same."""
+    with mock.patch.dict(os.environ):
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            os.environ.pop(name, None)
+        yield
+
+
 NAMES = "år ö björk skog sjö väg sten hus bro dal by äng vik lada grind stig ås kulle bäck mosse"
 
 
@@ -93,11 +106,21 @@ def same_files(one: Path, two: Path) -> int:
 def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
     one = build(folder, out="one", workers=1, **SETTINGS)
-    begun, said = tmp_path / "begun", []
+    begun, said, seen = tmp_path / "begun", [], []
     begun.mkdir()
     monkeypatch.setattr("hagane.corpus.build.gather", killing(gather.gather, begun, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
     with on_ray.joined("local", 2, said.append) as cluster:
-        two = build(folder, out="two", workers=cluster, **SETTINGS)
+        (tmp_path / "two").mkdir()
+        source = Source(name="text", path=(str(folder),))
+        two = build_corpus([source], CorpusSettings(**SETTINGS), tmp_path / "two", workers=cluster, progress=lambda *values: seen.append(values))
+        monkeypatch.setattr("hagane.corpus.build.gather", gather.gather)
+        (folder / "8.jsonl").write_text('{"titel": "x"}\n')
+        with pytest.raises(DataError, match=r"8\.jsonl, line 1 has no \"text\""):
+            build(folder, out="three", workers=cluster)
+        assert not (tmp_path / "three" / ".parts").exists()
     assert two.dropped["duplicate"].documents > 0 and two.dropped["near_duplicate"].documents > 0
     assert one.model_copy(update={"seconds": 0}) == two.model_copy(update={"seconds": 0})
     assert same_files(tmp_path / "one", tmp_path / "two") == 7
@@ -105,6 +128,9 @@ def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monke
     assert {(index, attempt) for index, attempt, _ in starts} >= {(str(index), "0") for index in range(8)} | {("2", "1")}
     assert {os.getpid()} & {int(pid) for *_, pid in starts} == set() and len({pid for *_, pid in starts}) >= 3  # two, and one in the place of the killed
     assert any("corpus: reading: a worker was lost" in sentence for sentence in said)
+    reading = [(done, total) for what, done, total in seen if what == "corpus: reading"]
+    assert any(0 < done < total for done, total in reading) and reading[-1][0] == reading[-1][1] > 0
+    assert list(home.rglob("*")) == []
 
 
 @needs_ray

@@ -56,6 +56,8 @@ WAYS = {
     rf"{RUN}( --out runs/nordic)?": Way(r"(?s)(unchanged.*){9}", small=True),  # the fixture did it first: that is the claim of resume.md
     rf"{RUN} --until encode": Way(r"encode  .* tokens(?!(?s:.*)pretrain)", small=True, fresh=True),
     rf"{RUN} --set corpus.on_damage=keep": Way(r" [1-9]\d* dropped", small=True, fresh=True, damaged=True),
+    # starting Ray takes ten seconds: here only that it looks for a cluster; tests/corpus/test_on_ray.py makes a corpus on one
+    rf"{RUN} --set execution.ray=auto": Way("no Ray cluster runs on this machine", small=True, fresh=True, code=2),
     rf"{RUN} --no-steer": Way("transformers agrees", small=True, fresh=True),
     rf"{RUN} --set model.pattern.ffn=experts --set seed=1": Way("qwen3_moe: transformers agrees", small=True, fresh=True),
     rf"{RUN} --set model.pattern.mtp_layers=1 --out runs/drafting": Way(r"(?s)(unchanged.*){9}", small=True),
@@ -100,6 +102,7 @@ NOT_HAGANE = (  # the ways to install, which `.ci/run` goes, and make's targets,
     r"python3\.11 -m venv \.venv|uv venv --python 3\.11 \.venv",
     r"\.venv/bin/pip (install|wheel) .*",
     r"uv pip install .*",
+    r"ray start --head",
 )
 LINES = sorted({*COMMANDS, *EXAMPLES})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import secrets
 import signal
 import socket
 import tempfile
@@ -48,6 +49,8 @@ def _connect(ray: Any, address: str, workers: int | None, stack: contextlib.Exit
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True))
+        if not any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray makes one and leaves it in the home folder; it is read once in a process
         cores = workers or len(os.sched_getaffinity(0))
         quiet |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _OBJECT_BYTES, "_temp_dir": folder}
     else:
@@ -58,7 +61,8 @@ def _connect(ray: Any, address: str, workers: int | None, stack: contextlib.Exit
         except (OSError, RuntimeError, ValueError) as error:  # ConnectionError where no cluster is found
             if address == "auto" and isinstance(error, ConnectionError):
                 raise RunError('execution.ray = "auto": no Ray cluster runs on this machine. Start one with `ray start --head`, or say where one is.') from None
-            raise RunError(f'execution.ray = "{address}" cannot be used: {_first_line(error)}') from None
+            token = "" if address in ("auto", "local") else " If its nodes are started with RAY_AUTH_MODE=token, set that here too."
+            raise RunError(f'execution.ray = "{address}" cannot be used: {_first_line(error).rstrip(".")}.{token}') from None
     stack.callback(ray.shutdown)
     ray._private.worker._worker_logs_enabled = False  # else the log of a lost node, with its address, is printed to standard output; there is no setting
 
