@@ -204,7 +204,6 @@ class Cluster:
 
     def share(self, folder: Path, files: Sequence[str]) -> None:
         """Ask every node whether it can take part. Raises RunError with what it lacks."""
-        folder = folder.resolve()
         invitation = Invitation(folder, uuid.uuid4().hex, tuple(files), str(Path.cwd()), versions())
         (folder / _PROBE).write_text(invitation.token)
         asked = {self._nodes.ask(node, invitation): node for node in self._nodes.names()}
@@ -244,11 +243,11 @@ class Cluster:
     ) -> Iterator[Result]:
         """`work(task)` for every task, in order. Raises RunError where one task loses ATTEMPTS workers."""
         run = _Run(self._nodes, Call(uuid.uuid4().hex, work, initialise, arguments, self._invitation), tasks, what, self._say)
-        slots = min(self._workers or len(tasks), self._nodes.slots())
+        most = min(self._workers or len(tasks), 2 * self._nodes.slots())  # a node need not wait for its next task
         try:
             for turn in range(len(tasks)):
                 while turn not in run.finished:
-                    run.fill(slots, self._numbers)
+                    run.fill(most, self._numbers)
                     run.collect(0.25)
                     done = run.num_bytes()
                     progress(what, done, max(total, done + 1))
@@ -275,9 +274,9 @@ class _Run(Generic[Task, Result]):
         self._done = 0  # bytes of finished tasks
         self._failed = False
 
-    def fill(self, slots: int, numbers: Iterator[int]) -> None:
-        """Begin tasks, lost ones first, until twice as many as there are slots are under way: a node need not wait for its next one."""
-        while len(self.under_way) < 2 * slots:
+    def fill(self, most: int, numbers: Iterator[int]) -> None:
+        """Begin tasks, lost ones first, until so many are under way."""
+        while len(self.under_way) < most:
             if self._again and self._again[0][0] <= time.monotonic():
                 _, place = heapq.heappop(self._again)
             elif self._failed or (place := next(self._waiting, -1)) < 0:
