@@ -19,6 +19,17 @@ from hagane.errors import DataError, RunError
 from hagane.recipe.schema import CorpusSettings, Source
 
 needs_ray = pytest.mark.skipif(on_ray.find_spec("ray") is None, reason="ray is not installed: pip install 'hagane[ray]'")
+SETTINGS = {"near_duplicates": 0.75, "held_out_overlap": 0.5}
+NAMES = "år ö björk skog sjö väg sten hus bro dal by äng vik lada grind stig ås kulle bäck mosse".split()  # noqa: SIM905
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """What Ray and its token leave in the environment goes with these tests: in a process the token stays the same."""
+    with mock.patch.dict(os.environ):
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            os.environ.pop(name, None)
+        yield
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
@@ -40,27 +51,14 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(scheme):
 
 
 @needs_ray
-def test_no_cluster_on_this_machine():
-    before = signal.getsignal(signal.SIGTERM)
+def test_no_cluster_on_this_machine(monkeypatch):
+    def init(**settings):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr("ray.init", init)
     sentence = r'execution\.ray = "auto": no Ray cluster runs on this machine\. Start one with `ray start --head`'
     with pytest.raises(RunError, match=sentence), on_ray.joined("auto"):
         pass
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-SETTINGS = {"near_duplicates": 0.75, "held_out_overlap": 0.5}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def environment():
-    """What Ray and its token leave in the environment goes with these tests: in a process the token stays the same."""
-    with mock.patch.dict(os.environ):
-        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-            os.environ.pop(name, None)
-        yield
-
-
-NAMES = "år ö björk skog sjö väg sten hus bro dal by äng vik lada grind stig ås kulle bäck mosse"
 
 
 @pytest.fixture
@@ -70,7 +68,7 @@ def folder(make, tmp_path):
         records = []
         for place in range(700):
             own = 1000 * number + place if place % 20 else place
-            words = " ".join(f"{NAMES.split()[own * step % 19]}{own * step % 7919}" for step in range(1, 200))
+            words = " ".join(f"{NAMES[own * step % 19]}{own * step % 7919}" for step in range(1, 200))
             records.append({"id": f"{number}-{place}", "text": words + (f" {number}" if place % 40 else ""), "lang": "sv" if place % 3 else "en"})
         make.write_jsonl(tmp_path / "in" / f"{number}.jsonl.gz", records)
     return tmp_path / "in"
@@ -112,7 +110,9 @@ def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monke
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    before = signal.getsignal(signal.SIGTERM)
     with on_ray.joined("local", 2, said.append) as cluster:
+        assert signal.getsignal(signal.SIGTERM) is before
         (tmp_path / "two").mkdir()
         source = Source(name="text", path=(str(folder),))
         two = build_corpus([source], CorpusSettings(**SETTINGS), tmp_path / "two", workers=cluster, progress=lambda *values: seen.append(values))

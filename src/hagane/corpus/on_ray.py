@@ -181,9 +181,9 @@ class RayNodes:
             answer = self._ray.get(handle)
         except errors.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
-            if isinstance(cause, errors.RayError) and cause is not error:  # what the task needed went with a node
+            if isinstance(cause, errors.ObjectLostError):  # what the task needed went with a node
                 raise WorkerLostError(type(cause).__name__) from None
-            if isinstance(cause, ModuleNotFoundError) or "failed to import on the worker" in str(cause):
+            if "No module named 'hagane" in str(cause) or "failed to import on the worker" in str(cause):
                 raise RunError("execution.ray: a node has no hagane, or another one. Install the same on every node, in the Python of Ray.") from None
             raise cause from error
         except errors.RayError as error:
