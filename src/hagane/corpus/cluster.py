@@ -27,7 +27,7 @@ from hagane.corpus import pool
 from hagane.corpus.pool import Result, Task
 from hagane.errors import HaganeError, RunError
 
-PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds before a lost task is begun again: a cluster gives tasks to a dead node until it notices, about 15 s on Ray
+PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds before a lost task is begun again: a cluster may give tasks to a dead node until it notices
 ATTEMPTS = len(PAUSES) + 1  # of one task: when so many workers die of it in a row, it is the task
 _PROBE = "probe"
 _ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
