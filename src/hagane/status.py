@@ -21,6 +21,7 @@ from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
 from hagane.plan.languages import effective_total, language_lines, language_plans, mixture_reason, readings, text_of
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
+from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import published
 from hagane.plan.sketch import best_shape, bytes_per_token, point_of, sketch
@@ -81,6 +82,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     recipe = fitted(recipe, pinned, machine)
     law = find_law(recipe)
     plan = sketch(recipe, size, machine, law)
+    refuse_few_steps(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
     config = alone = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
     serving = serving_options(recipe, size, machine, vocabulary, plan.training_seconds, law, serve_tokens)[0] if serve_tokens else None

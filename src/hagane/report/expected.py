@@ -73,7 +73,7 @@ def _outcomes(record: Record, languages: dict[str, Any]) -> Table:
 
 def language_table(languages: dict[str, Any], measured: dict[str, Any]) -> Table:
     """Text, repeats, expectation and outcome of every language; `measured` is empty before anything was trained."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for tag, plan in languages.items():
         if not isinstance(plan, dict):
             continue
@@ -87,8 +87,9 @@ def language_table(languages: dict[str, Any], measured: dict[str, Any]) -> Table
                 "" if gain is None else f"-{gain:.3f}",
             )
         )  # fmt: skip
-    columns = ("language", "text", "times read", "worth of new text", "expected bits per byte", "outcome", "error", "10 MB more would take off")
+    columns: tuple[str, ...] = ("language", "text", "times read", "worth of new text", "expected bits per byte")
+    columns = (*columns, *(("outcome", "error") if measured else ()), "10 MB more would take off")
     if not measured:  # nothing came yet
-        columns, lines = (*columns[:5], columns[7]), [(*line[:5], line[7]) for line in lines]
+        lines = [(*line[:5], line[7]) for line in lines]
     caption = "Languages in the plan, and what came" if measured else "Languages in the plan"
     return Table(caption, columns, tuple(lines), frozenset(range(1, len(columns))))
