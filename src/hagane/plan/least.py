@@ -46,7 +46,7 @@ def refuse_few_steps(recipe: Recipe, pinned: SizeSettings, machine: Machine, law
     raise RecipeError(
         f"A budget of {budget} leaves about {steps:.0f} optimizer steps of {step:.1f} s or more for the pattern of recipe {recipe.name} on this "
         f"machine, and a model learns nothing in fewer than {MINIMUM_STEPS}. The smallest useful budget is about {Budget(kind=budget.kind, amount=amount)}; "
-        "fewer experts (model.pattern.num_experts) or a shorter train.context need less."
+        "fewer experts (model.pattern.num_experts), a shorter train.context, or a smaller model.size where --set gives one, need less."
     )
 
 
