@@ -107,7 +107,8 @@ class LlamaCpp:
         return answer
 
 
-_GREEDY = {"temperature": 0.0, "cache_prompt": True, "return_tokens": True}
+# every prompt is read anew: with sliding windows, what llama.cpp keeps of one that was longer gave the next other text (xllamacpp 2026.10)
+_GREEDY = {"temperature": 0.0, "cache_prompt": False, "return_tokens": True}
 
 
 def _last_error(log: IO[bytes]) -> str:

@@ -1,0 +1,155 @@
+"""GGUF files of the hosts beyond Llama and Qwen3: read by llama.cpp as our masters say, and as transformers reads the same weights."""
+
+import math
+
+import pytest
+import torch
+
+from hagane.corpus.embedded import parallel_sentences
+from hagane.errors import RunError
+from hagane.hosts import HOSTS, host_for
+from hagane.hosts.deepseek_v3.gguf import query_scales
+from hagane.hosts.gguf import unfit
+from hagane.model.config import (
+    AttentionConfig,
+    DeltaConfig,
+    DenseConfig,
+    ExpertsConfig,
+    LatentConfig,
+    LayerConfig,
+    ModelConfig,
+    RopeConfig,
+    YarnConfig,
+)
+from hagane.model.decoder import Decoder
+from hagane.model.extend import extended
+from hagane.release import verify_gguf
+from hagane.release.gguf import Identity, release_gguf
+from hagane.release.huggingface import write_config, write_weights
+from hagane.release.llamacpp import LlamaCpp
+from toy_models import TEXTS, toy_tokenizer
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("xllamacpp")
+SENTENCES = tuple(text for sentence in parallel_sentences(2) for text in sentence.values())
+DENSE = DenseConfig(hidden=48)
+SIGMOID = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", balance="bias", aux_coefficient=0.0, shared_hidden=16, scaling=1.5)
+GROUPED = SIGMOID.model_copy(update={"num_experts": 8, "num_groups": 4, "top_groups": 2, "shared_hidden": 32, "normalise": False})
+SHARED = ExpertsConfig(num_experts=4, top_k=2, hidden=16, shared_hidden=24, shared_gate=True)
+PLAIN = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, partial_rotary=4)
+WINDOWED = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, qk_norm=True, gate="sigmoid", window=6)
+WHOLE = WINDOWED.model_copy(update={"window": None, "rope": None})
+DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
+GATED = PLAIN.model_copy(update={"qk_norm": True, "gate": "sigmoid"})
+
+
+def model(layers, **settings):
+    return ModelConfig(**{"vocabulary_size": 320, "width": 32, "context": 192, "init_std": 0.12, **settings}, layers=tuple(layers))
+
+
+def layers(mixer, *ffns, **norms):
+    return [LayerConfig(mixer=mixer, ffn=ffn, **norms) for ffn in ffns]
+
+
+def latent(**settings):
+    return LatentConfig(**{"num_heads": 4, "query_rank": 12, "kv_rank": 16, "nope_dim": 6, "rope_dim": 8, "value_dim": 10, **settings})
+
+
+def afmoe(mixers, ffns, **settings):
+    return model([LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=True, post_ffn_norm=True) for mixer, ffn in zip(mixers, ffns, strict=True)], **settings)
+
+
+def hybrid(*mixers, ffn=SHARED, **settings):
+    return model([LayerConfig(mixer=mixer, ffn=ffn) for mixer in mixers], **settings)
+
+
+YARN = YarnConfig(factor=4.0, original_context=32, mscale=0.8, mscale_all_dim=1.2)
+CONFIGS = {
+    "glm4_moe": model(layers(PLAIN, DENSE, SIGMOID, SIGMOID)),
+    "glm4_moe groups": model(layers(PLAIN.model_copy(update={"qk_norm": True}), GROUPED, GROUPED), tied=True),
+    "afmoe": afmoe([WINDOWED] * 3 + [WHOLE], [DENSE, SIGMOID, SIGMOID, SIGMOID], embedding_scale=32**0.5),
+    "afmoe unscaled": afmoe([WINDOWED] * 3 + [WHOLE, WINDOWED], [SIGMOID] * 5, tied=True, norm_epsilon=1e-5),
+    "deepseek_v3": model(layers(latent(), DENSE, GROUPED, GROUPED), norm_epsilon=1e-4),
+    "deepseek_v3 dense": model(layers(latent(query_rank=None), DENSE, DENSE), tied=True),
+    "deepseek_v3 yarn": model(layers(latent(rope=RopeConfig(yarn=YARN)), DENSE, SIGMOID)),
+    "deepseek_v3 extended": extended(model(layers(latent(), DENSE, SIGMOID), context=24), 8.0, "yarn"),
+    "deepseek_v3 linear": extended(model(layers(latent(), DENSE, SIGMOID), context=24), 8.0, "linear"),
+    "qwen3_next": hybrid(DELTA, DELTA, DELTA, GATED),
+    "qwen3_next irregular": hybrid(GATED, DELTA, DELTA, GATED, DELTA, tied=True),
+}
+
+
+def masters(config):
+    """Float32 masters: norms that are not one, biases that choose other experts."""
+    decoder = Decoder(config)
+    decoder.init_weights(1)
+    state = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    state = {name: tensor + 0.2 * torch.randn(tensor.shape, generator=generator) if tensor.dim() == 1 else tensor for name, tensor in state.items()}
+    return {**state, **{name: 0.1 * torch.randn(bias.shape, generator=generator) for name, bias in decoder.selection_biases().items()}}
+
+
+def transformers_model(config, state, folder):
+    transformers = pytest.importorskip("transformers")
+    host = HOSTS[host_for(config)]
+    write_config(folder, host.config_to_host(config, {}), toy_tokenizer(), "float32")
+    write_weights(folder, dict(host.weights.weights_to_host(state, config)))
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("name", [name if name in HOSTS else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS])
+def test_llama_cpp_gives_the_distributions_of_the_masters_and_of_transformers(tmp_path, name):
+    config = CONFIGS[name]
+    assert host_for(config) == name.split()[0]
+    state = masters(config)
+    facts = release_gguf(state, config, host_for(config), toy_tokenizer(), tmp_path / "gguf", Identity("toy"), SENTENCES)
+    half, eight = facts.files
+    assert (half.max_logprob_gap <= verify_gguf.F16_TOLERANCE or half.unsteady) and half.kl_bits_per_token < 1e-4 and half.unsteady <= 0.05 * half.positions
+    assert half.greedy_tokens > 100 and half.kl_bits_per_token < eight.kl_bits_per_token <= verify_gguf.Q8_TOLERANCE
+    theirs = transformers_model(config, state, tmp_path)
+    ids = toy_tokenizer().encode(TEXTS[0] + SENTENCES[0]).ids[:40]
+    with torch.inference_mode():
+        wanted_TV = theirs(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
+    with LlamaCpp(tmp_path / "gguf" / half.file, config.context, 1, toy_tokenizer().encode("A").ids[0]) as llama:
+        gaps = sorted(float(abs(llama.logprobs(ids[:end], 320) - wanted_TV[end - 1]).max()) for end in range(4, len(ids), 6))
+    assert gaps[len(gaps) // 2] <= verify_gguf.F16_TOLERANCE, "where experts tie others are chosen: those places the release has judged"
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    (
+        (afmoe([WINDOWED, WINDOWED, WHOLE], [SIGMOID] * 3), "full_every = 4"),
+        (afmoe([WINDOWED] * 4, [SIGMOID] * 4), "layer 3 has mixer.window"),
+        (model(layers(latent(), *[DENSE] * 27)), "27 layers"),
+        (hybrid(DELTA, GATED, ffn=DENSE), "ffn.kind = 'dense'"),
+        (hybrid(DELTA, GATED, ffn=SHARED.model_copy(update={"normalise": False})), "ffn.normalise = false"),
+        (hybrid(DELTA.model_copy(update={"value_dim": 12}), GATED), "mixer.key_dim = mixer.value_dim; layer 0 has 8 and 12"),
+        (hybrid(GATED, GATED), "mixer.kind = 'delta'"),
+        (model(layers(PLAIN.model_copy(update={"rope": RopeConfig(yarn=YARN)}), SIGMOID)), "mixer.rope.yarn.mscale"),
+    ),
+)
+def test_what_llama_cpp_cannot_hold_is_refused_by_field(tmp_path, config, field):
+    host = host_for(config)
+    assert field in (unfit(HOSTS[host], config) or "")
+    with pytest.raises(RunError, match=field.replace("(", ".").replace(")", ".")):
+        release_gguf({}, config, host, toy_tokenizer(), tmp_path / "gguf", Identity("toy"), TEXTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_modules_for_multi_token_prediction_are_left_out(tmp_path):
+    config = CONFIGS["glm4_moe"]
+    config = config.model_copy(update={"mtp_layers": config.layers[-1:]})
+    facts = release_gguf(masters(config), config, "glm4_moe", toy_tokenizer(), tmp_path / "gguf", Identity("toy"), SENTENCES)
+    assert facts.left_out == "llama.cpp has no place for modules for multi-token prediction"
+    field = gguf.GGUFReader(tmp_path / "gguf" / facts.files[0].file)
+    assert field.fields["glm4moe.block_count"].contents() == 3
+    assert not [tensor.name for tensor in field.tensors if tensor.name.startswith(("blk.3", "nextn"))]
+
+
+def test_what_llama_cpp_does_not_say_is_made_up_for_in_the_weights():
+    """Scores of interpolated positions: with DeepSeek's usual settings nothing, else the part that its own scale misses."""
+    usual = YARN.model_copy(update={"mscale": 1.2})
+    assert query_scales(latent(rope=RopeConfig(yarn=usual))) == pytest.approx((1.0, 1.0))
+    plain, turned = query_scales(latent(rope=RopeConfig(yarn=YARN)))
+    assert plain == pytest.approx(1.0) and turned == pytest.approx(((1 + 0.08 * math.log(4)) / (1 + 0.12 * math.log(4))) ** 2)
+    assert query_scales(latent(rope=RopeConfig(linear=4.0)))[0] == pytest.approx((1 + 0.1 * math.log(4)) ** -2)
