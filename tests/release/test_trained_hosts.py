@@ -1,5 +1,7 @@
 """A trained model of every host, released with its tokenizer and chat template: transformers goes on with every text as we do, token for token.
 
+llama.cpp, where it knows the host, gives the same distributions.
+
 Trained, because greedy text of random weights decides between tokens that are hardly apart, or repeats one.
 """
 
@@ -11,8 +13,11 @@ import torch
 from hagane.corpus.embedded import documents, parallel_sentences
 from hagane.engine.generate import generate
 from hagane.engine.load import load_huggingface
+from hagane.hosts import HOSTS
+from hagane.hosts.gguf import missing_tools
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import Sequence
+from hagane.release.gguf import Identity, release_gguf
 from hagane.release.huggingface import release_huggingface
 from hagane.tokenizer.bpe import special_ids, train_tokenizer
 from hagane.tokenizer.chat import render
@@ -89,4 +94,9 @@ def test_a_trained_model_goes_on_the_same_in_transformers(tmp_path, host):
     for prompt, ids, text in zip(prompts(), rows, mine, strict=True):
         output = theirs.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), max_new_tokens=NEW_TOKENS)
         assert output[0, len(ids) :].tolist() == text, f"{host}: {prompt!r}"
+    if HOSTS[host].gguf is not None and missing_tools() is None:
+        texts = [text for sentence in parallel_sentences(5) for text in sentence.values()]
+        half, eight = release_gguf(state, config, host, tokenizer(), tmp_path / "gguf", Identity("toy"), texts).files
+        assert half.kl_bits_per_token < 1e-5 and half.unsteady <= 0.05 * half.positions and half.greedy_tokens > 100, half
+        assert eight.kl_bits_per_token < 0.01, eight
     assert len({tuple(text) for text in mine}) > 5 and sum(map(len, mine)) > 200, "texts of their own, not one for all"
