@@ -6,8 +6,8 @@
 An arm is a name and settings of the recipe, as `hagane run --set` takes them, joined by `;`. The first arm, `base`, is --base alone, and every other
 is --base with its own settings. Shape, batch and learning rate that an arm leaves open are the plan's for the time.
 
-A step of every arm is timed first, the arms in turns, so that the machine's slow minutes meet all of them: an arm's steps are --seconds over the median of
-its rounds. Training itself then counts steps and reads no clock, so it can share the machine. Only the time in steps is compared: compiling and start-up
+A step of every shape is timed first, the shapes in turns, so that the machine's slow minutes meet all of them: an arm's steps are --seconds over the lower
+quartile of its rounds. Arms that differ in nothing that costs time share one. Only this needs a quiet machine (--seeds with no number does no more). Training itself then counts steps and reads no clock, so it can share the machine. Only the time in steps is compared: compiling and start-up
 are not (`equal_time.py` has them). Results are kept in --out by the arm's settings, its steps and hagane's code for training; the same command goes on.
 
 The ratio of the bits per byte (mean over languages) is to base, the 95 % interval over documents and seeds together, drawn again in pairs (`peers.ratios`).
@@ -45,9 +45,10 @@ from hagane.plan.choose import batch_rule, learning_rate_rule, mean_bytes_per_to
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.law import PUBLISHED
+from hagane.plan.shapes import shape_key
 from hagane.plan.sketch import best_shape
 from hagane.recipe.load import load_recipe
-from hagane.recipe.schema import Recipe
+from hagane.recipe.schema import Recipe, Source
 from hagane.recipe.types import Phase
 from hagane.run import create, walk
 from hagane.train.loop import train
@@ -58,7 +59,7 @@ from peers.ratios import OVERALL, Bits, compare, mean_bits
 from peers.score import read_test
 from peers.text import Text, prepare
 
-ROUNDS, STEPS_A_ROUND = 5, 6
+ROUNDS, STEPS_A_ROUND = 12, 3
 ROOT = Path(__file__).resolve().parents[1]
 TRAINS = ("model", "train", "data", "kernels")  # rooms whose code decides what a run of so many steps learns
 
@@ -72,6 +73,12 @@ class Arm:
     recipe: Recipe
     config: ModelConfig
     phase: Phase  # its steps and learning rate are those of the first guess
+
+    @property
+    def cost(self) -> str:
+        """What decides how long a step takes."""
+        phase = self.phase
+        return f"{shape_key(self.config, phase.rows, phase.context, 'bfloat16')}x{phase.accumulation}-{phase.optimizer}"
 
     @property
     def digest(self) -> str:
@@ -116,21 +123,22 @@ class Bench:
         return Arm(name, sets, recipe, config, phase)
 
     def step_seconds(self, arms: list[Arm]) -> dict[str, float]:
-        """Seconds of a step of every arm, timed in turns. What was timed in an earlier call is taken from there, over that call's `base`."""
-        path = self.out / "steps.json"
+        """Arm -> seconds of a step, timed in turns. What was timed in an earlier call is taken from there, over that call's `base`."""
+        path, code = self.out / "steps.json", training_code()
         kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        wanted = [arm for arm in arms if f"{arm.digest} {training_code()}" not in kept]
+        by_cost = {arm.cost: arm for arm in reversed(arms)}  # the first arm of each
+        wanted = [arm for cost, arm in by_cost.items() if f"{cost} {code}" not in kept]
         if wanted:
-            base = arms[0]
+            base = by_cost[arms[0].cost]
             timed = self._time(wanted if base in wanted else [base, *wanted])
             # the machine's speed differs between calls: base's first timing is the measure of all
-            scale = kept.get(f"{base.digest} {training_code()}", timed[base.name]) / timed[base.name]
-            kept |= {f"{arm.digest} {training_code()}": timed[arm.name] * scale for arm in wanted}
+            scale = kept.get(f"{base.cost} {code}", timed[base.name]) / timed[base.name]
+            kept |= {f"{arm.cost} {code}": timed[arm.name] * scale for arm in wanted}
             path.write_text(json.dumps(kept, indent=1))
-        return {arm.name: kept[f"{arm.digest} {training_code()}"] for arm in arms}
+        return {arm.name: kept[f"{arm.cost} {code}"] for arm in arms}
 
     def _time(self, arms: list[Arm]) -> dict[str, float]:
-        """Medians over rounds of the mean step of a round."""
+        """The lower quartile over rounds of the mean step of a round: other work on the machine only ever adds."""
         rounds: dict[str, list[float]] = {arm.name: [] for arm in arms}
         with torch_set_up(threads=self.threads, compiled=True):
             steppers: dict[str, tuple[Stepper, list[StepData]]] = {}
@@ -149,7 +157,7 @@ class Bench:
                     for one in data:
                         stepper.step(one, arm.phase, 1e-4)
                     rounds[arm.name].append((time.perf_counter() - begun) / len(data))
-        return {name: statistics.median(times) for name, times in rounds.items()}
+        return {name: sorted(times)[len(times) // 4] for name, times in rounds.items()}
 
     def bits(self, arm: Arm, step_seconds: float, seed: int) -> dict[str, Any]:
         """Train an arm at a seed and score it; from the file where it was done before."""
@@ -245,7 +253,7 @@ def main() -> None:
         sets = ["corpus.sources=[]", "release.gguf=false"]
         recipe, written = load_recipe(options.recipe, sets)
         recipe = recipe.model_copy(update={"budget": f"{max(600.0, 3 * options.seconds):g}s"})
-        recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": source_of(text)})})
+        recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": (Source(name="text", path=(str(text.train),)),)})})
         machine = profile(recipe.execution.device, options.threads, say=print)
         with create(out / f"run-{text.digest[:6]}-{options.seconds:g}", recipe, written, machine, (), started=time.monotonic(), say=print) as run:
             walk(run, until="tokenizer", report=False)
@@ -255,6 +263,9 @@ def main() -> None:
                 label, _, own = given.partition("=")
                 arms.append(bench.arm(label, (*split(options.base), *split(own)), options.recipe))
             steps = bench.step_seconds(arms)
+            if not options.seeds:
+                print("\n".join(f"{arm.name:<22} {1e3 * steps[arm.name]:>9.1f} ms a step" for arm in arms))
+                return
             results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
             for number, seed in enumerate(options.seeds):
                 for arm in arms:
@@ -266,12 +277,6 @@ def main() -> None:
             figures, spread = report(bench, arms, steps, results)
         figures["matrix GFLOP/s"] = rate / 1e9
     finish("settings", "full" if options.full else "quick", figures, spread, {})
-
-
-def source_of(text: Text) -> tuple[Any, ...]:
-    from hagane.recipe.schema import Source
-
-    return (Source(name="text", path=(str(text.train),)),)
 
 
 if __name__ == "__main__":

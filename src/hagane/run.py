@@ -188,6 +188,10 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
         check_release(run.recipe)
     if only is None and _plan_is_remade(run):
         run.clock.restart()
+    if only is None and until not in ("corpus", "tokenizer") and run.record("pretrain") is None:
+        from hagane.train.ahead import begin
+
+        begin(compiled=run.recipe.execution.compile, device=run.machine.device)
     for stage in STAGES:
         if only is not None and stage.name != only:
             continue

@@ -108,7 +108,7 @@ def test_without_a_compiler_the_model_goes_on_with_one_warning(monkeypatch):
     with torch.no_grad():
         fast = model(tokens, Sequence.plain(2, 10)).hidden_BTD
         try:
-            build.load.cache_clear()
+            build._load.cache_clear()
             _library.cache_clear()
             monkeypatch.setenv("CXX", "no-such-compiler")
             with pytest.warns(UserWarning, match="Install g\\+\\+"):
@@ -117,7 +117,7 @@ def test_without_a_compiler_the_model_goes_on_with_one_warning(monkeypatch):
                 warnings.simplefilter("error")
                 assert not serves(torch.device("cpu"), torch.float32, 8)
         finally:
-            build.load.cache_clear()
+            build._load.cache_clear()
             _library.cache_clear()
     assert_close(fast, slow, atol=1e-5, rtol=1e-5)
 
@@ -126,9 +126,9 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_p
     monkeypatch.setenv("HAGANE_CACHE", str(tmp_path))
     monkeypatch.setattr(build, "FLAGS", ("--no-such-flag",))
     try:
-        build.load.cache_clear()
+        build._load.cache_clear()
         with pytest.warns(UserWarning, match="could not be compiled"):
             assert build.load("attention") is None
     finally:
-        build.load.cache_clear()
+        build._load.cache_clear()
     assert list((tmp_path / "kernels").iterdir()) == []

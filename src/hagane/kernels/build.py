@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import threading
 import warnings
 from functools import cache
 from pathlib import Path
@@ -28,9 +29,17 @@ def _processor() -> str:
     return "\n".join(next((line for line in lines if line.startswith(start)), "") for start in ("flags", "Features", "model name"))
 
 
-@cache
+_one_at_a_time = threading.Lock()  # a second thread that asks waits for the first one's library instead of compiling its own
+
+
 def load(name: str) -> ctypes.CDLL | None:
     """The library made from `name`.cpp of this folder; None, with one warning, where it cannot be compiled here."""
+    with _one_at_a_time:
+        return _load(name)
+
+
+@cache
+def _load(name: str) -> ctypes.CDLL | None:
     source = Path(__file__).with_name(f"{name}.cpp")
     compiler = os.environ.get("CXX", "g++")
     try:

@@ -15,7 +15,7 @@ from hagane.plan.stage import known_from, make_plan
 from hagane.plan.start import starting_folder
 from hagane.recipe.types import StepRate
 
-TIMED_SHARE, TIMED_SECONDS = 0.015, (6.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
+TIMED_SHARE, TIMED_SECONDS = 0.015, (4.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 # Without steering nothing corrects a step that was timed in a bad minute: one of 9 s was 15 % too slow (docs/notebook.md, "Promised and kept").
 FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS = 0.05, (9.0, 60.0)
 ANOTHER_MACHINE = 1.3  # a step timed today that differs from the kept one by more than this factor says that the machine has changed

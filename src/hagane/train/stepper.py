@@ -15,6 +15,7 @@ from torch import Tensor
 from hagane.data.batch import Batch
 from hagane.data.source import StepData
 from hagane.errors import TrainingError
+from hagane.kernels.build import load
 from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
@@ -160,6 +161,9 @@ def torch_set_up(*, threads: int, compiled: bool) -> Iterator[None]:
 def _compiler_set_up() -> Iterator[None]:
     """Static shapes, and room for layers of many kinds and phases of many shapes, which all compile one forward function.
 
+    The compiler tries every instruction set of the processor with a small program of its own, eight seconds in all where nothing is kept. That our
+    kernels could be built for this very processor and loaded says as much.
+
     The compiler's modules take seconds to import: only where something is compiled.
     """
     import torch._dynamo.config as dynamo
@@ -167,10 +171,12 @@ def _compiler_set_up() -> Iterator[None]:
 
     before = dynamo.automatic_dynamic_shapes, dynamo.recompile_limit
     # kernels picked by timing them could differ from one attempt to the next
-    deterministic = {"deterministic": True} if hasattr(inductor, "deterministic") else {}
+    settings: dict[str, bool] = {"deterministic": True} if hasattr(inductor, "deterministic") else {}
+    if inductor.cpp.vec_isa_ok is None and load("threads") is not None:
+        settings["cpp.vec_isa_ok"] = True
     dynamo.automatic_dynamic_shapes, dynamo.recompile_limit = False, 64
     try:
-        with inductor.patch(deterministic):
+        with inductor.patch(settings):
             yield
     finally:
         dynamo.automatic_dynamic_shapes, dynamo.recompile_limit = before
