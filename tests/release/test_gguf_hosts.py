@@ -65,12 +65,13 @@ def test_llama_cpp_gives_the_distributions_of_the_masters_and_of_transformers(tm
     assert (half.max_logprob_gap <= verify_gguf.F16_TOLERANCE or half.unsteady) and half.kl_bits_per_token < 1e-4 and half.unsteady <= 0.05 * half.positions
     assert half.greedy_tokens > 100 and half.kl_bits_per_token < eight.kl_bits_per_token <= verify_gguf.Q8_TOLERANCE
     theirs = transformers_model(config, state, tmp_path)
-    ids = toy_tokenizer().encode(TEXTS[0] + SENTENCES[0]).ids[:40]
+    rows = [toy_tokenizer().encode(text).ids[:16] for text in SENTENCES]
     with torch.inference_mode():
-        wanted_TV = theirs(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
+        wanted = [theirs(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).numpy() for ids in rows]
     with LlamaCpp(tmp_path / "gguf" / half.file, config.context, 1, toy_tokenizer().encode("A").ids[0]) as llama:
-        gaps = sorted(float(abs(llama.logprobs(ids[:end], 320) - wanted_TV[end - 1]).max()) for end in range(4, len(ids), 6))
-    assert gaps[len(gaps) // 2] <= verify_gguf.F16_TOLERANCE, "where experts tie others are chosen: those places the release has judged"
+        gaps = [float(abs(llama.logprobs(ids, 320) - wanted_V).max()) for ids, wanted_V in zip(rows, wanted, strict=True)]
+    close = sum(gap <= verify_gguf.F16_TOLERANCE for gap in gaps)
+    assert close >= 0.75 * len(gaps), "where experts tie others are chosen, and all that follows is moved: those places the release has judged"
 
 
 @pytest.mark.parametrize(
