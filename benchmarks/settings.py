@@ -7,8 +7,10 @@ An arm is a name and settings of the recipe, as `hagane run --set` takes them, j
 is --base with its own settings. Shape, batch and learning rate that an arm leaves open are the plan's for the time.
 
 A step of every shape is timed first, the shapes in turns, so that the machine's slow minutes meet all of them: an arm's steps are --seconds over the lower
-quartile of its rounds. Arms that differ in nothing that costs time share one. Only this needs a quiet machine (--seeds with no number does no more). Training itself then counts steps and reads no clock, so it can share the machine. Only the time in steps is compared: compiling and start-up
-are not (`equal_time.py` has them). Results are kept in --out by the arm's settings, its steps and hagane's code for training; the same command goes on.
+quartile of its rounds. Arms that differ in nothing that costs time share one. Only this needs a quiet machine (--seeds with no number does no more).
+Training itself then counts steps and reads no clock: it can share the machine, and --jobs trains several runs at once, each with its part of the cores.
+Only the time in steps is compared: compiling and start-up are not (`equal_time.py` has them). Results are kept in --out by the arm's settings, its steps
+and hagane's code for training; the same command goes on.
 
 The ratio of the bits per byte (mean over languages) is to base, the 95 % interval over documents and seeds together, drawn again in pairs (`peers.ratios`).
 """
@@ -18,11 +20,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +40,7 @@ from common import finish
 from hagane.data.source import StepData
 from hagane.engine.load import load_decoder
 from hagane.evaluate.bits_per_byte import score
+from hagane.folder import Run
 from hagane.measure.machine import cores, matmul_rate, profile
 from hagane.measure.rung import Ground, encoded
 from hagane.measure.small_runs import ground_of
@@ -50,7 +55,7 @@ from hagane.plan.sketch import best_shape
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import Recipe, Source
 from hagane.recipe.types import Phase
-from hagane.run import create, walk
+from hagane.run import create, open_run, walk
 from hagane.train.loop import train
 from hagane.train.probe import random_step
 from hagane.train.settings import TrainSettings
@@ -159,15 +164,18 @@ class Bench:
                     rounds[arm.name].append((time.perf_counter() - begun) / len(data))
         return {name: sorted(times)[len(times) // 4] for name, times in rounds.items()}
 
+    def path(self, arm: Arm, step_seconds: float, seed: int) -> Path:
+        named = [arm.digest, arm.timed(step_seconds, self.seconds).num_steps, seed, self.text.digest, training_code()]
+        return self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
+
     def bits(self, arm: Arm, step_seconds: float, seed: int) -> dict[str, Any]:
         """Train an arm at a seed and score it; from the file where it was done before."""
-        phase = arm.timed(step_seconds, self.seconds)
-        named = [arm.digest, phase.num_steps, seed, self.text.digest, training_code()]
-        path = self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
+        path = self.path(arm, step_seconds, seed)
         if path.exists():
             return dict(json.loads(path.read_text()))
+        phase = arm.timed(step_seconds, self.seconds)
         data, tokenizer = encoded(self.ground, arm.config.vocabulary_size)
-        folder = self.out / "training"
+        folder = self.out / f"training-{path.stem}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         torch._dynamo.reset()
@@ -184,6 +192,7 @@ class Bench:
         for document, value in zip(self.test, scores.bits_D.tolist(), strict=True):
             bits.setdefault(document["lang"], []).append(value)
         result = {"arm": arm.name, "sets": arm.sets, "seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun, "bits": bits}
+        shutil.rmtree(folder)
         path.write_text(json.dumps(result))
         return result
 
@@ -210,7 +219,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of training steps")
     parser.add_argument("--seeds", type=int, nargs="*")
     parser.add_argument("--languages", nargs="*", help="names of folders of the corpus, or how many of the largest")
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, after the steps were timed")
     options = parser.parse_args()
     options.seconds = options.seconds or (100.0 if options.full else 4.0)
     options.seeds = options.seeds if options.seeds is not None else list(range(3 if options.full else 1))
@@ -243,38 +252,67 @@ def report(bench: Bench, arms: list[Arm], steps: dict[str, float], results: dict
     return figures, spread
 
 
+def text_of(options: argparse.Namespace, out: Path) -> tuple[Text, Path]:
+    """The text, and where the run folder is whose corpus and tokenizer all arms share."""
+    text = prepare(options.corpus, options.languages, round(60_000 * max(100.0, options.seconds)), 100_000 if options.full else 10_000, out)
+    return text, out / f"run-{text.digest[:6]}-{options.seconds:g}"
+
+
+def open_folder(options: argparse.Namespace, text: Text, folder: Path) -> Run:
+    recipe, written = load_recipe(options.recipe, ["corpus.sources=[]", "release.gguf=false"])
+    corpus = recipe.corpus.model_copy(update={"sources": (Source(name="text", path=(str(text.train),)),)})
+    recipe = recipe.model_copy(update={"budget": f"{max(600.0, 3 * options.seconds):g}s", "corpus": corpus})
+    return create(folder, recipe, written, profile(recipe.execution.device, cores(), say=print), (), started=time.monotonic(), say=print)
+
+
+def arms_of(options: argparse.Namespace, bench: Bench) -> list[Arm]:
+    arms = [bench.arm("base", split(options.base), options.recipe)]
+    for given in options.arms:
+        label, _, own = given.partition("=")
+        arms.append(bench.arm(label, (*split(options.base), *split(own)), options.recipe))
+    return arms
+
+
+def one(options: argparse.Namespace, out: Path, name: str, seed: int, steps: dict[str, float]) -> dict[str, Any]:
+    """A single run, in a process of its own."""
+    text, folder = text_of(options, out)
+    bench = Bench(text, ground_of(open_run(folder)), out, options.seconds, max(1, cores() // options.jobs))
+    arm = next(arm for arm in arms_of(options, bench) if arm.name == name)
+    return bench.bits(arm, steps[name], seed)
+
+
+def train_all(options: argparse.Namespace, bench: Bench, arms: list[Arm], steps: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> its results by seed. What is kept costs nothing; the rest is trained `--jobs` at a time, seed after seed."""
+    wanted = [(arm, seed) for seed in options.seeds for arm in arms if not bench.path(arm, steps[arm.name], seed).exists()]
+    for vocabulary in sorted({arm.config.vocabulary_size for arm, _ in wanted}):
+        encoded(bench.ground, vocabulary)  # once, before processes that would make it at the same time
+    begun = time.monotonic()
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        runs = {pool.submit(one, options, bench.out, arm.name, seed, steps): (arm, seed) for arm, seed in wanted}
+        for number, future in enumerate(as_completed(runs), 1):
+            (arm, seed), result = runs[future], future.result()
+            left = (time.monotonic() - begun) / number * (len(wanted) - number)
+            print(f"[{time.strftime('%H:%M')}, about {left / 60:.0f} min left] ", end="")
+            print(f"{arm.name}, seed {seed}: {mean_bits(result['bits'], bench.text.test_bytes):.4f} bits per byte, {result['seconds']:.0f} s", flush=True)
+    return {arm.name: [bench.bits(arm, steps[arm.name], seed) for seed in options.seeds] for arm in arms}
+
+
 def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="hagane-settings-") as name:
         out = (options.out or Path(name)).resolve()
         out.mkdir(parents=True, exist_ok=True)
         rate = matmul_rate("cpu", 2048, 512, 2048)
-        text = prepare(options.corpus, options.languages, round(60_000 * max(100.0, options.seconds)), 100_000 if options.full else 10_000, out)
-        sets = ["corpus.sources=[]", "release.gguf=false"]
-        recipe, written = load_recipe(options.recipe, sets)
-        recipe = recipe.model_copy(update={"budget": f"{max(600.0, 3 * options.seconds):g}s"})
-        recipe = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": (Source(name="text", path=(str(text.train),)),)})})
-        machine = profile(recipe.execution.device, options.threads, say=print)
-        with create(out / f"run-{text.digest[:6]}-{options.seconds:g}", recipe, written, machine, (), started=time.monotonic(), say=print) as run:
+        text, folder = text_of(options, out)
+        with open_folder(options, text, folder) as run:
             walk(run, until="tokenizer", report=False)
-            bench = Bench(text, ground_of(run), out, options.seconds, options.threads)
-            arms = [bench.arm("base", split(options.base), options.recipe)]
-            for given in options.arms:
-                label, _, own = given.partition("=")
-                arms.append(bench.arm(label, (*split(options.base), *split(own)), options.recipe))
+            bench = Bench(text, ground_of(run), out, options.seconds, cores())
+            arms = arms_of(options, bench)
             steps = bench.step_seconds(arms)
             if not options.seeds:
                 print("\n".join(f"{arm.name:<22} {1e3 * steps[arm.name]:>9.1f} ms a step" for arm in arms))
                 return
-            results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
-            for number, seed in enumerate(options.seeds):
-                for arm in arms:
-                    left = ((len(options.seeds) - number) * len(arms) - len(results[arm.name])) * options.seconds
-                    print(f"[{time.strftime('%H:%M')}] {arm.name}, seed {seed}; at most {left / 60:.0f} min left", flush=True)
-                    result = bench.bits(arm, steps[arm.name], seed)
-                    print(f"    {mean_bits(result['bits'], text.test_bytes):.4f} bits per byte, {result['seconds']:.0f} s", flush=True)
-                    results[arm.name].append(result)
-            figures, spread = report(bench, arms, steps, results)
+            figures, spread = report(bench, arms, steps, train_all(options, bench, arms, steps))
         figures["matrix GFLOP/s"] = rate / 1e9
     finish("settings", "full" if options.full else "quick", figures, spread, {})
 

@@ -219,10 +219,12 @@ def plan(
     machine: Annotated[str | None, typer.Option("--machine", metavar="M", help="Another machine than this one, from the table: 64xH200, 8xA100.")] = None,
     serve_tokens: Annotated[str | None, typer.Option("--serve-tokens", metavar="N", help="The budget pays for serving N tokens, too: 5e9, 1T.")] = None,
     claim: Annotated[bool, typer.Option("--claim", help="Judge the published facts of a model instead: possible, at the edge or impossible.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan's numbers, reasons and curve: plan.json.")] = None,
+    page: Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Also write one page for those who decide: plan.html.")] = None,
 ) -> None:
     """Say what a budget would buy on this machine, from the kept profile, or on one of the table, before anything is read or trained."""
     if claim:
-        _judge(recipe, corpus, budget, settings, machine, serve_tokens)
+        _write_plan(_judge(recipe, corpus, budget, settings, machine, serve_tokens, page), as_json, None)
         return
     from hagane.errors import RecipeError
     from hagane.recipe.load import load_recipe
@@ -244,7 +246,28 @@ def plan(
         lines, facts = preview(loaded, tuple(pinned), parse_tokens(serve_tokens) if serve_tokens else None)
     for line in lines:
         typer.echo(line)
+    _write_plan(facts, as_json, page)
     _last_line(facts)
+
+
+def _write_plan(facts: dict[str, Any], as_json: Path | None, page: Path | None) -> None:
+    """Write the facts of a plan where the command line says so."""
+    from hagane.folder import disk_error, write_atomic
+
+    files = {}
+    if as_json is not None:
+        files[as_json] = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+    if page is not None:
+        from hagane.report.plan_page import plan_page
+
+        files[page] = plan_page(facts)
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, text)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        _say(f"written: {path}")
 
 
 @app.command(epilog="Example: hagane ladder nordic --corpus texts/ --budget 30min")
@@ -317,19 +340,21 @@ def _small_runs(
         _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
 
 
-def _judge(name: str, *others: object) -> None:
-    """Print the verdict on a claim."""
+def _judge(name: str, *others: object) -> dict[str, Any]:
+    """Print the verdict on a claim, and return its facts."""
     from hagane.errors import RecipeError
     from hagane.plan.claim import load_claim
     from hagane.plan.claim_page import verdict_facts, verdict_lines
     from hagane.plan.judge import judge
 
     if any(others):
-        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set, --machine and --serve-tokens.")
+        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set, --machine, --serve-tokens and --page.")
     verdict = judge(load_claim(name))
     for line in verdict_lines(verdict):
         typer.echo(line)
-    _last_line(verdict_facts(verdict))
+    facts = verdict_facts(verdict)
+    _last_line(facts)
+    return facts
 
 
 @app.command(epilog="Example: hagane card runs/quickstart")

@@ -208,6 +208,7 @@ def check_recipe(run: Run) -> None:
     from hagane.hosts import HOSTS, host_for
     from hagane.hosts.gguf import unfit
     from hagane.model.extend import extended
+    from hagane.plan.least import refuse_few_steps
     from hagane.plan.shapes import shape
     from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
@@ -218,6 +219,8 @@ def check_recipe(run: Run) -> None:
     if unknown:
         raise RunError(f"evaluate.retrieval.languages names {unknown[0]!r}; numbers are hidden in: {', '.join(LANGUAGES)}.")
     _ = run.sketch  # refuses a budget that is too small
+    if run.record("plan") is None:
+        refuse_few_steps(run.recipe, run.pinned_size, run.machine, run.law)
     context = run.recipe.train.context
     config = starting_model(run.recipe) or shape(
         run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context

@@ -15,18 +15,19 @@ from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
 from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
 from hagane.plan.cost import joules, tokens_per_second, training_memory
-from hagane.plan.curve import loss_curve
+from hagane.plan.curve import curve_line, loss_curve
 from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
 from hagane.plan.languages import effective_total, language_lines, language_plans, mixture_reason, readings, text_of
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
+from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import published
 from hagane.plan.sketch import best_shape, bytes_per_token, point_of, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
-from hagane.recipe.types import Budget, duration
+from hagane.recipe.types import Budget, Machine, duration
 from hagane.run import STAGES, headline, open_run
 
 
@@ -81,6 +82,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     recipe = fitted(recipe, pinned, machine)
     law = find_law(recipe)
     plan = sketch(recipe, size, machine, law)
+    refuse_few_steps(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
     config = alone = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
     serving = serving_options(recipe, size, machine, vocabulary, plan.training_seconds, law, serve_tokens)[0] if serve_tokens else None
@@ -92,7 +94,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     shards = text_of(law)
     languages = language_plans(recipe, law, config, shards, text_bytes) if shards else {}
     value, low, high = law.predict(point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes))
-    curve = loss_curve(recipe, size, machine, law, plan.training_seconds, vocabulary, each)
+    curve = loss_curve(recipe, size, machine, law, plan.training_seconds, vocabulary, each * (1 - recipe.tune.share))
     rows = max(1, 4096 // recipe.train.context)
     facts: dict[str, Any] = {
         "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
@@ -101,8 +103,9 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": training_memory(config, rows, recipe.train.context),
         "joules": round(joules(plan.training_seconds, machine)), "law": law.source, "mixture": mixture_reason(recipe),
         "languages": {language: item.model_dump(mode="json") for language, item in languages.items()},
-        "curve": [item.model_dump(mode="json") for item in curve],
+        "curve": [item.model_dump(mode="json") for item in curve], "price_per_hour": recipe.execution.price_per_hour,
     }  # fmt: skip
+    facts["reasons"] = _reasons(recipe, machine, facts)
     if serving is not None:
         facts |= {"serve_tokens": serve_tokens, "serving_seconds": round(serving.serving_seconds, 1), "width_without_serving": alone.width}
     lines = [
@@ -118,6 +121,9 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         f"  mixture    {facts['mixture']}",
         f"  memory     {facts['memory_bytes'] / 2**20:,.0f} MiB; energy {facts['joules'] / 3600:.1f} Wh ({machine.power_source})",
         *language_lines(languages),
+        "  budgets    " + curve_line(curve),
+        "How the numbers follow:",
+        *(f"  {name:<20} {text}" for name, text in facts["reasons"].items()),
         "The run times a real step of its shape before it freezes its plan; these are estimates.",
     ]
     return lines, facts
@@ -164,13 +170,25 @@ def _preview_reasons(recipe: Recipe, pinned: tuple[str, ...]) -> dict[str, str]:
         return {"plan": str(error)}
     if "tokens" not in facts:
         return {"model": f"{facts['num_parameters']:,} parameters, {facts['num_active_parameters']:,} active: the size that the recipe gives"}
+    reasons: dict[str, str] = facts["reasons"]
+    return reasons
+
+
+def _reasons(recipe: Recipe, machine: Machine, facts: dict[str, Any]) -> dict[str, str]:
+    """How each number of a preview follows, by the name of the setting that overrides it where there is one."""
+    seconds = duration(facts["training_seconds"])
     return {
-        "model": f"width {facts['width']}, {facts['num_layers']} layers: "
-        f"lowest expected loss of the ladder in {duration(facts['training_seconds'])} of training",
-        "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured",
+        "model": f"width {facts['width']}, {facts['num_layers']} layers: lowest expected loss of the ladder in {seconds} of training; "
+        "model.size.width and model.size.num_layers override it",
+        "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured; "
+        "model.size.vocabulary_size overrides it",
         "mixture": facts["mixture"],
-        "tokens": f"{facts['tokens']:,}: training time x the speed expected from the measured matrix rate",
+        "tokens": f"{facts['tokens']:,}: training time x the speed expected from the measured matrix rate; train.tokens without a budget overrides it",
+        "training_seconds": f"{seconds}: the budget less start, planning, evaluation and release, less 8 % for corpus and tokenizer",
         "corpus.sample_bytes": f"{facts['sample_bytes']:,}: text for these tokens with a margin of 30 %",
+        "bits_per_byte": f"{facts['bits_per_byte']:.2f}, 80 % of outcomes from {facts['low']:.2f} to {facts['high']:.2f}: {facts['law']}",
+        "memory_bytes": f"{facts['memory_bytes']:,}: weights, gradients, masters and moments, and the activations of a micro-step",
+        "joules": f"{facts['joules']:,}: {seconds} x {machine.power_watts:g} W, {machine.power_source}",
     }
 
 

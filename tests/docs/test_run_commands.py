@@ -73,6 +73,7 @@ WAYS = {
     r"hagane chat runs/quickstart": Way(r"(?s)thinking mode.*plain mode", typed="What is 1 + 1?\n/plain\nVad är 1 + 1?\n/quit\n"),
     r"hagane chat runs/quickstart( --plain)? --prompt .*": Way(r"\S"),
     r"hagane plan nordic --corpus texts/ --budget 2h": Way("bits per byte"),
+    r"hagane plan nordic --corpus texts/ --budget 2h --json plan.json --page plan.html": Way("written: plan.html"),
     r"hagane plan nordic --corpus texts/ --budget 2h --serve-tokens 2M": Way("(?s)serving .* for training.*bits per byte"),
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     # at toy size the budget is one of tokens: that a ladder says what it needs is the claim here, tests/measure climbs one

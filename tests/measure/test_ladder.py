@@ -137,7 +137,7 @@ def test_a_law_of_an_earlier_state_of_the_text_is_used_with_a_warning(ground, ho
     found = find_law(recipe)
     assert "the text has changed since" in found.source and found.noise > law.noise
     other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"context": 512})})
-    assert "fitted with context 64 (this recipe: 512), so it may be off" in find_law(other).source
+    assert "fitted with context 64 (this recipe: 512), so the interval is wider" in find_law(other).source
 
 
 def test_law_files_that_cannot_be_used_are_refused_in_a_sentence(ground, home):

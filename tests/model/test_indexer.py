@@ -11,7 +11,7 @@ from hagane.kernels.attention import serves
 from hagane.model import indexer as indexer_file
 from hagane.model import latent as latent_file
 from hagane.model.config import IndexConfig, LatentConfig
-from hagane.model.indexer import choose, index_scores
+from hagane.model.indexer import Indexer, Probe, choose, index_scores
 from hagane.model.latent import LatentAttention, kernel_dim
 from hagane.model.rope import rotation
 from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible
@@ -77,6 +77,19 @@ def test_ties_are_those_of_the_library_where_that_is_asked_for():
     assert torch.equal(mine.sum(-1), theirs.sum(-1))
     assert not torch.equal(mine, theirs)
     assert torch.equal((score * mine).sum(-1), (score * theirs).sum(-1))
+
+
+def test_ties_of_the_library_do_not_see_room_for_tokens_to_come():
+    """Its choice goes by the width of the scores, and a host's cache is as wide as the text."""
+    torch.manual_seed(0)
+    indexer = Indexer(16, 8, IndexConfig(num_heads=1, head_dim=4, top_k=9))
+    indexer.library_ties = True
+    probe = Probe(torch.randn(1, 1, 1, 4), -torch.ones(1, 1, 1), torch.randn(1, 40, 4))
+    assert (index_scores(*probe) == 0).sum() > 9, "more keys tie than can be read"
+    seen = torch.ones(1, 1, 40, dtype=torch.bool)
+    wide = Probe(probe.query_BTJH, probe.weight_BTJ, torch.cat([probe.key_BSH, torch.randn(1, 25, 4)], dim=1))
+    found = indexer.chosen(wide, torch.nn.functional.pad(seen, (0, 25)))
+    assert found.shape[2] == 65 and not found[..., 40:].any() and torch.equal(found[..., :40], indexer.chosen(probe, seen))
 
 
 def test_scores_are_weighted_sums_of_what_is_positive():

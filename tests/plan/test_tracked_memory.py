@@ -18,25 +18,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.checkpoint import checkpoint
 
+from fused import Keeps
 from hagane.plan.footprint import LOGIT_TOKENS, footprint
 from hagane.plan.machines import cluster
 from hagane.plan.workload import from_shape
 from hagane.recipe.types import Layout
-
-
-class Keeps(Function):
-    """A kernel that keeps its inputs, and `extra` values besides, and gives something as wide as its first input."""
-
-    @staticmethod
-    def forward(ctx, extra: int, *inputs: Tensor) -> Tensor:
-        output = torch.empty_like(inputs[0])
-        ctx.save_for_backward(*inputs, output.new_empty(extra, dtype=torch.float32), *([output] if extra > 1 else []))
-        ctx.count = len(inputs)
-        return output
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return (None, *(torch.empty_like(one) for one in ctx.saved_tensors[: ctx.count]))
 
 
 class ChunkedLoss(Function):

@@ -46,7 +46,8 @@ def test_a_dense_model_has_no_active_count():
 def test_gguf_files_are_listed_with_size_gap_and_cost():
     half = GgufFile(file="toy-f16.gguf", quantisation="f16", bytes=3_666_656, max_logprob_gap=0.0126, kl_bits_per_token=1e-7, positions=160, greedy_tokens=236)
     eight = half.model_copy(update={"file": "toy-q8_0.gguf", "quantisation": "q8_0", "kl_bits_per_token": 4.2e-4, "kept_f16": 3, "unsteady": 0})
-    text = card(CardFacts(**BASE, gguf=GgufFacts(files=(half, eight), architecture="qwen3moe")))
+    text = card(CardFacts(**BASE, gguf=GgufFacts(files=(half, eight), architecture="qwen3moe", left_out="no place for modules")))
+    assert "Left out: no place for modules." in text
     for part in ("| toy-f16.gguf | 3,666,656 | 0.013 | 1e-07 | 160 | 236 |", "| toy-q8_0.gguf |", "3 tensors of the q8_0 file are f16", "llama.cpp likewise"):
         assert part in text, part
     assert "GGUF" not in card(CardFacts(**BASE)) and "llama.cpp" not in card(CardFacts(**BASE))

@@ -126,7 +126,7 @@ def test_without_transformers_the_remedy_is_named(tmp_path, parts, monkeypatch):
 
 
 def test_a_difference_in_greedy_text_is_found(tmp_path, parts, monkeypatch):
-    monkeypatch.setattr(verify, "generate", lambda decoder, prompts, *_: [[1] * 32 for _ in prompts])
+    monkeypatch.setattr(verify, "generate", lambda decoder, prompts, *_, **__: [[1] * 32 for _ in prompts])
     with pytest.raises(RunError, match="other words"):
         release_huggingface(*parts(), tmp_path / "release")
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from hagane.errors import RunError
 from hagane.hosts.base import Host, as_held, attention
-from hagane.model.config import ExpertsConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, ExpertsConfig, ModelConfig, RopeConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Metadata = dict[str, Any]
+SIGMOID = 2  # what turns a router's scores into weights (llama-hparams.h, llama_expert_gating_func_type)
 _EXPERT = re.compile(r"(?P<before>.*\.experts)\.\d+\.(?P<matrix>\w+)\.weight")
 
 
@@ -39,7 +40,7 @@ class Gguf:
     them). `reason(config)` says in words, with the field, why llama.cpp cannot hold what the host can; None where it can.
     `adapt(name, tensor, config)` turns one tensor under its Hugging Face name into those to be written, under Hugging Face names too
     (what the converter of llama.cpp calls `modify_tensors`). `float32` names tensors, by an ending of the part after the layer, that are
-    used in float32 although they are matrices.
+    used in float32 although they are matrices. `any_yarn`: it can be told DeepSeek's scales of YaRN too.
     """
 
     architecture: str
@@ -47,6 +48,7 @@ class Gguf:
     reason: Callable[[ModelConfig], str | None] = _fits
     adapt: Callable[[str, Tensor, ModelConfig], Iterable[tuple[str, Tensor]]] = _as_it_is
     float32: tuple[str, ...] = ("ffn_gate_inp.weight",)
+    any_yarn: bool = False
 
     def tensors(self, host_tensors: Iterable[tuple[str, Tensor]], config: ModelConfig) -> Iterator[tuple[str, list[Tensor]]]:
         """(llama.cpp's name, parts): one tensor, or those of all experts, to be stacked. Needs the `gguf` package.
@@ -75,25 +77,36 @@ def _name_table(architecture: str, num_layers: int) -> Any:
     return gguf.get_tensor_name_map(kinds[architecture], num_layers)
 
 
-def llama_like(config: ModelConfig, feed_forward: int) -> Metadata:
-    """The keys that every llama-like architecture reads; all layers have the attention of layer 0. `feed_forward`: hidden width of a dense layer."""
-    mixer = attention(config)
-    assert mixer.rope is not None, "the hosts of such architectures turn every head"
+def llama_like(config: ModelConfig, feed_forward: int, mixer: AttentionConfig | None = None) -> Metadata:
+    """The keys that every llama-like architecture reads. `feed_forward`: hidden width of a dense layer; `mixer`: the attention of all layers
+    that have one, where layer 0 has none."""
+    mixer = mixer or attention(config)
+    assert mixer.rope is not None, "the hosts of such architectures turn heads"
+    return {
+        **outer_metadata(config, feed_forward),
+        "attention.head_count": mixer.num_heads,
+        "attention.head_count_kv": mixer.num_kv_heads,
+        "attention.key_length": mixer.head_dim,
+        "attention.value_length": mixer.head_dim,
+        **rope_metadata(mixer.rope, mixer.rotary_dim),
+    }
+
+
+def outer_metadata(config: ModelConfig, feed_forward: int) -> Metadata:
+    """The same without heads, for hosts whose mixers are of another kind."""
     return {
         "vocab_size": config.vocabulary_size,
         "context_length": config.context,
         "embedding_length": config.width,
         "block_count": config.num_layers,
         "feed_forward_length": feed_forward,
-        "attention.head_count": mixer.num_heads,
-        "attention.head_count_kv": mixer.num_kv_heads,
-        "attention.key_length": mixer.head_dim,
-        "attention.value_length": mixer.head_dim,
         "attention.layer_norm_rms_epsilon": config.norm_epsilon,
-        "rope.dimension_count": mixer.head_dim,
-        "rope.freq_base": mixer.rope.theta,
-        **_scaling(mixer.rope),
     }
+
+
+def rope_metadata(rope: RopeConfig, rotary_dim: int) -> Metadata:
+    """The keys of rotary positions; `rotary_dim` dimensions of a head turn."""
+    return {"rope.dimension_count": rotary_dim, "rope.freq_base": rope.theta, **_scaling(rope)}
 
 
 def _scaling(rope: RopeConfig) -> Metadata:
@@ -111,6 +124,20 @@ def _scaling(rope: RopeConfig) -> Metadata:
 def experts_metadata(ffn: ExpertsConfig) -> Metadata:
     """The keys of routed experts."""
     return {"expert_count": ffn.num_experts, "expert_used_count": ffn.top_k, "expert_feed_forward_length": ffn.hidden}
+
+
+def sigmoid_metadata(ffn: ExpertsConfig, num_dense: int) -> Metadata:
+    """The keys of sigmoid experts behind `num_dense` dense layers. Groups are named where they leave experts out: llama.cpp takes no others."""
+    groups = {"expert_group_count": ffn.num_groups, "expert_group_used_count": ffn.top_groups} if ffn.top_groups < ffn.num_groups else {}
+    return {
+        **experts_metadata(ffn), **groups, "expert_shared_count": ffn.shared_hidden // ffn.hidden, "leading_dense_block_count": num_dense,
+        "expert_gating_func": SIGMOID, "expert_weights_norm": ffn.normalise, "expert_weights_scale": float(ffn.scaling),
+    }  # fmt: skip
+
+
+def biased(name: str, tensor: Tensor, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """Selection biases under the name that the table knows them by."""
+    yield name.replace("e_score_correction_bias", "e_score_correction.bias").replace("mlp.expert_bias", "mlp.expert_bias.bias"), tensor
 
 
 def interleaved(weight: Tensor, num_heads: int) -> Tensor:
@@ -138,7 +165,9 @@ def unfit(host: Host, config: ModelConfig) -> str | None:
     if host.gguf is None:
         return f"llama.cpp does not know {host.name}, or hagane not yet what it calls it"
     odd = next((index for index, layer in enumerate(config.layers) if _odd_yarn(getattr(layer.mixer, "rope", None))), None)
-    return host.gguf.reason(as_held(config)) if odd is None else f"YaRN with mscale is not written to GGUF yet; layer {odd} has mixer.rope.yarn.mscale"
+    if odd is not None and not host.gguf.any_yarn:
+        return f"llama.cpp's {host.gguf.architecture} has no scales of YaRN; layer {odd} has mixer.rope.yarn.mscale"
+    return host.gguf.reason(as_held(config))
 
 
 def _odd_yarn(rope: RopeConfig | None) -> bool:

@@ -341,6 +341,9 @@ class ModelConfig(Frozen):
     embedding_scale: float = Field(default=1.0, gt=0, description="embeddings are multiplied with this on their way into the first layer")
     norm_epsilon: float = Field(default=1e-6, gt=0)
     init_std: float = Field(default=0.02, gt=0)
+    embedding_std: float | None = Field(
+        default=None, gt=0, description="of embeddings as they enter the first layer; None: init_std for the rows of the table, as always where it is tied"
+    )
     context: int = Field(gt=0, description="tokens the model is made for; recorded in what is released, not a limit of the code")
 
     @property

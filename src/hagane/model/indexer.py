@@ -2,7 +2,8 @@
 
 A few small heads score every key that a query sees, I(t, s) = Σ_j w(t, j) · relu(q(t, j) · k(s)), and the query reads the best
 `top_k` of them; with `share`, only as many of those as hold that share of softmax(I(t, ·)). Of equal scores the earlier key is read: keys that
-no head turns to all score zero. Hosts leave that to their library, whose choice depends on the shape of the scores; `library_ties` does as they do.
+no head turns to all score zero. Hosts leave that to their library, whose choice depends on the width of the scores; `library_ties` does as they
+do, in a batch of one.
 All heads share one key per token. Choosing has no gradient, so the indexer learns from attention alone: Σ_t KL(p(t) ‖ softmax(I(t))),
 p(t) the mean of the heads' attention, over the keys that were read, or over all in the warm-up. Its inputs are detached and its scores
 float32. Scores of all heads exist for a block of queries at a time, and the gradient of the divergence is made with its value.
@@ -157,12 +158,16 @@ class Indexer(nn.Module):
         """The keys that each query reads, of those it sees: bool (B, T, S)."""
         if self.config.share is None and self.config.top_k >= seen_BTS.shape[2]:
             return seen_BTS
-        parts = []
+        room = seen_BTS.shape[2]
+        if self.library_ties:  # its choice goes by the width of the scores, where a host has no room for tokens to come
+            seen_BTS = seen_BTS[..., : int(seen_BTS.flatten(0, 1).any(0).nonzero()[-1]) + 1]
+        width, parts = seen_BTS.shape[2], []
         for start in range(0, seen_BTS.shape[1], BLOCK):
             block = slice(start, start + BLOCK)
-            scores = index_scores(probe.query_BTJH[:, block], probe.weight_BTJ[:, block], probe.key_BSH)
+            scores = index_scores(probe.query_BTJH[:, block], probe.weight_BTJ[:, block], probe.key_BSH[:, :width])
             parts.append(choose(scores, seen_BTS[:, block], self.config, library_ties=self.library_ties))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        chosen_BTS = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return nn.functional.pad(chosen_BTS, (0, room - width)) if width < room else chosen_BTS
 
     def learn(self, probe: Probe, query_BTNE: Tensor, key_BSKE: Tensor, among_BTS: Tensor, real_BT: Tensor, scale: float) -> IndexStats:
         """Statistics of a batch: how far the indexer is from what attention's queries and keys made of the keys `among`, and how many those are."""

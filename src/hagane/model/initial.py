@@ -1,6 +1,7 @@
 """Initial weights, and which of them compute in which precision.
 
-Every matrix, the router's included, is normal(0, init_std); the projections that write to the residual stream
+Every matrix, the router's included, is normal(0, init_std), the embedding table so that its rows enter the first layer with `embedding_std` where that is
+given (docs/notebook.md, "Settings of small models"); the projections that write to the residual stream
 (`mixer.output`, `ffn.down`, `ffn.shared.down`) are scaled by 1/sqrt(2 · layers) as in GPT-2, so that its variance does not grow with depth; norms
 are one, their biases zero. The decay of Gated DeltaNet begins as in Qwen3-Next: `A_log` is the log of uniform(0.01, 16), `dt_bias` one.
 Each parameter has a generator of its own, seeded by its name: neither device, order nor sharding changes a draw.
@@ -26,6 +27,8 @@ def initial_std(name: str, config: ModelConfig) -> float:
     """Standard deviation of the parameter of this canonical name; 0 for those that are not normal: norms and the decay's rates."""
     if _is_norm(name) or name.endswith(("A_log", "dt_bias")):
         return 0.0
+    if name.startswith("embedding.") and config.embedding_std is not None and not config.tied:
+        return config.embedding_std / config.embedding_scale
     writes_residual = name.endswith(("mixer.output.weight", "ffn.down.weight", "ffn.down", "ffn.shared.down.weight"))
     return config.init_std / (2 * config.num_layers) ** 0.5 if writes_residual else config.init_std
 

@@ -121,7 +121,7 @@ def choose(
             peak_memory_bytes=max(rate.peak_memory_bytes for rate in pace.rates.values()) or memory,
         ),
         law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes),
-        curve=loss_curve(recipe, pinned, machine, law, training, config.vocabulary_size, bytes_per_token, speed),
+        curve=loss_curve(recipe, pinned, machine, law, training, config.vocabulary_size, text_bytes / expected_tokens, speed),
     )  # fmt: skip
 
 

@@ -9,10 +9,16 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import curriculum
+from hagane.plan.curve import RATIOS, curve_line
+from hagane.plan.facts import CurvePoint
+from hagane.plan.kept import find_law
+from hagane.plan.languages import effective_total, readings, text_of
+from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law
 from hagane.plan.layout import Estimate
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import best_layouts
 from hagane.plan.shapes import published
+from hagane.plan.sketch import bytes_per_token, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, duration
@@ -69,9 +75,40 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     if wanted != batch:
         found, batch = best_layouts(work, machine, wanted, precision), wanted
         tokens = affordable_tokens(budget, machine, work, found[0].tokens_per_second)
-    why = reasons(budget, machine, work, found[0], tokens)
-    lines = [*_lines(recipe, config, work, machine, found, tokens), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in why.items())]
-    return lines, _facts(recipe, config, work, machine, found, tokens) | {"reasons": why}
+    law = find_law(recipe)
+    curve = _curve(recipe, config, law, work, machine, found[0], tokens)
+    here = curve[len(curve) // 2]
+    why = reasons(budget, machine, work, found[0], tokens) | {"bits_per_byte": law.source}
+    lines = [
+        *_lines(recipe, config, work, machine, found, tokens, here),
+        "  budgets    " + curve_line(curve),
+        "How the numbers follow:",
+        *(f"  {name:<16} {text}" for name, text in why.items()),
+    ]
+    facts = _facts(recipe, config, work, machine, found, tokens) | {
+        "bits_per_byte": round(here.bits_per_byte, 3), "low": round(here.low, 3), "high": round(here.high, 3), "law": law.source,
+        "curve": [point.model_dump(mode="json") for point in curve], "price_per_hour": machine.price_per_hour, "reasons": why,
+    }  # fmt: skip
+    return lines, facts
+
+
+def _curve(
+    recipe: Recipe, config: ModelConfig, law: Law, work: Workload, machine: Cluster, best: Estimate, tokens: float
+) -> tuple[CurvePoint, ...]:
+    """Loss over training time around the plan's own, for the recipe's shape and the fastest layout."""
+    each = bytes_per_token(config.vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    shards, found = text_of(law), []
+    for ratio in RATIOS:
+        text_bytes = tokens * ratio * each * (1 - recipe.tune.share)
+        seconds, joules, _ = _totals(work, machine, best, tokens * ratio)
+        value, low, high = law.predict(point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes))
+        found.append(
+            CurvePoint(
+                seconds=seconds, joules=joules, flops=tokens * ratio * 3 * work.forward_flops, num_active_parameters=num_active_parameters(config),
+                bits_per_byte=value, low=low, high=high,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _smallest(machine: Cluster, work: Workload) -> int:
@@ -113,7 +150,7 @@ def reasons(budget: Budget, machine: Cluster, work: Workload, best: Estimate, to
     }
 
 
-def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster, found: list[Estimate], tokens: float) -> list[str]:
+def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster, found: list[Estimate], tokens: float, loss: CurvePoint) -> list[str]:
     best = found[0]
     seconds, joules, dollars = _totals(work, machine, best, tokens)
     device = machine.accelerator
@@ -132,6 +169,7 @@ def _lines(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
         f"{utilisation(work, machine, best):.0%} of the bf16 peak)",
         "  energy     " + (f"{joules / 3.6e9:,.1f} MWh (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
         "  cost       " + (f"{dollars:,.0f} USD (assumed {device.price_per_hour:g} USD per device and hour)" if dollars else "not known"),
+        f"  loss       {loss.bits_per_byte:.2f} bits per byte ({loss.low:.2f}-{loss.high:.2f})",
         f"  layouts    of {device.memory_bytes / 1e9:,.0f} GB a device:",
     ]
     for number, item in enumerate(found, 1):

@@ -11,6 +11,9 @@ from hagane.recipe.types import Machine
 _UTILISATION_LIMIT, _HALF_WIDTH, _UTILISATION_CAP = 1.11, 389.0, 0.8
 # Routed experts against a dense feed-forward of the same active size, forward and backward (ibid.).
 _EXPERTS_FACTOR = 0.6
+# Seconds that each routed expert adds to a micro-step on a CPU, forward and backward, whatever it computes: its products are of shapes met for the first
+# time. The least of five steps with 128 and 512 experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
+_EXPERT_SECONDS = 2.5e-4
 # A run measures its own step before it freezes a plan, so these constants only rank shapes and size samples.
 
 
@@ -29,6 +32,12 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
     """Expected training speed from the matrix rate alone."""
     return machine.matmul_flops * utilisation(config) / training_flops_per_token(config, context)
+
+
+def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:
+    """Seconds that a micro-step of `tokens` takes at least: by the matrix rate, and on a CPU by the number of routed experts, however few rows each gets."""
+    experts = sum(layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig))
+    return tokens / tokens_per_second(config, context, machine) + (_EXPERT_SECONDS * experts if machine.device == "cpu" else 0.0)
 
 
 def training_memory(config: ModelConfig, rows: int, context: int, *, compute_bytes: int = 2) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hagane.model.count import num_active_parameters
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token
 from hagane.plan.facts import CurvePoint
 from hagane.plan.law import Law
 from hagane.plan.sketch import best_shape, point_of
 from hagane.recipe.schema import Recipe, SizeSettings
-from hagane.recipe.types import Machine
+from hagane.recipe.types import Machine, duration
 
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -29,3 +31,9 @@ def loss_curve(
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def curve_line(curve: Sequence[CurvePoint]) -> str:
+    """The curve on one line: bits per byte that each training time is expected to reach, the plan's own in the middle."""
+    told = [f"{point.bits_per_byte:.2f} in {duration(point.seconds)}{' (this plan)' * (index == len(curve) // 2)}" for index, point in enumerate(curve)]
+    return "bits per byte of other training times: " + ", ".join(told)

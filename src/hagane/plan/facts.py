@@ -41,10 +41,10 @@ class LanguagePlan(Frozen):
 
 
 class CurvePoint(Frozen):
-    """What another training time would buy: the best shape for it, and the loss it is expected to reach."""
+    """What another training time would buy: the best shape for it, and the loss it is expected to reach. No joules where no power is known."""
 
     seconds: float
-    joules: float
+    joules: float | None
     flops: float
     num_active_parameters: int
     bits_per_byte: float

@@ -12,10 +12,12 @@ from pydantic import ValidationError
 from hagane.cache import cache_folder
 from hagane.errors import DataError, RunError
 from hagane.folder import write_atomic
+from hagane.plan.contexts import curriculum
 from hagane.plan.law import PUBLISHED, Law, Point
 from hagane.recipe.schema import CorpusSettings, Recipe, Source
 
 CHANGED_ERROR = 0.04  # relative, added to the noise of a law whose corpus has changed since
+OTHERWISE_ERROR = 0.04  # likewise of one fitted at another context or with another optimizer (assumed, not measured)
 
 
 def corpus_inputs(settings: CorpusSettings) -> list[Source]:
@@ -91,21 +93,25 @@ def find_law(recipe: Recipe) -> Law:
         return PUBLISHED
     own = law_path(paths, now)
     if own.exists():
-        law = read_law(own, now)
-        return law.model_copy(update={"source": law.source + _differs(law, recipe)})
+        return _for_recipe(read_law(own, now), recipe)
     law = read_law(kept[-1])
-    said = f"{law.source}; the text has changed since, so the interval is wider: hagane ladder fits it anew{_differs(law, recipe)}"
-    return law.model_copy(update={"source": said, "noise": math.hypot(law.noise, CHANGED_ERROR)})
+    said = f"{law.source}; the text has changed since, so the interval is wider: hagane ladder fits it anew"
+    return _for_recipe(law.model_copy(update={"source": said, "noise": math.hypot(law.noise, CHANGED_ERROR)}), recipe)
 
 
-def _differs(law: Law, recipe: Recipe) -> str:
-    """A warning where models are trained otherwise than those the law was fitted on."""
-    wrong = [
-        f"{name} {there} (this recipe: {here})"
-        for name, there, here in (("context", law.context, recipe.train.context), ("optimizer", law.optimizer, recipe.train.optimizer))
-        if there != here
-    ]
-    return f"; fitted with {' and '.join(wrong)}, so it may be off" if wrong else ""
+def _for_recipe(law: Law, recipe: Recipe) -> Law:
+    """The law with a warning, and a wider interval, where models are trained otherwise than those it was fitted on: at one context, without a curriculum."""
+    lengths = list(dict.fromkeys(context for context, _ in curriculum(recipe)))
+    wrong = []
+    if lengths != [law.context]:
+        wrong.append(f"context {law.context} (this recipe: {', then '.join(map(str, lengths))})")
+    if law.optimizer != recipe.train.optimizer:
+        wrong.append(f"optimizer {law.optimizer} (this recipe: {recipe.train.optimizer})")
+    if not wrong:
+        return law
+    way = "hagane ladder with this recipe fits it anew" if len(lengths) == 1 else "a ladder trains at one context, the recipe's last"
+    said = f"{law.source}; fitted with {' and '.join(wrong)}, so the interval is wider: {way}"
+    return law.model_copy(update={"source": said, "noise": math.hypot(law.noise, OTHERWISE_ERROR)})
 
 
 def law_page(law: Law) -> tuple[list[str], dict[str, Any]]:

@@ -47,7 +47,7 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     return ModelConfig(
         vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=layers, mtp_layers=(_predicting(layers),) * pattern.mtp_layers,
         tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
-        context=context,
+        embedding_std=None if pattern.tied else pattern.embedding_std, context=context,
     )  # fmt: skip
 
 

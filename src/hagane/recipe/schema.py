@@ -232,6 +232,9 @@ class PatternSettings(Frozen):
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
     init_std: float = Field(0.02, gt=0)
+    embedding_std: float | None = Field(
+        None, gt=0, description="standard deviation of initial embeddings as they enter the first layer, unless tied to the head; init_std where not given"
+    )
 
     @model_validator(mode="after")
     def _latent(self) -> PatternSettings:

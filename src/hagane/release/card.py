@@ -116,6 +116,8 @@ def _gguf_note(gguf: GgufFacts) -> str:
         "For llama.cpp and what is built on it. The gap is the largest difference of a log-probability (nat) from the float32 weights, over the whole "
         "vocabulary; the cost is the mean KL divergence from them."
     )
+    if gguf.left_out:
+        note += f" Left out: {gguf.left_out}."
     kept = next((file.kept_f16 for file in gguf.files if file.kept_f16), 0)
     return note + (f" {kept} tensors of the q8_0 file are f16: their rows are no multiple of 32." if kept else "")
 

@@ -60,13 +60,14 @@ class GgufFile(Frozen):
 
 
 class GgufFacts(Frozen):
-    """What was written for llama.cpp; where nothing was, `skipped` says why."""
+    """What was written for llama.cpp; where nothing was, `skipped` says why, and `left_out` what of the model is not in the files."""
 
     files: tuple[GgufFile, ...] = ()
     architecture: str = ""
     xllamacpp: str = ""
     texts_tokenised: int = 0
     skipped: str = ""
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def release_gguf(
     """
     from hagane.release.verify_gguf import Reference
 
+    left_out = "llama.cpp has no place for modules for multi-token prediction" if config.mtp_layers else ""
     host, missing, config = HOSTS[host_name], missing_tools(), config.without_mtp
     state = held_state(state, config)
     reason = missing or unfit(host, config)
@@ -234,7 +236,7 @@ def release_gguf(
         shutil.rmtree(temporary, ignore_errors=True)
     assert host.gguf is not None
     version = importlib.metadata.version("xllamacpp")
-    return GgufFacts(files=files, architecture=host.gguf.architecture, xllamacpp=version, texts_tokenised=len(reference.texts))
+    return GgufFacts(files=files, architecture=host.gguf.architecture, xllamacpp=version, texts_tokenised=len(reference.texts), left_out=left_out)
 
 
 def _files(folder: Path, name: str, write: Callable[[Path, Quantisation], int], reference: Reference, threads: int) -> Iterator[GgufFile]:

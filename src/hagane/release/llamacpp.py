@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ class LlamaCpp:
         return answer
 
 
-_GREEDY = {"temperature": 0.0, "cache_prompt": True, "return_tokens": True}
+# every prompt is read anew: with sliding windows, what llama.cpp keeps of one that was longer gave the next other text (xllamacpp 2026.10)
+_GREEDY = {"temperature": 0.0, "cache_prompt": False, "return_tokens": True}
 
 
 def _last_error(log: IO[bytes]) -> str:
@@ -129,7 +131,11 @@ def _serve(model: str, context: str, threads: str) -> None:
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = int(threads)
     settings.n_gpu_layers, settings.fit_params, settings.warmup, settings.ui = 0, False, False, False
     settings.use_jinja, settings.verbosity = True, 1  # errors only
-    server = xllamacpp.Server(settings)
+    try:
+        server = xllamacpp.Server(settings)
+    except RuntimeError:
+        time.sleep(0.5)  # its log, which says why, is written by a thread of its own
+        raise
     os.write(out, f"{server.listening_address}\n".encode())
     os.close(out)
     sys.stdin.read()

@@ -17,22 +17,31 @@ from hagane.report.tables import Table
 def expected(record: Record) -> dict[str, Any] | None:
     """Curves of loss against time and cost, and the table of languages; None where the plan holds neither."""
     plan = record.facts("plan")
-    curve = [point for point in rows(plan.get("curve")) if all(number(point.get(name)) for name in ("seconds", "joules", "bits_per_byte", "low", "high"))]
+    pictures = curves(plan.get("curve"), number(dig(record.recipe, "execution", "price_per_hour")))
     languages = table(plan.get("languages"))
-    if len(curve) < 2 and not languages:
+    if not pictures and not languages:
         return None
-    pictures = []
-    if len(curve) >= 2:
-        price = number(dig(record.recipe, "execution", "price_per_hour"))
-        chosen = curve[len(curve) // 2]  # the curve goes as far down as up from the plan's own training time
-        pictures.append(_picture("law-time", "Loss against time", curve, chosen, [point["seconds"] for point in curve], text.seconds, "training time"))
-        if price is not None:
-            cost = [point["seconds"] / 3600 * price for point in curve]
-            pictures.append(_picture("law-cost", "Loss against cost", curve, chosen, cost, lambda value: f"{value:.3g} USD", "cost of training"))
-        else:
-            cost = [point["joules"] for point in curve]
-            pictures.append(_picture("law-cost", "Loss against energy", curve, chosen, cost, text.energy, "energy of training"))
-    return {"pictures": pictures, "table": _languages(record, languages) if languages else None, "law": str(plan.get("law") or "")}
+    return {"pictures": pictures, "table": _outcomes(record, languages) if languages else None, "law": str(plan.get("law") or "")}
+
+
+def curves(points: object, price: float | None) -> list[Picture]:
+    """Loss against time, and against cost where the hour has a price, else against energy where a power is known. None for fewer than two points."""
+    curve = [point for point in rows(points) if all(number(point.get(name)) for name in ("seconds", "bits_per_byte", "low", "high"))]
+    if len(curve) < 2:
+        return []
+    chosen = curve[len(curve) // 2]  # the curve goes as far down as up from the plan's own training time
+    pictures = [_picture("law-time", "Loss against time", curve, chosen, [point["seconds"] for point in curve], text.seconds, "training time")]
+    if price is not None:
+        cost = [point["seconds"] / 3600 * price for point in curve]
+        pictures.append(_picture("law-cost", "Loss against cost", curve, chosen, cost, _dollars, "cost of training"))
+    elif all(number(point.get("joules")) for point in curve):
+        energy = [point["joules"] for point in curve]
+        pictures.append(_picture("law-cost", "Loss against energy", curve, chosen, energy, text.energy, "energy of training"))
+    return pictures
+
+
+def _dollars(value: float) -> str:
+    return f"{text.scaled(value)} USD" if value >= 1000 else f"{value:.3g} USD"
 
 
 def _picture(
@@ -58,10 +67,13 @@ def _picture(
     )
 
 
-def _languages(record: Record, languages: dict[str, Any]) -> Table:
-    """Text, repeats, expectation and outcome of every language."""
-    measured = table(record.facts("evaluate").get("bits_per_byte"))
-    lines = []
+def _outcomes(record: Record, languages: dict[str, Any]) -> Table:
+    return language_table(languages, table(record.facts("evaluate").get("bits_per_byte")))
+
+
+def language_table(languages: dict[str, Any], measured: dict[str, Any]) -> Table:
+    """Text, repeats, expectation and outcome of every language; `measured` is empty before anything was trained."""
+    lines: list[tuple[str, ...]] = []
     for tag, plan in languages.items():
         if not isinstance(plan, dict):
             continue
@@ -75,5 +87,9 @@ def _languages(record: Record, languages: dict[str, Any]) -> Table:
                 "" if gain is None else f"-{gain:.3f}",
             )
         )  # fmt: skip
-    columns = ("language", "text", "times read", "worth of new text", "expected bits per byte", "outcome", "error", "10 MB more would take off")
-    return Table("Languages in the plan, and what came", columns, tuple(lines), frozenset(range(1, 8)))
+    columns: tuple[str, ...] = ("language", "text", "times read", "worth of new text", "expected bits per byte")
+    columns = (*columns, *(("outcome", "error") if measured else ()), "10 MB more would take off")
+    if not measured:  # nothing came yet
+        lines = [(*line[:5], line[7]) for line in lines]
+    caption = "Languages in the plan, and what came" if measured else "Languages in the plan"
+    return Table(caption, columns, tuple(lines), frozenset(range(1, len(columns))))

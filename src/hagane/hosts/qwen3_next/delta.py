@@ -30,8 +30,9 @@ def _by_head(matrix: Tensor, mixer: DeltaConfig, widths: list[int]) -> Tensor:
     return torch.cat([part.reshape(mixer.num_key_heads, -1, matrix.shape[-1]) for part in parts], dim=1).flatten(0, 1)
 
 
-def _by_part(matrix: Tensor, mixer: DeltaConfig, widths: list[int]) -> Tensor:
-    """The way back."""
+def by_part(matrix: Tensor, mixer: DeltaConfig, fused: str) -> Tensor:
+    """The way back, for the matrix of a name in `_FUSED`."""
+    widths = _widths(mixer)[fused]
     heads = matrix.reshape(mixer.num_key_heads, sum(widths), matrix.shape[-1])
     return torch.cat([part.flatten(0, 1) for part in torch.split(heads, widths, dim=1)])
 
@@ -57,8 +58,8 @@ def delta_to_host(state: Mapping[str, Tensor], mixer: DeltaConfig, index: int) -
 
 def delta_from_host(tensors: Mapping[str, Tensor], mixer: DeltaConfig, index: int) -> Weights:
     ours, theirs = f"layers.{index}.", f"model.layers.{index}."
-    for name, widths in _widths(mixer).items():
-        yield ours + _FUSED[name], _by_part(take(tensors, f"{theirs}linear_attn.in_proj_{name}.weight"), mixer, widths)
+    for name in _FUSED:
+        yield ours + _FUSED[name], by_part(take(tensors, f"{theirs}linear_attn.in_proj_{name}.weight"), mixer, name)
     yield ours + "mixer.conv", take(tensors, theirs + "linear_attn.conv1d.weight")[:, 0]
     for target, source in _RENAMED.items():
         yield ours + target, take(tensors, theirs + source)

@@ -27,7 +27,8 @@ from hagane.hosts.qwen3_next.delta import delta_from_host, delta_to_host
 from hagane.model.config import AttentionConfig, DeltaConfig, ExpertsConfig, ModelConfig
 
 
-def _around_zero(name: str) -> bool:
+def around_zero(name: str) -> bool:
+    """Whether a published tensor is a norm of what is added to one."""
     return name == "model.norm.weight" or name.endswith(("layernorm.weight", "q_norm.weight", "k_norm.weight"))
 
 
@@ -87,13 +88,13 @@ def _named_by_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
 def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     """Our parameters by canonical name -> (name, tensor) pairs under Hugging Face names."""
     for name, tensor in _named_by_host(state, config):
-        yield name, tensor - 1 if _around_zero(name) else tensor
+        yield name, tensor - 1 if around_zero(name) else tensor
 
 
 def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     """Published tensors by name -> ours. Raises DataError when one is missing."""
     # a sum in bfloat16 would round what is added away
-    tensors = {name: tensor.float() + 1 if _around_zero(name) else tensor for name, tensor in tensors.items()}
+    tensors = {name: tensor.float() + 1 if around_zero(name) else tensor for name, tensor in tensors.items()}
     yield from outer_from_host(tensors, config)
     for index, layer in enumerate(config.layers):
         if isinstance(layer.mixer, DeltaConfig):

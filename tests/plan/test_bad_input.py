@@ -1,0 +1,64 @@
+"""What cannot be planned is said in one sentence with the way out: budget, machine, memory, interconnect, text, overrides that contradict."""
+
+import re
+import sys
+
+import pytest
+
+from hagane import cli
+from hagane.errors import RecipeError
+from hagane.plan.machines import cluster
+from hagane.plan.search import best_layouts
+from hagane.plan.workload import from_shape
+from hagane.recipe.types import Machine
+from hagane.run import headline
+
+MACHINE = Machine(name="a", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=827e9, bandwidth=72e9, power_watts=31.0, power_source="stated")
+CASES = {
+    "plan quickstart --budget 20s": r"too small to learn anything here\. The smallest useful one .* is \S+",
+    "plan neurosynth-9 --budget 150s": r"leaves about \d+ optimizer steps .* The smallest useful budget is about \S+",
+    "plan quickstart --budget 1000tokens": r"1,000 training tokens are too few .*\. The smallest useful number is 204,800 \(--budget 204800tokens\)",
+    "plan quickstart --budget 1USD": r"needs the price of this machine: --set execution\.price_per_hour",
+    "plan quickstart --budget soon": r"soon",
+    "plan llm-jp-4-8b --machine 8xH10 --budget 1d": r"H10 is not in the machine table\. Nearest: H100",
+    "plan llm-jp-4-8b --machine 1xRTX-4090 --budget 1d": r"0\.03 TB of memory .* 6 devices at least are needed, not 1",
+    "plan nordic --machine 8xH100 --budget 1d": r"gives no size to lay out .* Set model\.size\.width",
+    "plan llm-jp-4-8b --machine 8xH100": r"Give --budget, for example 21d",
+    "plan quickstart --budget 2h --set train.tokens=500000000": r"budget = '5min' and train\.tokens = 500000000 are two dials; give one of them",
+    "plan ax-k1 --budget 2h --set model.size.num_layers=1": r"num_layers = 1 is too few for model\.pattern\.dense_layers = 1\. Take 2 layers",
+    "plan ax-k1 --budget 2h --set model.size.num_kv_heads=2": r"num_kv_heads = 2 is of grouped-query attention, but .* = 'latent'\. Leave it out",
+    "plan llm-jp-4-8b --machine 8xH100 --budget 1d --serve-tokens 1T": r"Leave one of the two out",
+    "plan neurosynth-9 --claim --budget 2h": r"--claim judges published facts as they are; leave out",
+    "plan nowhere --budget 2h": r"nowhere",
+}
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_one_sentence_and_the_way_out(line, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("hagane.status.profile", lambda device, threads: MACHINE)
+    monkeypatch.setenv("HAGANE_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["hagane", *line.split(), "--json", str(tmp_path / "plan.json")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and re.search(CASES[line], said.err), said.err
+    assert said.err.strip().count("\n") == 0 and "Traceback" not in said.err and not said.out
+    assert not list(tmp_path.glob("plan.json*")), "nothing is written"
+
+
+def test_devices_without_a_link_cannot_train_together():
+    work = from_shape(num_layers=4, hidden=1024, width=512, context=512, vocabulary_size=4096, num_heads=8, head_dim=64)
+    alone = cluster("4xRTX-4090")
+    device = alone.accelerator.model_copy(update={"devices_per_node": 1, "intra_bandwidth": 0.0, "inter_bandwidth": 0.0})
+    with pytest.raises(RecipeError, match="has no link to another device, so only one of them can train"):
+        best_layouts(work, alone.model_copy(update={"accelerator": device}), 2**16)
+
+
+def test_text_that_is_read_again_and_again_is_said():
+    languages = {"sv": {"bytes": 1_000_000, "read_bytes": 40_000_000}, "smj": {"bytes": 1_000_000, "read_bytes": 20_000_000}}
+    facts = {
+        "num_parameters": 2e6, "num_active_parameters": 2e6, "model": {"width": 192, "layers": [0]}, "vocabulary_size": 4096, "tokens": 10**7,
+        "expected_tokens": 10**7, "predicted": {"bits_per_byte": 2.0, "low": 1.9, "high": 2.1},
+    }  # fmt: skip
+    assert "the text is read 30 times, and more of it would teach more (corpus: 2.0 MB)" in headline("plan", {**facts, "languages": languages})
+    assert "read" not in headline("plan", {**facts, "languages": {"sv": {"bytes": 1_000_000, "read_bytes": 1_000_000}}})
