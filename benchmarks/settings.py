@@ -46,7 +46,7 @@ from hagane.measure.rung import Ground, encoded
 from hagane.measure.small_runs import ground_of
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
-from hagane.plan.choose import batch_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.choose import batch_rule, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.law import PUBLISHED
@@ -94,9 +94,8 @@ class Arm:
         steps = max(1, round(seconds / step_seconds))
         settings = self.recipe.train
         rate = settings.learning_rate or learning_rate_rule(self.config, steps * self.phase.tokens_per_step)
-        return self.phase.model_copy(
-            update={"num_steps": steps, "learning_rate": rate, "warmup_steps": max(1, round(steps * settings.warmup_share))}
-        )
+        further = {"embedding_ratio": embedding_ratio_rule(self.recipe, self.config, rate), "warmup_steps": max(1, round(steps * settings.warmup_share))}
+        return self.phase.model_copy(update={"num_steps": steps, "learning_rate": rate, **further})
 
 
 @dataclass

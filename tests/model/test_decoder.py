@@ -57,6 +57,14 @@ def test_initial_weights_have_the_documented_spread(config, kind):
     assert_close(model.layers[0].ffn.router.load_E, torch.full((32,), 1 / 32))
 
 
+def test_embeddings_enter_the_first_layer_with_a_spread_of_their_own(config):
+    own = config("dense").model_copy(update={"embedding_std": 1.5})
+    assert initial_std("embedding.weight", own) == 1.5
+    assert initial_std("head.weight", own) == own.init_std
+    assert initial_std("embedding.weight", own.model_copy(update={"embedding_scale": 6.0})) == 0.25
+    assert initial_std("embedding.weight", own.model_copy(update={"tied": True})) == own.init_std
+
+
 def test_a_model_on_the_meta_device_comes_alive(config):
     model = Decoder(config("experts", tied=True), device="meta").to_empty(device="cpu")
     model.init_weights(3)

@@ -7,7 +7,7 @@ from hagane.hosts import HOSTS, host_for
 from hagane.model.config import DeltaConfig, LatentConfig, RopeConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.decoder import Decoder
-from hagane.plan.choose import LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, promised_share
+from hagane.plan.choose import EMBEDDING_RATE, LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, embedding_ratio_rule, promised_share
 from hagane.plan.cost import tokens_per_second, training_flops_per_token
 from hagane.plan.shapes import candidates, published, shape, shape_key
 from hagane.plan.sketch import sketch
@@ -227,3 +227,21 @@ def test_a_promise_leaves_room_for_a_stolen_minute():
     # a run at 0.79 of the timed speed, the slowest seen, from which a core is taken for a minute keeps nine tenths of its promise
     for seconds in (130.0, 530.0, 1100.0):
         assert 0.79 * (1 - STOLEN_SECONDS / seconds) / promised_share(seconds) >= 0.9
+
+
+def test_embeddings_learn_by_a_share_of_their_size_unless_something_speaks_against_it():
+    def ratio(*sets):
+        recipe, _ = load_recipe("nordic", [*sets])
+        config = shape(recipe.model.pattern, SizeSettings(), width=192, num_layers=3, vocabulary_size=2048, context=256)
+        return embedding_ratio_rule(recipe, config, 0.002)
+
+    assert ratio() * 0.002 == pytest.approx(EMBEDDING_RATE)
+    assert ratio("model.pattern.embedding_std=0.1") * 0.002 == pytest.approx(EMBEDDING_RATE / 10)
+    assert ratio("train.embedding_ratio=7") == 7
+    assert ratio("model.pattern.tied=true") == ratio("start.from=/somewhere") == 1
+
+
+def test_every_phase_learns_its_embeddings_by_the_same_ratio():
+    plan = plan_of(recipe_with(budget="20min"), 1200)
+    (ratio,) = {phase.embedding_ratio for parts in plan.phases.values() for phase in parts}
+    assert ratio == pytest.approx(EMBEDDING_RATE / plan.phases["pretrain"][0].learning_rate, rel=0.01)

@@ -21,7 +21,7 @@ from hagane.engine.load import load_decoder
 from hagane.evaluate.bits_per_byte import HeldOut, bits_per_byte
 from hagane.folder import Run, read_json, write_atomic
 from hagane.measure.machine import cores
-from hagane.plan.choose import Known, batch_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.choose import Known, batch_rule, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.fit import Run as FitRun
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.ladder import Rung
@@ -113,11 +113,12 @@ def phase_of(ground: Ground, rung: Rung) -> Phase:
         factor = {language: TILT if index % 2 else 1 / TILT for index, language in enumerate(languages)}
         rates = {name: rate * factor[ground.known.shard_language[name]] for name, rate in rates.items()}
         rates = {name: rate / sum(rates.values()) for name, rate in rates.items()}
-    steps = max(1, round(rung.tokens / batch))
+    steps, config = max(1, round(rung.tokens / batch)), rung.config(recipe)
+    rate = train_settings.learning_rate or learning_rate_rule(config, rung.tokens)
     return Phase(
-        name=ground.name, collection="text", context=context, rows=batch // context, num_steps=steps, mixture=rates,
-        learning_rate=train_settings.learning_rate or learning_rate_rule(rung.config(recipe), rung.tokens),
-        warmup_steps=max(1, round(steps * train_settings.warmup_share)), **train_settings.of_phases(),
+        name=ground.name, collection="text", context=context, rows=batch // context, num_steps=steps, mixture=rates, learning_rate=rate,
+        warmup_steps=max(1, round(steps * train_settings.warmup_share)), embedding_ratio=embedding_ratio_rule(recipe, config, rate),
+        **train_settings.of_phases(),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 # Step Law was fitted from 60M parameters up; below that its power law runs away: 0.006 diverged and 0.003 did not at 2M parameters
 # (docs/notebook.md, "learning rate of small models").
 MAX_LEARNING_RATE = 3e-3
+EMBEDDING_RATE = 0.25  # 0.18 and 0.45 did equally well (docs/notebook.md, "Settings of small models")
 # Speed of training over that of the timed steps: 0.79 to 1.07 in sixteen runs (docs/notebook.md, "Promised and kept"). Without steering the
 # time is promised, so the plan counts on the mean. With it tokens are, and a promise should hold though another process takes a core for a
 # minute: it then costs STOLEN_SECONDS, as a step waits for its slowest thread.
@@ -262,6 +263,19 @@ def learning_rate_rule(config: ModelConfig, tokens: float) -> float:
     return float(f"{min(MAX_LEARNING_RATE, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307):.3g}")
 
 
+def embedding_ratio_rule(recipe: Recipe, config: ModelConfig, learning_rate: float) -> float:
+    """The embedding table's learning rate over that of the rest: its rows move by EMBEDDING_RATE of their initial size a step, whatever the model's width.
+
+    AdamW's steps are of one size, so a table of standard deviation 1 at the rate of matrices of 0.02 would hardly move. A table that is tied to the head, or
+    comes from a checkpoint, learns at the common rate.
+    """
+    if recipe.train.embedding_ratio is not None:
+        return recipe.train.embedding_ratio
+    if config.embedding_std is None or recipe.start.from_ is not None:
+        return 1.0
+    return float(f"{EMBEDDING_RATE * config.embedding_std / config.embedding_scale / learning_rate:.3g}")
+
+
 def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, reasons: dict[str, str]) -> float:
     if recipe.train.learning_rate is not None:
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
@@ -286,6 +300,7 @@ def _phases(
     recipe: Recipe, config: ModelConfig, total_steps: int, pace: Pace, learning_rate: float, mixture: dict[str, float], known: Known
 ) -> dict[str, tuple[Phase, ...]]:
     train, longest = recipe.train, extended_context(recipe, config.context)
+    shared = train.of_phases() | {"embedding_ratio": embedding_ratio_rule(recipe, config, learning_rate)}
 
     def phase(
         name: str, collection: str, steps: int, rate: float, warmup: float, decay: float, final: float, rates: dict[str, float], context: int = train.context
@@ -293,7 +308,7 @@ def _phases(
         rows, accumulation = pace.batches[context]
         return Phase(
             name=name, collection=collection, context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture=rates,
-            learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), final_share=final, **{**train.of_phases(), "decay_share": decay},
+            learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), final_share=final, **{**shared, "decay_share": decay},
         )  # fmt: skip
 
     tune_steps, mid_steps, long_steps = (round(total_steps * pace.share(stage)) for stage in ("tune", "midtrain", "extend"))

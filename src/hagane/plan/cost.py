@@ -9,19 +9,13 @@ from hagane.recipe.types import Machine
 # Share of the matrix rate that a compiled training step of a dense model reaches on a CPU: 0.44 at width 256 and 0.63 at 512
 # (two cores, AVX512-bf16; docs/notebook.md "speed of a step"), fitted as a * w / (w + w0).
 _UTILISATION_LIMIT, _HALF_WIDTH, _UTILISATION_CAP = 1.11, 389.0, 0.8
-# Routed experts against a dense feed-forward of the same active size, forward and backward (ibid.).
-_EXPERTS_FACTOR = 0.6
+# Layers with routed experts against dense ones of the same active size, forward and backward. The head stays as fast as it is: at width 192 with eight experts
+# a vocabulary of 2,048, 4,096 and 8,192 takes 58, 64 and 82 microseconds a token (docs/notebook.md, "Settings of small models").
+_EXPERTS_FACTOR = 0.54
 # Seconds that each routed expert adds to a micro-step on a CPU, forward and backward, whatever it computes: its products are of shapes met for the first
 # time. The least of five steps with 128 and 512 experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
 _EXPERT_SECONDS = 2.5e-4
 # A run measures its own step before it freezes a plan, so these constants only rank shapes and size samples.
-
-
-def utilisation(config: ModelConfig) -> float:
-    """Expected share of the machine's matrix rate in a training step, before any step was measured."""
-    share = min(_UTILISATION_CAP, _UTILISATION_LIMIT * config.width / (config.width + _HALF_WIDTH))
-    routed = sum(isinstance(layer.ffn, ExpertsConfig) for layer in config.layers) / config.num_layers
-    return share * (1 - routed * (1 - _EXPERTS_FACTOR))
 
 
 def training_flops_per_token(config: ModelConfig, context: int) -> float:
@@ -30,8 +24,12 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
-    """Expected training speed from the matrix rate alone."""
-    return machine.matmul_flops * utilisation(config) / training_flops_per_token(config, context)
+    """Expected training speed from the matrix rate alone, before any step was measured."""
+    share = min(_UTILISATION_CAP, _UTILISATION_LIMIT * config.width / (config.width + _HALF_WIDTH))
+    head = 6 * config.vocabulary_size * config.width * (1 + len(config.mtp_layers))
+    layers = training_flops_per_token(config, context) - head
+    routed = sum(isinstance(layer.ffn, ExpertsConfig) for layer in config.layers) / config.num_layers
+    return machine.matmul_flops * share / (head + layers / (1 - routed * (1 - _EXPERTS_FACTOR)))
 
 
 def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:

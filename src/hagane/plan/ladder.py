@@ -189,12 +189,15 @@ def _greedy(
     far = [FORM_ERROR * max(0.0, math.log(goals[0].flops / rung_point(rung, recipe).flops)) for rung, _ in options]
     variances = np.array([NOISE**2 + error**2 for error in far])
     left, encoded, cheapest = seconds * RESERVE, set[int](), min(cost.seconds for _, cost in options)
+    own_O = np.array([rung.ffn == recipe.model.pattern.ffn for rung, _ in options])
     taken: dict[int, int] = {}
     while True:
         gains_O = _gains(covariance, rows, goal_rows, variances)
         costs_O = np.array([cost.seconds + (0 if rung.vocabulary_size in encoded else text_bytes / ENCODE_BYTES_PER_SECOND) for rung, cost in options])
         room = left - max(0, LEAST_RUNS - 1 - len(chosen)) * SPARE * cheapest  # a dear run must not leave a ladder of few
-        worth_O = np.where(costs_O <= room, gains_O / costs_O, 0.0)
+        # the first run is of the recipe's own kind: a law for models with experts must have seen one
+        allowed_O = (costs_O <= room) & (bool(chosen) | own_O)
+        worth_O = np.where(allowed_O, gains_O / costs_O, 0.0)
         for index, count in taken.items():
             worth_O[index] *= 0.0 if count >= 2 else 1.0  # a third copy of a run tells of noise only
         best = int(worth_O.argmax())

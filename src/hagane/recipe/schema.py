@@ -232,9 +232,7 @@ class PatternSettings(Frozen):
     rope_theta: float = Field(10_000.0, gt=0)
     norm_epsilon: float = Field(1e-6, gt=0)
     init_std: float = Field(0.02, gt=0)
-    embedding_std: float | None = Field(
-        None, gt=0, description="standard deviation of initial embeddings as they enter the first layer, unless tied to the head; init_std where not given"
-    )
+    embedding_std: float = Field(1.0, gt=0, description="standard deviation of initial embeddings entering the first layer; init_std where tied to the head")
 
     @model_validator(mode="after")
     def _latent(self) -> PatternSettings:
@@ -345,7 +343,9 @@ class TrainSettings(Frozen):
     accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon for the matrices inside the layers and AdamW for the rest, or AdamW for all")
     muon_ratio: float = Field(2.5, gt=0, description="Muon's learning rate over AdamW's")
-    embedding_ratio: float = Field(1.0, gt=0, description="learning rate of the embedding table over that of the rest of AdamW's; a tied head shares the table")
+    embedding_ratio: float | None = Field(
+        None, gt=0, description="learning rate of the embedding table over that of the rest of AdamW's; derived where not given, 1 where it is tied to the head"
+    )
     head_ratio: float = Field(1.0, gt=0, description="learning rate of the head, likewise")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate of pretraining")
     warmup_share: float = Field(0.03, ge=0, lt=0.5)
@@ -362,8 +362,8 @@ class TrainSettings(Frozen):
     index_warmup_share: float = Field(0.1, ge=0, lt=1, description="with an indexer: share of pretraining after that in which the indexer alone learns")
 
     def of_phases(self) -> dict[str, Any]:
-        """What every phase of every training stage takes from here."""
-        names = ("decay_share", "weight_decay", "beta1", "beta2", "clip", "optimizer", "muon_ratio", "embedding_ratio", "head_ratio", "mtp_coefficient")
+        """What every phase of every training stage takes from here as it is."""
+        names = ("decay_share", "weight_decay", "beta1", "beta2", "clip", "optimizer", "muon_ratio", "head_ratio", "mtp_coefficient")
         return {name: getattr(self, name) for name in names}
 
     @model_validator(mode="after")
