@@ -1,4 +1,4 @@
-"""Fences come from a language's own documents, and from a larger group where it has too few."""
+"""Fences come from a language's own documents, and from those of its script where it has too few."""
 
 from collections import defaultdict
 
@@ -30,11 +30,18 @@ def test_what_is_ordinary_in_one_language_is_not_judged_by_another():
     assert found.languages["ko"].fences["digits"].median == 0.5
 
 
-def test_a_small_language_takes_the_fences_of_its_script_and_then_of_all():
+def test_a_small_language_takes_the_fences_of_its_script_and_of_no_other():
     texts = {"sv": "åäö", "smj": "bcd", "chr": "ᏣᎳᎩ"}
-    found = judged([("sv", FEWEST, 0.0), ("smj", 3, 0.0), ("chr", 3, 0.9)], texts.__getitem__)
-    assert {name: own.taken_from for name, own in found.languages.items()} == {"sv": "sv", "smj": "script LATIN", "chr": "all"}
-    assert (found.feature_D[-3:] == DIGITS).all()
+    found = judged([("sv", FEWEST, 0.0), ("smj", 3, 0.0), ("smj", 1, 0.9), ("chr", 30, 0.9)], texts.__getitem__)
+    assert {name: own.taken_from for name, own in found.languages.items()} == {"sv": "sv", "smj": "script LATIN", "chr": "none"}
+    assert np.flatnonzero(found.feature_D >= 0).tolist() == [FEWEST + 3]
+
+
+def test_what_a_borrowed_fence_would_drop_often_is_a_habit_of_the_language():
+    found = judged([("sv", FEWEST, 0.0), ("smj", 20, 0.0), ("smj", 3, 0.9), ("sma", 28, 0.0), ("sma", 2, 0.9)])
+    assert found.languages["smj"].taken_from == found.languages["sma"].taken_from == "script LATIN"
+    assert found.languages["smj"].fences["digits"].value is None
+    assert np.flatnonzero(found.feature_D >= 0).tolist() == [FEWEST + 23 + 28, FEWEST + 23 + 29]
 
 
 def test_too_few_documents_say_nothing():

@@ -3,7 +3,9 @@
 A fence lies `width` spreads from the median, a spread being the distance from the median to the ninth decile on the suspect side
 (the first where small values are suspect), or the feature's `least` where a language is more even than that. So nothing is assumed of how
 long words are or how many digits a page has in a language. A language with fewer than FEWEST documents takes the fences of
-all documents in its script, a script with fewer those of the whole corpus; where that has fewer, nothing is judged.
+all documents in its script, never those of another script: the words of a language that puts no space between them are too long
+by the fence of any that does. Where the script has fewer too, nothing is judged. Borrowed fences judge the odd document: a feature by which they
+would drop more than one in ten is a habit of the language.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from hagane.corpus.rules.measure import FEATURES, Feature
 from hagane.recipe.types import Frozen
 
 FEWEST = 50
+BORROWED_SHARE = 0.1  # of a language's documents (and one in any case) that a fence of its script may drop
 
 
 class Fence(Frozen):
@@ -34,7 +37,7 @@ class Fence(Frozen):
 class LanguageFences(Frozen):
     """The fences of one language, by feature; `taken_from` is whose documents they were measured on."""
 
-    taken_from: str = Field(description="the language, `script LATIN`, or `all`; `none`: too few documents to say anything")
+    taken_from: str = Field(description="the language or `script LATIN`; `none`: too few documents to say anything")
     documents: int
     script: str
     fences: dict[str, Fence]
@@ -69,21 +72,22 @@ def judge(
         taken_from, pool = name, own & judged_D
         if pool.sum() < FEWEST:
             taken_from, pool = f"script {scripts[name]}", (script_D == scripts[name]) & judged_D
-        if pool.sum() < FEWEST:
-            taken_from, pool = "all", judged_D
         fences = {}
         if pool.sum() >= FEWEST:
             known = {feature.name: _fence(feature, values_DF[pool, index], width) for index, feature in enumerate(FEATURES) if rules[feature.rule]}
             fences = {feature: fence for feature, fence in known.items() if fence is not None}
         else:
             taken_from = "none"
-        languages[name] = LanguageFences(taken_from=taken_from, documents=int(pool.sum()), script=scripts[name], fences=fences)
         for index in reversed(range(len(FEATURES))):
             fence = fences.get(FEATURES[index].name)
             if fence is not None and fence.value is not None:
                 values_D = values_DF[:, index]
-                beyond = values_D < fence.value if FEATURES[index].side == "low" else values_D > fence.value
-                feature_D[own & beyond] = index
+                beyond_D = own & (values_D < fence.value if FEATURES[index].side == "low" else values_D > fence.value)
+                if taken_from != name and beyond_D.sum() > max(1.0, BORROWED_SHARE * own.sum()):
+                    fences[FEATURES[index].name] = fence.model_copy(update={"value": None})
+                    continue
+                feature_D[beyond_D] = index
+        languages[name] = LanguageFences(taken_from=taken_from, documents=int(pool.sum()), script=scripts[name], fences=fences)
     return Found(feature_D, languages)
 
 
