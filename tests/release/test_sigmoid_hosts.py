@@ -39,8 +39,8 @@ def test_a_release_loads_as_any_model_does(tmp_path, host):
     facts = release_huggingface(state, config, tmp_path / "encode", tmp_path / "release")
     assert facts.host == host and facts.greedy_equal and facts.max_logit_gap <= 1e-4 * max(1, facts.largest_logit)
     loaded, again = load_huggingface(tmp_path / "release")
-    assert again == exported_form(config)
-    if again == config:
+    assert again == exported_form(config).model_copy(update={"embedding_std": None})  # how a model began is nothing a host holds
+    if exported_form(config) == config:
         assert facts.form_logit_gap is None
     else:  # ours reads as few keys as hold half of the indexer's probability, theirs always twelve
         assert facts.form_logit_gap > 10 * facts.max_logit_gap
