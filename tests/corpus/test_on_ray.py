@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -74,19 +75,24 @@ def folder(make, tmp_path):
     return tmp_path / "in"
 
 
-def killing(work, begun: Path, kill):
-    """`work`, but where the third file is read for the first time `kill()` is called as soon as something of it was written."""
+def killing(work, begun: Path, kill, here=lambda task: task.index == 2):
+    """`work`, but in the first task for which `here(task)`, `kill()` is called as soon as something of it was written."""
 
-    def watch(written: Path) -> None:
-        while not any(path.stat().st_size for path in written.glob("000002.*")):
+    def watch(task) -> None:
+        while not any(path.stat().st_size for path in task.folder.glob(f"{task.index:06d}.*")):
             time.sleep(0.0005)
         kill()
+
+    def first() -> bool:
+        with contextlib.suppress(FileExistsError), (begun.parent / "killed").open("x"):
+            return True
+        return False
 
     def once(task):
         with (begun / f"{task.index}.{pool.attempt()}.{os.getpid()}").open("x"):
             pass
-        if task.index == 2 and pool.attempt() == 0:
-            threading.Thread(target=watch, args=(task.folder,), daemon=True).start()
+        if pool.attempt() == 0 and here(task) and first():
+            threading.Thread(target=watch, args=(task,), daemon=True).start()
         return work(task)
 
     return once
@@ -147,7 +153,8 @@ def test_a_node_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeyp
         nodes = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20, "temp_dir": short})
         try:
             second = nodes.add_node(num_cpus=1, object_store_memory=100 << 20).all_processes["raylet"][0].process.pid
-            monkeypatch.setattr("hagane.corpus.build.gather", killing(gather.gather, begun, lambda: os.kill(second, signal.SIGKILL)))
+            dying = killing(gather.gather, begun, lambda: os.kill(second, signal.SIGKILL), lambda task: os.getppid() == second)
+            monkeypatch.setattr("hagane.corpus.build.gather", dying)
             with on_ray.joined(nodes.address, say=said.append) as cluster:
                 two = build(folder, out="two", workers=cluster, **SETTINGS)
         finally:
@@ -155,4 +162,5 @@ def test_a_node_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeyp
     assert one.model_copy(update={"seconds": 0}) == two.model_copy(update={"seconds": 0})
     assert same_files(tmp_path / "one", tmp_path / "two") == 7
     assert any("a worker was lost" in sentence for sentence in said)
+    assert (tmp_path / "killed").exists()
     assert {path.name.split(".")[0] for path in begun.iterdir()} == set("01234567") and any(path.name.split(".")[1] != "0" for path in begun.iterdir())
