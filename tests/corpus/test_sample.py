@@ -144,3 +144,14 @@ def test_wrong_estimates_are_put_right_by_what_reading_finds(workers, tmp_path, 
     facts = build(_one_language_each(tmp_path / "root", make, 3), sample_bytes=300_000, workers=workers)
     assert _by_language(facts) == pytest.approx(dict.fromkeys(LANGUAGES, 1e5), rel=0.1)
     assert facts.documents_in == facts.documents_kept + sum(count.documents for count in facts.dropped.values())
+
+
+def test_lines_longer_than_a_look_are_estimated_from_the_beginning(tmp_path, make):
+    from hagane.corpus.inputs import list_inputs
+    from hagane.corpus.sample import estimate
+    from hagane.recipe.schema import Source
+
+    books = [{"text": "ord " * 50_000, "lang": "sv"} for _ in range(12)]
+    make.write_jsonl(tmp_path / "books.jsonl", books)
+    (found,) = estimate(list_inputs((Source(name="text", path=(str(tmp_path),)),), ("und",)).inputs)
+    assert found == pytest.approx({"sv": 12 * 200_000}, rel=0.05)

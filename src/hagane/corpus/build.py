@@ -160,9 +160,13 @@ def _gather(
         inputs, takes = [plan.item for plan in plans], [plan.take for plan in plans]
         seen = {index: result.seen(inputs[index].num_bytes) for index, result in gathered.items()}
         better = corrected(inputs, takes, seen, sample_bytes, shares, seed)
-        again = {index: replace(plans[index], take=take) for index, take in enumerate(better) if take != takes[index] and take.budgets != {}}
-        tasks |= again
-        gathered |= {result.index: result for result in read(list(again.values()), "corpus: reading again")} if again else {}
+        changed = {index: take for index, take in enumerate(better) if take != takes[index] and take.budgets != {}}
+        if changed:
+            place = plans[0].folder / "again"  # a worker of the first reading that seemed lost may still write there
+            place.mkdir()
+            again = {index: replace(plans[index], take=take, folder=place) for index, take in changed.items()}
+            tasks |= again
+            gathered |= {result.index: result for result in read(list(again.values()), "corpus: reading again")}
     return [tasks[index] for index in sorted(tasks)], [gathered[index] for index in sorted(tasks)]
 
 

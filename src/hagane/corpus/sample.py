@@ -125,6 +125,9 @@ def corrected(
 
     `seen`: what reading said, by the input's place. Files that were not read keep their estimates.
     """
+    taken = sum(sum(one.taken.values()) for one in seen.values())
+    if taken >= ENOUGH * sample_bytes:  # as nearly always: no file is looked into again
+        return list(takes)
     sizes = []
     for index, (item, estimated) in enumerate(zip(inputs, estimate(inputs), strict=True)):
         if item.kind == "problems":
@@ -134,8 +137,7 @@ def corrected(
             sizes.append({language: (seen[index].taken[language] + seen[index].passed[language]) / whole for language in seen[index].languages})
         else:
             sizes.append(estimated)
-    taken = sum(sum(one.taken.values()) for one in seen.values())
-    if taken >= ENOUGH * min(sample_bytes, sum(sum(size.values()) for size in sizes)):
+    if taken >= ENOUGH * sum(sum(size.values()) for size in sizes):
         return list(takes)
     budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
     return [
@@ -182,10 +184,10 @@ def _text_bytes(item: Input, records: Sequence[dict[str, object]]) -> int:
 
 def _look_at_lines(item: Input) -> tuple[list[dict[str, object]], float]:
     """Some records, and bytes of text per byte of the file."""
-    trace = Trace()
+    trace, expansion, lines = Trace(), 1.0, list[bytes]()
     if item.compression is None and item.kind == "jsonl" and item.num_bytes > _PLACES * _PLACE_BYTES:
-        lines, expansion = _lines_from_places(item), 1.0
-    else:
+        lines = _lines_from_places(item)
+    if not lines:
         start = b""
         for number, block in enumerate(blocks(item, trace), 1):
             start += block
@@ -208,7 +210,7 @@ def _look_at_lines(item: Input) -> tuple[list[dict[str, object]], float]:
 
 
 def _lines_from_places(item: Input) -> list[bytes]:
-    """Whole lines from evenly spaced places: a file may be in order of language. A longer line than a place is only met by its middle."""
+    """Whole lines from evenly spaced places: a file may be in order of language. None where every line is longer than a place."""
     lines = []
     with open_input(item) as file:
         for place in range(_PLACES):
