@@ -19,12 +19,12 @@ from hagane.plan.curve import curve_line, loss_curve
 from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
-from hagane.plan.languages import effective_total, language_lines, language_plans, mixture_reason, readings, text_of
+from hagane.plan.languages import language_lines, language_plans, mixture_reason, text_of, text_point
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import published
-from hagane.plan.sketch import best_shape, bytes_per_token, point_of, sketch
+from hagane.plan.sketch import best_shape, bytes_per_token, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
@@ -93,7 +93,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     text_bytes = plan.tokens * (1 - recipe.tune.share) * each
     shards = text_of(law)
     languages = language_plans(recipe, law, config, shards, text_bytes) if shards else {}
-    value, low, high = law.predict(point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes))
+    value, low, high = law.predict(text_point(recipe, config, shards, text_bytes))
     curve = loss_curve(recipe, size, machine, law, plan.training_seconds, vocabulary, each * (1 - recipe.tune.share))
     rows = max(1, 4096 // recipe.train.context)
     facts: dict[str, Any] = {

@@ -19,7 +19,7 @@ from hagane.plan.languages import effective_total, language_plans, mixture_reaso
 from hagane.plan.law import PUBLISHED, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
-from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, point_of
+from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, in_proportion, point_of
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
@@ -213,9 +213,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
             "Add it to tokenizer.candidates, or give a larger corpus if it could not be reached."
         )
     options = [best_shape(recipe, pinned, machine, size, seconds, law) for size in sizes]
-    # Tao et al. 2024: the vocabulary's parameters grow slower than the body's; at small size they never pay beyond it.
-    options = [option for option in options if option.vocabulary_size * option.width <= body_parameters(option)] or options[:1]
-    best = min(options, key=loss)
+    best = min(in_proportion(options), key=loss)
     reasons["vocabulary"] = f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget"
     reasons["model"] = (
         f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"

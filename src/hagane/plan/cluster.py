@@ -12,13 +12,13 @@ from hagane.plan.contexts import curriculum
 from hagane.plan.curve import RATIOS, curve_line
 from hagane.plan.facts import CurvePoint
 from hagane.plan.kept import find_law
-from hagane.plan.languages import effective_total, readings, text_of
+from hagane.plan.languages import text_of, text_point
 from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law
 from hagane.plan.layout import Estimate
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import best_layouts
 from hagane.plan.shapes import published
-from hagane.plan.sketch import bytes_per_token, point_of
+from hagane.plan.sketch import bytes_per_token
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, duration
@@ -101,7 +101,7 @@ def _curve(
     for ratio in RATIOS:
         text_bytes = tokens * ratio * each * (1 - recipe.tune.share)
         seconds, joules, _ = _totals(work, machine, best, tokens * ratio)
-        value, low, high = law.predict(point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes))
+        value, low, high = law.predict(text_point(recipe, config, shards, text_bytes))
         found.append(
             CurvePoint(
                 seconds=seconds, joules=joules, flops=tokens * ratio * 3 * work.forward_flops, num_active_parameters=num_active_parameters(config),

@@ -10,7 +10,7 @@ from hagane.corpus.mixture import Shard, mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.facts import LanguagePlan
-from hagane.plan.law import Law, effective_bytes
+from hagane.plan.law import Law, Point, effective_bytes
 from hagane.plan.sketch import point_of
 from hagane.plan.start import replay_of
 from hagane.recipe.schema import Recipe
@@ -72,6 +72,11 @@ def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], to
 def effective_total(read: Mapping[str, Reading]) -> float:
     """Bytes of new text that all of it is worth."""
     return max(1.0, sum(reading.effective for reading in read.values()))
+
+
+def text_point(recipe: Recipe, config: ModelConfig, shards: Mapping[str, Shard], text_bytes: float) -> Point:
+    """The model and what the text that it reads is worth: under the recipe's mixture where shards are known, all of it new where they are not."""
+    return point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes)
 
 
 def language_plans(recipe: Recipe, law: Law, config: ModelConfig, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, LanguagePlan]:

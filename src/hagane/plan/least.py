@@ -11,7 +11,7 @@ from hagane.plan.contexts import contexts, mean_tokens_per_second, stretches
 from hagane.plan.cost import least_step_seconds
 from hagane.plan.law import Law
 from hagane.plan.shapes import shape_key
-from hagane.plan.sketch import MINIMUM_STEPS, best_shape, body_parameters, budget_seconds, training_seconds
+from hagane.plan.sketch import MINIMUM_STEPS, best_shape, budget_seconds, in_proportion, training_seconds
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine
 
@@ -57,8 +57,7 @@ def expected_steps(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: 
     if training <= 0:
         return 0.0, 0.0
     options = [best_shape(recipe, pinned, machine, size, training, law) for size in sizes]
-    options = [config for config in options if config.vocabulary_size * config.width <= body_parameters(config)] or options[:1]  # as the plan does
-    return max((_steps(recipe, config, machine, training) for config in options), key=lambda found: found[0])
+    return max((_steps(recipe, config, machine, training) for config in in_proportion(options)), key=lambda found: found[0])
 
 
 def _steps(recipe: Recipe, config: ModelConfig, machine: Machine, training: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ reads anything, and the same run folder always decides the same.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
@@ -75,6 +76,12 @@ def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
         return law.constants.loss(point_of(config, seconds * tokens_per_second(config, context, machine) * each))
 
     return min(candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context), key=loss)
+
+
+def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
+    """Those whose embedding is no larger than their body, or the first: the vocabulary's parameters grow slower than the body's (Tao et al. 2024); at small
+    size they never pay beyond it."""
+    return [config for config in options if config.vocabulary_size * config.width <= body_parameters(config)] or options[:1]
 
 
 def point_of(config: ModelConfig, num_bytes: float) -> Point:

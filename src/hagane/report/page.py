@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from hagane.errors import RunError
 from hagane.folder import disk_error, write_atomic
-from hagane.report import course, expected, mixture, provenance, quality, text
+from hagane.report import course, expected, mixture, provenance, quality
 from hagane.report.record import read_record
+from hagane.report.templates import template
 
 NAME = "report.html"
 
@@ -34,9 +33,7 @@ def build_report(run_folder: Path) -> Path:
 def render(run_folder: Path) -> str:
     """The page as text. Everything from the run is escaped: samples come from a model, names and text from anywhere."""
     record = read_record(run_folder)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["seconds"] = text.seconds
-    return environment.get_template("template.html.jinja").render(
+    return template("template.html.jinja").render(
         head=course.headline(record),
         stages=record.stages,
         notices=record.notices,

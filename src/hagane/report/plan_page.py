@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hagane.report import text
 from hagane.report.expected import curves, language_table
 from hagane.report.record import number, rows, table
 from hagane.report.tables import Table, Tile
+from hagane.report.templates import template
 
 
 def plan_page(facts: dict[str, Any]) -> str:
     """The page as text; `facts` as `hagane plan` ends with, of this machine, of a cluster, or of a bare count of parameters."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     languages = table(facts.get("languages"))
     tables = [_layouts(facts), language_table(languages, {}) if languages else None]
-    return environment.get_template("plan.html.jinja").render(
+    return template("plan.html.jinja").render(
         name=facts["recipe"],
         sentence=_sentence(facts),
         tiles=_tiles(facts),
