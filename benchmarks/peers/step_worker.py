@@ -88,7 +88,7 @@ def serve_steps(job: dict[str, Any], channel: IO[str]) -> None:
     ours = job["kind"] == "hagane"
     torch.set_num_threads(job["threads"])
     # deterministic kernels and static shapes are hagane's own settings; the other side keeps the library's defaults
-    with torch_set_up(threads=job["threads"], compiled=True) if ours else nullcontext():
+    with torch_set_up(threads=job["threads"], compiled=True, device=job["device"]) if ours else nullcontext():
         step = (hagane_step if ours else transformers_step)(job, config)
 
         def timed(index: int) -> float:

@@ -61,7 +61,7 @@ def train(settings: TrainSettings, remaining: Callable[[], float] | None = None,
     settings that changed since the last attempt), DataError (shards missing or damaged).
     """
     begun = time.monotonic()
-    with torch_set_up(threads=settings.threads, compiled=settings.compile), _Loop(settings, remaining, callbacks, begun) as loop:
+    with torch_set_up(threads=settings.threads, compiled=settings.compile, device=settings.device), _Loop(settings, remaining, callbacks, begun) as loop:
         return loop.run()
 
 

@@ -68,7 +68,7 @@ def time_steps(
     percent of a step and happens beside it.
     """
     phase = Phase(name="probe", collection="", context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture={}, learning_rate=1e-4)
-    with torch_set_up(threads=threads, compiled=compile):
+    with torch_set_up(threads=threads, compiled=compile, device=device):
         stepper = Stepper(config, device=device, dtype=dtype, compiled=compile, seed=seed, optimizer=optimizer)
         data = [random_step(config.vocabulary_size, rows, context, accumulation, seed + index) for index in range(NUM_STEPS_OF_DATA)]
 

@@ -134,7 +134,7 @@ class Stepper:
 
 
 @contextmanager
-def torch_set_up(*, threads: int, compiled: bool) -> Iterator[None]:
+def torch_set_up(*, threads: int, compiled: bool, device: str = "cpu") -> Iterator[None]:
     """Torch's global switches while training: threads, deterministic kernels, static shapes. Put back afterwards.
 
     The C library's habit of giving memory back is switched off for good: it cannot be asked what it was.
@@ -149,7 +149,7 @@ def torch_set_up(*, threads: int, compiled: bool) -> Iterator[None]:
         # warn only: an operation without a deterministic kernel must not stop a run
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        with _compiler_set_up() if compiled else nullcontext():
+        with _compiler_set_up(device) if compiled else nullcontext():
             yield
     finally:
         torch.set_num_threads(num_threads)
@@ -158,10 +158,10 @@ def torch_set_up(*, threads: int, compiled: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _compiler_set_up() -> Iterator[None]:
+def _compiler_set_up(device: str) -> Iterator[None]:
     """Static shapes, and room for layers of many kinds and phases of many shapes, which all compile one forward function.
 
-    The compiler tries every instruction set of the processor with a small program of its own, eight seconds in all where nothing is kept. That our
+    On a CPU the compiler tries every instruction set of the processor with a small program of its own, eight seconds in all where nothing is kept. That our
     kernels could be built for this very processor and loaded says as much.
 
     The compiler's modules take seconds to import: only where something is compiled.
@@ -172,7 +172,7 @@ def _compiler_set_up() -> Iterator[None]:
     before = dynamo.automatic_dynamic_shapes, dynamo.recompile_limit
     # kernels picked by timing them could differ from one attempt to the next
     settings: dict[str, bool] = {"deterministic": True} if hasattr(inductor, "deterministic") else {}
-    if inductor.cpp.vec_isa_ok is None and load("threads") is not None:
+    if device == "cpu" and inductor.cpp.vec_isa_ok is None and load("threads") is not None:
         settings["cpp.vec_isa_ok"] = True
     dynamo.automatic_dynamic_shapes, dynamo.recompile_limit = False, 64
     try:
