@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+
+def digest_of(paths: Iterable[Path], about: str = "") -> str:
+    """Of what is in these files, and of `about`: kept results of other code are not those of this one."""
+    digest = hashlib.blake2b(about.encode(), digest_size=8)
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def machine() -> dict[str, Any]:

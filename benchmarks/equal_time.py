@@ -25,7 +25,6 @@ language, each to whichever of them is best there. Intervals: 95 %, bootstrap ov
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import tempfile
@@ -34,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import finish
+from common import digest_of, finish
 from hagane.measure.machine import CPU_SHAPES, CUDA_SHAPES, cores, matmul_rate, pick_device
 from hagane.recipe.types import duration
 from peers.contestants import Hagane, Nanochat, Result, Transformers
@@ -178,13 +177,8 @@ def report(bench: Bench, seconds: float, results: dict[str, list[Result]], outpu
 
 def source_digest(recipe: str, sets: list[str]) -> str:
     """Of hagane's code and settings: kept results of another version of it are not its own."""
-    digest = hashlib.blake2b(json.dumps([recipe, sets]).encode(), digest_size=8)
-    for path in sorted((Path(__file__).resolve().parents[1] / "src").rglob("*")):
-        if path.suffix in (".py", ".toml"):
-            digest.update(path.read_bytes())
-    if recipe.endswith(".toml"):
-        digest.update(Path(recipe).read_bytes())
-    return digest.hexdigest()
+    sources = [path for path in sorted((Path(__file__).resolve().parents[1] / "src").rglob("*")) if path.suffix in (".py", ".toml")]
+    return digest_of([*sources, *([Path(recipe)] if recipe.endswith(".toml") else [])], json.dumps([recipe, sets]))
 
 
 def arguments() -> argparse.Namespace:

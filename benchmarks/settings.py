@@ -28,7 +28,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import finish
+from common import digest_of, finish
 from hagane.data.source import StepData
 from hagane.engine.load import load_decoder
 from hagane.evaluate.bits_per_byte import score
@@ -196,14 +196,11 @@ class Bench:
         return result
 
 
+@cache
 def training_code() -> str:
     """A digest of the code that trains: results of another version of it are not kept."""
-    digest = hashlib.blake2b(digest_size=6)
-    for room in TRAINS:
-        for path in sorted((ROOT / "src/hagane" / room).rglob("*")):
-            if path.suffix in (".py", ".cpp", ".h"):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+    rooms = ((ROOT / "src/hagane" / room).rglob("*") for room in TRAINS)
+    return digest_of(path for files in rooms for path in sorted(files) if path.suffix in (".py", ".cpp", ".h"))
 
 
 def arguments() -> argparse.Namespace:

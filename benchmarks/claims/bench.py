@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer
 
+from common import digest_of
 from hagane.data.batch import Row, collate
 from hagane.data.source import StepData
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
@@ -202,10 +203,7 @@ class Bench:
 
 def code() -> str:
     """A digest of what trains: results of another version of it are not kept."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted([*(ROOT / "src/hagane/model").glob("*.py"), *(ROOT / "src/hagane/train").glob("*.py"), Path(__file__)]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest_of(sorted([*(ROOT / "src/hagane/model").glob("*.py"), *(ROOT / "src/hagane/train").glob("*.py"), Path(__file__)]))
 
 
 def small(width: int, ffn: ExpertsConfig | DenseConfig, num_layers: int = 3) -> ModelConfig:
