@@ -181,7 +181,7 @@ class Bench:
         begun = time.monotonic()
         facts = train(
             TrainSettings(
-                folder=folder, model=arm.config, phases=with_indexers((phase,), arm.config, arm.recipe.train), data=data, seed=seed, threads=self.threads,
+                folder=folder, model=arm.config, phases=with_indexers((phase,), arm.config, arm.recipe.train), data=(data,), seed=seed, threads=self.threads,
                 checkpoint_seconds=1e9,
             )
         )  # fmt: skip

@@ -29,11 +29,20 @@ def test_a_run_leaves_everything_a_user_needs(finished):
         assert (folder / "run" / path).stat().st_size > 0, path
 
 
+def test_training_on_text_does_not_wait_for_conversations(finished):
+    folder, done = finished
+    order = [line.split()[1] for line in done.stderr.splitlines() if line.strip()[:1].isdigit()]
+    assert order.index("pretrain") < order.index("converse") < order.index("tune")
+    facts = {stage: json.loads((folder / "run" / stage / "facts.json").read_text())["facts"] for stage in ("encode", "converse")}
+    assert list(facts["encode"]["collections"]) == ["text"]
+    assert list(facts["converse"]["collections"]) == ["tune"] and facts["converse"]["collections"]["tune"]["tokens"] > 0
+
+
 def test_an_unchanged_run_does_nothing(finished):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")}
     again = hagane("resume", folder / "run")
-    assert again.stderr.count("unchanged") == 10
+    assert again.stderr.count("unchanged") == 11
     assert {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("facts.json")} == before
 
 
@@ -50,7 +59,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_keeps_the_old(finished,
     recipe = write_recipe(tmp_path)
     recipe.write_text(recipe.read_text().replace("items_per_cell = 1", "items_per_cell = 2"))
     changed = hagane("run", recipe, "--out", folder / "run", *SETTINGS, "--until", "evaluate")
-    assert changed.stderr.count("unchanged") == 8  # everything up to tuning: nothing is trained again to be evaluated otherwise
+    assert changed.stderr.count("unchanged") == 9  # everything up to tuning: nothing is trained again to be evaluated otherwise
     assert any((folder / "run" / "superseded").iterdir())
     facts = json.loads((folder / "run" / "evaluate" / "facts.json").read_text())["facts"]
     assert {row["total"] for row in facts["accuracy"]} == {2}
@@ -94,7 +103,7 @@ def test_a_run_on_longer_and_longer_texts(tmp_path):
     config = json.loads((run / "release/huggingface/config.json").read_text())
     assert config["rope_parameters"]["rope_type"] == "yarn" and config["max_position_embeddings"] == 512
     assert "Long texts" in (run / "report.html").read_text()
-    assert hagane("resume", run).stderr.count("unchanged") == 10
+    assert hagane("resume", run).stderr.count("unchanged") == 11
 
 
 @pytest.mark.slow

@@ -410,6 +410,7 @@ for _name, _text in {
     "pretrain": "Train on the text of the corpus.",
     "midtrain": "Train on with the second mixture, if the recipe has one.",
     "extend": "Train on with interpolated positions and longer rows, if the recipe asks for it.",
+    "converse": "Make the conversations that tuning learns from.",
     "tune": "Tune to answer, with and without thinking.",
     "evaluate": "Measure bits per byte and accuracy.",
     "release": "Write the Hugging Face folder and prove that transformers agrees.",

@@ -66,11 +66,15 @@ STAGES: tuple[Stage, ...] = (
         ("budget", "model", "train", "midtrain", "extend", "tune", "corpus.max_repeats", "seed"),
         ("corpus", "tokenizer"),
     ),
-    Stage("encode", "hagane.data.stage:run_stage", ("tune", "train.context", "seed"), ("corpus", "tokenizer", "plan")),
+    Stage("encode", "hagane.data.stage:run_stage", ("train.context", "seed"), ("corpus", "tokenizer", "plan")),
     Stage("pretrain", "hagane.train.stage:run_pretrain", ("train", "seed"), ("plan", "encode"), in_place=True, skip=_LOGS),
     Stage("midtrain", "hagane.train.stage:run_midtrain", ("train", "midtrain", "seed"), ("plan", "encode", "pretrain"), in_place=True, skip=_LOGS),
     Stage("extend", "hagane.train.stage:run_extend", ("train", "extend", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
-    Stage("tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"), ("plan", "encode", "pretrain", "midtrain", "extend"), in_place=True, skip=_LOGS),
+    Stage("converse", "hagane.tune.converse:run_stage", ("tune", "seed"), ("plan", "encode")),
+    Stage(
+        "tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"),
+        ("plan", "encode", "pretrain", "midtrain", "extend", "converse"), in_place=True, skip=_LOGS,
+    ),
     Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "extend", "tune")),
     Stage(
         "release", "hagane.release.stage:run_stage", ("release", "name", "description"),
@@ -372,8 +376,8 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 f"expect {facts['predicted']['bits_per_byte']:.2f} ({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
                 f"{_often(facts['languages'])}"
             )
-        case "encode":
-            return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items())
+        case "encode" | "converse":
+            return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items()) or "off"
         case "pretrain" | "midtrain" | "extend":
             return f"{facts['steps']:,} steps, {facts['tokens'] / 1e6:.2f}M tokens, loss {facts['final_loss']:.3f}" if facts["steps"] else "off"
         case "tune":

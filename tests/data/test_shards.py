@@ -103,7 +103,7 @@ def phase(**changes: object) -> Phase:
 def test_a_step_is_the_same_read_ahead_or_alone(tmp_path: Path) -> None:
     for name in ("a.en", "b.sv"):
         write(tmp_path / "text", [[0, *range(1, 9)] for _ in range(9)], context=4, name=name)
-    source, other = BatchSource(tmp_path, phase(), seed=0), BatchSource(tmp_path, phase(), seed=0)
+    source, other = BatchSource([tmp_path], phase(), seed=0), BatchSource([tmp_path], phase(), seed=0)
     for step in range(6):
         ahead, alone = source.step(4 * step), other.read(4 * step)
         assert len(ahead.batches) == 2

@@ -17,7 +17,7 @@ def steps(folder: Path, mixture: dict[str, float]) -> list[StepData]:
     write_collection(folder / "text", {"corpus.sv": 200})
     write_collection(folder / "tune", {"answers.thinking": 200}, tune=True)
     phase = Phase(name="answers", collection="tune", context=CONTEXT, rows=8, num_steps=4, mixture=mixture, learning_rate=1e-3)
-    source = BatchSource(folder, phase, seed=0)
+    source = BatchSource([folder], phase, seed=0)
     try:
         return [source.step(step * 8) for step in range(4)]
     finally:

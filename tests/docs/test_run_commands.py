@@ -50,7 +50,7 @@ class Way:
 
 
 RUN = r"hagane run (quickstart|nordic --corpus texts/) --budget \S+"
-STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "extend", "tune", "evaluate", "release")
+STAGES = ("corpus", "tokenizer", "encode", "pretrain", "midtrain", "extend", "converse", "tune", "evaluate", "release")
 WAYS = {
     r"hagane --help": Way("Example: hagane run"),
     rf"{RUN}( --out runs/nordic)?": Way(r"(?s)(unchanged.*){9}", small=True),  # the fixture did it first: that is the claim of resume.md

@@ -17,7 +17,7 @@ from hagane.report import build_report
 from hagane.report.page import render
 
 MakeRun = Callable[..., Path]
-STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "tune", "evaluate", "release")
+STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "converse", "tune", "evaluate", "release")
 LANGUAGES = "ar bg bn ca cs cy da de el en es et eu fa fi fo fr ga he hi hr hu id is it ja ko se sv zh"
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> ${7*7} {{ 7*7 }} $\\frac$ "\' & </style></svg>'
@@ -191,7 +191,7 @@ def test_facts_of_another_kind_do_no_harm(tmp_path: Path, make_run: MakeRun, val
     folder = make_run(tmp_path / "run")
     for path in folder.rglob("metrics.jsonl"):
         path.unlink()
-    for stages in (("pretrain", "tune", "evaluate", "release"), ("corpus", "plan")):
+    for stages in (("pretrain", "converse", "tune", "evaluate", "release"), ("corpus", "plan")):
         for stage in stages:
             path = folder / stage / "facts.json"
             record = json.loads(path.read_text())

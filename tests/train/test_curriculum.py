@@ -47,7 +47,7 @@ def test_no_text_is_read_twice_and_every_change_is_said(tmp_path: Path, data: Pa
 
     monkeypatch.setattr(BatchSource, "step", spy)
     train(toy.settings(tmp_path, data, phases=phases(4, 3, 3)))
-    rows = {name: BatchSource(data, phases(1)[0], 0).collection.shard(name).rows(toy.CONTEXT).num_rows for name in ("first.en", "second.sv")}
+    rows = {name: BatchSource([data], phases(1)[0], 0).collection.shard(name).rows(toy.CONTEXT).num_rows for name in ("first.en", "second.sv")}
     inside = {key: count for key, count in seen.items() if key[1] < rows[key[0]] // 4 * 4}
     assert max(inside.values()) == 1 and len(inside) > 70
     told = toy.events(tmp_path, "phase")

@@ -337,7 +337,7 @@ def test_data_that_is_not_there_is_named(tmp_path: Path, data: Path) -> None:
 def test_saving_is_cheap_enough_to_say(tmp_path: Path, data: Path, often: None) -> None:
     train(toy.settings(tmp_path, data, phases=(toy.phase(num_steps=30),), checkpoint_seconds=0.0))
     saved = toy.events(tmp_path, "checkpoint")
-    assert len(saved) > 1
+    assert saved  # how many depends on how long the disk takes: the next is begun when the last is written
     assert all(event["blocked_seconds"] <= event["seconds"] for event in saved)
     state = json.loads((tmp_path / "checkpoints" / "step-00000030" / "state.json").read_text())
     assert state["sample_counter"] == 120 and state["progress"] == 1.0

@@ -20,7 +20,7 @@ def stepper(kind: str, dtype: str = "float32", compiled: bool = False) -> Steppe
 
 def read(data, collection: str, rows: int, accumulation: int, steps: int) -> list[StepData]:
     mixture = {"talk.en": 1.0} if collection == "tune" else {"first.en": 0.7, "second.sv": 0.3}
-    source = BatchSource(data, phase(collection=collection, mixture=mixture, rows=rows, accumulation=accumulation), seed=0)
+    source = BatchSource([data], phase(collection=collection, mixture=mixture, rows=rows, accumulation=accumulation), seed=0)
     read = [source.read(step * rows * accumulation) for step in range(steps)]
     source.close()
     return read

@@ -119,7 +119,7 @@ def phase(**changes: Any) -> Phase:
 def settings(folder: Path, data: Path, kind: str = "dense", phases: tuple[Phase, ...] | None = None, **changes: Any) -> TrainSettings:
     folder.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {"seed": 3, "threads": 1, "compile": False, "log_every": 5, "checkpoint_seconds": 1e9, "matmul_flops": 1e11, "power_watts": 10.0}
-    return TrainSettings(folder=folder, model=model(kind), phases=phases or (phase(),), data=data, **{**values, **changes})
+    return TrainSettings(folder=folder, model=model(kind), phases=phases or (phase(),), data=(data,), **{**values, **changes})
 
 
 def digest(folder: Path) -> str:

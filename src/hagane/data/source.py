@@ -5,7 +5,7 @@ Reading ahead does not touch the order: what a step reads is a function of its s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +43,13 @@ class StepData:
 class BatchSource:
     """Batches of one phase by sample counter.
 
-    `span`: the longest context of the stage's phases on this collection, a multiple of the phase's own; its rows are the blocks that `read` counts.
+    `data`: folders of collections; the first that holds one is read. `span`: the longest context of the stage's phases on this collection, a multiple of the phase's own; its rows are the blocks that `read` counts.
     """
 
-    def __init__(self, data: Path, phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, span: int | None = None, pin: bool = False) -> None:
+    def __init__(self, data: Sequence[Path], phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, span: int | None = None, pin: bool = False) -> None:
         self.phase = phase
         span = span or phase.context
-        self.collection = Collection(data / phase.collection)
+        self.collection = Collection(_folder(data, phase.collection))
         self._shards = {name: self._shard(data, name) for name in phase.mixture}
         num_rows = {name: shard.rows(phase.context).num_rows for name, shard in self._shards.items() if phase.mixture[name] > 0}
         # rows of another context are other rows: the context is part of the seed of their order
@@ -58,10 +58,10 @@ class BatchSource:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hagane-data")
         self._ahead: tuple[int, Future[StepData]] | None = None
 
-    def _shard(self, data: Path, name: str) -> Shard:
+    def _shard(self, data: Sequence[Path], name: str) -> Shard:
         """A shard of the phase's collection; `COLLECTION/SHARD` names one of another (text replayed while tuning)."""
         collection, slash, shard = name.partition("/")
-        return Collection(data / collection).shard(shard) if slash else self.collection.shard(name)
+        return Collection(_folder(data, collection)).shard(shard) if slash else self.collection.shard(name)
 
     @property
     def rows_per_step(self) -> int:
@@ -99,3 +99,7 @@ class BatchSource:
         """Stop reading ahead."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+
+def _folder(data: Sequence[Path], collection: str) -> Path:
+    """Where a collection is; in the first folder if it is in none, whose reader says so."""
+    return next((folder / collection for folder in data if (folder / collection).is_dir()), data[0] / collection)

@@ -148,7 +148,7 @@ def train_rung(ground: Ground, rung: Rung, *, compiled: bool, callbacks: Sequenc
     if compiled:
         torch._dynamo.reset()  # another shape: what was compiled for the last one is not needed
     settings = TrainSettings(
-        folder=folder, model=config, phases=with_indexers((phase,), config, recipe.train), data=data, seed=run.seed + rung.seed, device=run.machine.device,
+        folder=folder, model=config, phases=with_indexers((phase,), config, recipe.train), data=(data,), seed=run.seed + rung.seed, device=run.machine.device,
         threads=recipe.execution.threads or cores(), compile=compiled, dtype=recipe.train.dtype, checkpoint_seconds=1e9,
     )  # fmt: skip
     facts = train(settings, callbacks=callbacks)

@@ -10,7 +10,7 @@ from hagane.model.config import ModelConfig
 from hagane.plan.choose import Allowance, Known, choose
 from hagane.plan.facts import PlanFacts
 from hagane.plan.law import PUBLISHED, Law
-from hagane.plan.sketch import ENCODE_TUNE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
+from hagane.plan.sketch import CONVERSE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Machine, StepRate
 
@@ -45,7 +45,9 @@ def make_plan(
     law: Law = PUBLISHED,
 ) -> PlanFacts:
     """Choose for what is left of the budget once the step of the chosen shape was timed. `spent`: seconds of the stages before."""
-    encode = sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND + sketch.tokens * recipe.tune.share / ENCODE_TUNE_TOKENS_PER_SECOND
+    preparing = {"encode": sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND}
+    if recipe.tune.share:
+        preparing["converse"] = sketch.tokens * recipe.tune.share / CONVERSE_TOKENS_PER_SECOND
     timed: dict[str, StepRate] = {}
 
     def time_once(config: ModelConfig, rows: int, context: int) -> StepRate:
@@ -62,9 +64,9 @@ def make_plan(
         left = remaining()
         speed = next((rate.tokens_per_second for rate in timed.values()), sketch.tokens / sketch.training_seconds)
         scored = models * _scored_tokens(recipe, known, vocabulary_size)
-        other = {**spent, "encode": encode, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds(recipe)}
-        training = None if left is None else max(1.0, left - other["encode"] - other["evaluate"] - other["release"])
-        return Allowance(training_seconds=training, other_seconds=other)
+        ahead = {**preparing, "evaluate": evaluate_seconds(recipe, sketch, scored, speed), "release": release_seconds(recipe)}
+        training = None if left is None else max(1.0, left - sum(ahead.values()))
+        return Allowance(training_seconds=training, other_seconds={**spent, **ahead})
 
     first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once, law=law)
     if remaining() is None:

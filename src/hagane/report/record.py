@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "midtrain", "extend", "tune", "evaluate", "release")
-OPTIONAL = ("midtrain", "extend", "tune")
+STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "midtrain", "extend", "converse", "tune", "evaluate", "release")
+OPTIONAL = ("midtrain", "extend", "converse", "tune")
 MAX_LINES = 4000  # metrics lines parsed per stage; a longer file is read at even distances, figures show 400 points anyway
 
 State = Literal["done", "under way", "pending"]

@@ -20,7 +20,7 @@ class TrainSettings:
     folder: Path
     model: ModelConfig
     phases: tuple[Phase, ...]
-    data: Path  # the `encode` folder: collections of shards
+    data: tuple[Path, ...]  # folders of collections of shards: those of `encode`, and of `converse` where conversations are learned
     seed: int
     step_seconds: tuple[float, ...] | None = None  # of a step of each phase, as measured; without them steering goes by FLOPs
     initial: Path | None = None  # a weights.safetensors to start from; else drawn from the seed

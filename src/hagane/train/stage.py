@@ -79,7 +79,7 @@ def train_phases(run: Run, folder: Path, name: str, initial: Path | None) -> Tra
     known = [seconds for phase in phases if (seconds := plan.step_seconds_of(phase)) is not None]
     settings = TrainSettings(
         folder=folder, model=plan.model_of(name), phases=phases, step_seconds=tuple(known) if len(known) == len(phases) else None,
-        data=run.path("encode"), initial=initial, seed=run.seed, device=run.machine.device,
+        data=(run.path("encode"), run.path("converse")), initial=initial, seed=run.seed, device=run.machine.device,
         threads=execution.threads or cores(), compile=execution.compile, dtype=run.recipe.train.dtype, checkpoint_seconds=execution.checkpoint_seconds,
         matmul_flops=run.machine.matmul_flops, power_watts=run.machine.power_watts, log_every=execution.log_every, keep_checkpoints=execution.keep_checkpoints,
     )  # fmt: skip
@@ -99,8 +99,14 @@ def deadline(run: Run, folder: Path, plan: PlanFacts, name: str) -> Callable[[],
         order = list(plan.phases)
         here = plan.stages[name].seconds
         later = sum(plan.stages[other].seconds for other in order[order.index(name) + 1 :])
-        left = run.remaining(plan.stages["evaluate"].seconds + plan.stages["release"].seconds)
+        left = run.remaining(sum(plan.stages[other].seconds for other in _others_after(plan, name)))
         assert left is not None
         write_atomic(path, json.dumps({"ends_at": run.clock.spent() + left * here / (here + later)}))
     ends_at = float(read_json(path)["ends_at"])
     return lambda: ends_at - run.clock.spent()
+
+
+def _others_after(plan: PlanFacts, name: str) -> list[str]:
+    """Stages after `name` that do not train and take a part of the budget."""
+    made = "converse" in plan.stages and not name.startswith("tune/")
+    return [*(["converse"] if made else []), "evaluate", "release"]
