@@ -31,7 +31,8 @@ def uncached(model, tokens):
 
 
 def assert_row(model, hidden, tokens):
-    assert_close(hidden, uncached(model, tokens)[len(tokens) - len(hidden) :], atol=3e-5, rtol=3e-5)  # other matrix shapes add in another order; float32, entries of about one
+    # other matrix shapes add in another order: float32, entries of about one
+    assert_close(hidden, uncached(model, tokens)[len(tokens) - len(hidden) :], atol=3e-5, rtol=3e-5)
 
 
 @pytest.mark.parametrize(("kind", "window"), KINDS)

@@ -21,7 +21,9 @@ LANGUAGES = ("en", "ja", "ko", "zh", "sv", "nb", "is", "fi", "de")
 FAMILIES = ("number_words", "dates", "comparison", "addition_subtraction", "multiplication", "two_step", "units", "days_between")
 STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "converse", "tune", "evaluate", "release")
 SECONDS = {"corpus": 9.4, "tokenizer": 6.1, "plan": 12.8, "encode": 3.9, "pretrain": 168.4, "converse": 8.0, "tune": 57.2, "evaluate": 21.3, "release": 8.4}
-PLANNED = {"corpus": 9.4, "tokenizer": 6.1, "plan": 12.8, "encode": 4.0, "pretrain": 171.0, "converse": 9.0, "tune/supervised": 57.0, "evaluate": 20.0, "release": 9.0}
+PLANNED = {
+    "corpus": 9.4, "tokenizer": 6.1, "plan": 12.8, "encode": 4.0, "pretrain": 171.0, "converse": 9.0, "tune/supervised": 57.0, "evaluate": 20.0, "release": 9.0,
+}  # fmt: skip
 TOKENS = {"pretrain": 1_720_320, "tune/supervised": 589_824}
 MACHINE = {
     "name": "2-core x86_64 CPU", "device": "cpu", "num_cores": 2, "memory_bytes": 16 << 30, "matmul_flops": 3.1e11, "bandwidth": 2.2e10,

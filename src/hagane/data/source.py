@@ -43,10 +43,13 @@ class StepData:
 class BatchSource:
     """Batches of one phase by sample counter.
 
-    `data`: folders of collections; the first that holds one is read. `span`: the longest context of the stage's phases on this collection, a multiple of the phase's own; its rows are the blocks that `read` counts.
+    `data`: folders of collections; the first that holds one is read. `span`: the longest context of the stage's phases on this collection,
+    a multiple of the phase's own; its rows are the blocks that `read` counts.
     """
 
-    def __init__(self, data: Sequence[Path], phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, span: int | None = None, pin: bool = False) -> None:
+    def __init__(
+        self, data: Sequence[Path], phase: Phase, seed: int, *, read: Mapping[str, int] | None = None, span: int | None = None, pin: bool = False
+    ) -> None:
         self.phase = phase
         span = span or phase.context
         self.collection = Collection(_folder(data, phase.collection))
