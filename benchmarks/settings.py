@@ -49,9 +49,10 @@ from hagane.model.count import num_active_parameters
 from hagane.plan.choose import batch_rule, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.index_phases import with_indexers
-from hagane.plan.law import PUBLISHED
+from hagane.plan.languages import effective_total, read_by_language
+from hagane.plan.law import GENERAL
 from hagane.plan.shapes import shape_key
-from hagane.plan.sketch import best_shape
+from hagane.plan.sketch import best_shape, point_of
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import Recipe, Source
 from hagane.recipe.types import Phase
@@ -115,7 +116,7 @@ class Bench:
         recipe, _ = load_recipe(recipe_name, ["corpus.sources=[]", *sets])
         machine, settings, size = self.ground.run.machine, recipe.train, recipe.model.size
         vocabulary = size.vocabulary_size or 4096
-        config = best_shape(recipe, size, machine, vocabulary, self.seconds, PUBLISHED)
+        config = best_shape(recipe, size, machine, vocabulary, self.seconds, GENERAL)
         tokens = self.seconds * tokens_per_second(config, settings.context, machine)
         batch = batch_rule(recipe, tokens)
         accumulation = settings.accumulation or 1
@@ -190,7 +191,12 @@ class Bench:
         bits: Bits = {}
         for document, value in zip(self.test, scores.bits_D.tolist(), strict=True):
             bits.setdefault(document["lang"], []).append(value)
-        result = {"arm": arm.name, "sets": arm.sets, "seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun, "bits": bits}
+        read = facts.tokens * mean_bytes_per_token(self.ground.known, arm.config.vocabulary_size)
+        point = point_of(arm.config, effective_total(read_by_language(self.ground.shards, phase.mixture, read)))
+        result = {
+            "arm": arm.name, "sets": arm.sets, "seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun, "bits": bits,
+            "point": point._asdict(), "bits_per_byte": mean_bits(bits, self.text.test_bytes),
+        }  # fmt: skip
         shutil.rmtree(folder)
         path.write_text(json.dumps(result))
         return result

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hagane.errors import RunError
-from hagane.plan.law import PUBLISHED, Law
+from hagane.plan.law import GENERAL, Law
 from hagane.plan.sketch import Sketch, budget_seconds, sketch
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Frozen, Machine
@@ -195,11 +195,11 @@ class Run:
 
     @cached_property
     def law(self) -> Law:
-        """The loss law of the run's text, frozen when the folder was made; published constants where there was none."""
+        """The loss law of the run's text, frozen when the folder was made; the general law where there was none."""
         from hagane.plan.kept import read_law
 
         path = self.folder / LAW
-        return read_law(path) if path.exists() else PUBLISHED
+        return read_law(path) if path.exists() else GENERAL
 
     def remaining(self, reserve: float = 0.0) -> float | None:
         """Active seconds left of a budget of time, energy or money after setting `reserve` aside; None for FLOPs and tokens."""

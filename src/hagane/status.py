@@ -20,11 +20,11 @@ from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.kept import find_law
 from hagane.plan.languages import language_lines, language_plans, mixture_reason, text_of, text_point
-from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
+from hagane.plan.law import usual_bytes_per_token
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import published
-from hagane.plan.sketch import best_shape, bytes_per_token, sketch
+from hagane.plan.sketch import best_shape, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
@@ -89,7 +89,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     if serving is not None:
         config, tokens = serving.config, round(serving.training_seconds * tokens_per_second(serving.config, recipe.train.context, machine))
         plan = plan.model_copy(update={"training_seconds": serving.training_seconds, "tokens": tokens})
-    each = bytes_per_token(vocabulary) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    each = usual_bytes_per_token(vocabulary)
     text_bytes = plan.tokens * (1 - recipe.tune.share) * each
     shards = text_of(law)
     languages = language_plans(recipe, law, config, shards, text_bytes) if shards else {}

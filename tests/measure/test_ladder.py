@@ -15,7 +15,7 @@ from hagane.measure.small_runs import ground_of, train_all
 from hagane.plan import ladder as design_module
 from hagane.plan.kept import find_law, keep_law, law_folder, law_path
 from hagane.plan.ladder import Rung
-from hagane.plan.law import PUBLISHED
+from hagane.plan.law import GENERAL
 from hagane.recipe.load import validate
 from hagane.recipe.types import Machine
 from hagane.run import create, walk
@@ -124,7 +124,7 @@ def test_the_law_is_used_by_the_plan_of_the_same_text_and_of_no_other(ground, ho
     assert any("10 MB more" in line for line in lines) and any("repeats hurt" in line for line in lines)
     assert [point["bits_per_byte"] for point in facts["curve"]] == sorted((point["bits_per_byte"] for point in facts["curve"]), reverse=True)
     texts(tmp_path / "texts")
-    assert find_law(recipe_of(tmp_path / "texts")) == PUBLISHED
+    assert find_law(recipe_of(tmp_path / "texts")) == GENERAL
     with create(tmp_path / "run", recipe, "", MACHINE, (), started=time.monotonic(), say=lambda text: None) as run:
         assert run.law.corpus == law.corpus  # frozen in the run's folder
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from hagane.plan.languages import GENERATED_EASE, difficulty, shards_of
+from hagane.recipe.load import load_recipe
 from hagane.run import headline
 
 
@@ -13,3 +15,11 @@ def test_the_plans_line_says_where_the_text_is_too_little(read, said):
         "languages": {"sv": {"read_bytes": read / 2, "bytes": 4e5}, "fi": {"read_bytes": read / 2, "bytes": 6e5}},
     }  # fmt: skip
     assert headline("plan", facts).endswith(f"(1.00-3.00) bits per byte{said}")
+
+
+def test_generated_problems_are_easier_than_text_in_as_many_tokens():
+    recipe, _ = load_recipe("quickstart")
+    sizes = {"problems.sv": 3e5, "problems.en": 1e5, "python.en": 3e5}
+    shards = shards_of(sizes, {name: name.split(".")[0] for name in sizes}, {name: name.split(".")[1] for name in sizes}, {})
+    found = difficulty(recipe, shards, {"sv": 3.0, "en": 1.5, "is": 3.0})  # of Icelandic nothing was kept
+    assert found == pytest.approx({"sv": 0.75 * GENERATED_EASE, "en": 1.5 * (0.75 + 0.25 * GENERATED_EASE), "is": 0.75})

@@ -8,7 +8,7 @@ from hagane.errors import RecipeError
 from hagane.plan.choose import Known
 from hagane.plan.cost import least_step_seconds, tokens_per_second
 from hagane.plan.fitted import fitted
-from hagane.plan.law import PUBLISHED
+from hagane.plan.law import GENERAL
 from hagane.plan.least import KIND_SECONDS, expected_steps, refuse_few_steps
 from hagane.plan.shapes import shape, shape_key
 from hagane.plan.sketch import MINIMUM_STEPS, PLAN_SECONDS, START_SECONDS, sketch, smallest_seconds
@@ -25,7 +25,7 @@ ANY = SizeSettings()
 def refusal(name, budget, machine=MACHINE, *settings):
     recipe = fitted(load_recipe(name, [f"budget={budget}", *settings])[0], (), machine)
     try:
-        refuse_few_steps(recipe, ANY, machine, PUBLISHED)
+        refuse_few_steps(recipe, ANY, machine, GENERAL)
     except RecipeError as error:
         return str(error)
     return None
@@ -95,14 +95,14 @@ def test_a_step_never_takes_less_than_its_products_and_every_expert_adds():
 
 def test_what_was_compiled_here_before_needs_no_seconds_for_it():
     recipe = load_recipe("amplimind-xl", ["budget=200s"])[0]
-    cold, _ = expected_steps(recipe, ANY, MACHINE, PUBLISHED, 200)
+    cold, _ = expected_steps(recipe, ANY, MACHINE, GENERAL, 200)
     rate = StepRate(tokens_per_second=1.0, step_seconds=1.0, compile_seconds=0.0)
     keys = [
         shape_key(shape(recipe.model.pattern, ANY, width=width, num_layers=layers, vocabulary_size=size, context=4096), 1, 4096, "bfloat16")
         for size in recipe.tokenizer.candidates
         for width, layers in ((64, 3), (96, 4), (128, 4), (192, 3), (256, 5))
     ]
-    warm, _ = expected_steps(recipe, ANY, MACHINE.model_copy(update={"steps": dict.fromkeys(keys, rate)}), PUBLISHED, 200)
+    warm, _ = expected_steps(recipe, ANY, MACHINE.model_copy(update={"steps": dict.fromkeys(keys, rate)}), GENERAL, 200)
     assert warm > 1.1 * cold
 
 

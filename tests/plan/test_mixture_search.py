@@ -11,7 +11,7 @@ from hagane.corpus.mixture import Shard
 from hagane.errors import RecipeError
 from hagane.plan import optimum
 from hagane.plan.ladder import Cost, Rung
-from hagane.plan.law import PUBLISHED
+from hagane.plan.law import GENERAL
 from hagane.plan.optimum import Ground, Objective, best_mixture, bounds_of, gain_of
 from hagane.plan.proxies import FEWEST, PAIRS, Shape, choose_shape, pairs, proxies, sampled, target_ground, weights_of
 from hagane.plan.surface import Proxy, fit_surface
@@ -198,18 +198,18 @@ def test_proxies_are_the_baseline_in_several_seeds_and_then_samples():
 
 def test_a_larger_budget_buys_larger_proxies_and_a_small_one_is_refused_with_the_least_that_works():
     recipe, shared = recipe_with(), {"scored_bytes": 6e5, "text_bytes": 5e7, "spent": 10.0}
-    shapes = [choose_shape(recipe, MACHINE, PUBLISHED, seconds, 2048, 5, **shared) for seconds in (1800.0, 14400.0)]
+    shapes = [choose_shape(recipe, MACHINE, GENERAL, seconds, 2048, 5, **shared) for seconds in (1800.0, 14400.0)]
     assert shapes[1].cost.seconds > shapes[0].cost.seconds and shapes[0].count == 20
     assert all(shape.rung.ffn == recipe.model.pattern.ffn for shape in shapes)
     assert shapes[0].cost.seconds * (shapes[0].count + 2 * PAIRS) < 1800
     with pytest.raises(RecipeError, match=r"too small for 12 mixtures .* Give --budget (\w+) or more") as refused:
-        choose_shape(recipe, MACHINE, PUBLISHED, 60.0, 2048, 5, **shared)
+        choose_shape(recipe, MACHINE, GENERAL, 60.0, 2048, 5, **shared)
     from hagane.recipe.types import Budget
 
     least = Budget.parse(str(refused.value).split("--budget ")[1].split(" ")[0]).amount
-    assert choose_shape(recipe, MACHINE, PUBLISHED, least - 10.0, 2048, 5, **shared).count >= FEWEST
+    assert choose_shape(recipe, MACHINE, GENERAL, least - 10.0, 2048, 5, **shared).count >= FEWEST
     with pytest.raises(RecipeError, match="the smallest proxy reads"):
-        choose_shape(recipe, MACHINE, PUBLISHED, 1800.0, 2048, 5, scored_bytes=6e5, text_bytes=1e4, spent=0.0)
+        choose_shape(recipe, MACHINE, GENERAL, 1800.0, 2048, 5, scored_bytes=6e5, text_bytes=1e4, spent=0.0)
 
 
 def test_the_reach_is_where_proxies_were():

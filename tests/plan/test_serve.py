@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hagane.errors import RecipeError
 from hagane.model.count import num_active_parameters
 from hagane.plan.cost import tokens_per_second
-from hagane.plan.law import PUBLISHED, REFERENCE_BYTES_PER_TOKEN
+from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.serve import parse_tokens, serving_options
 from hagane.plan.shapes import candidates
 from hagane.plan.sketch import best_shape, point_of
@@ -23,7 +23,7 @@ RECIPE, _ = load_recipe("nordic")
 
 
 def options(seconds, tokens, size=None):
-    return serving_options(RECIPE, size or SizeSettings(), MACHINE, 4096, seconds, PUBLISHED, tokens)
+    return serving_options(RECIPE, size or SizeSettings(), MACHINE, 4096, seconds, GENERAL, tokens)
 
 
 @settings(max_examples=20, deadline=None)
@@ -37,7 +37,7 @@ def test_the_best_is_the_best_of_all_that_leave_time_to_train(seconds, share):
         speed = tokens_per_second(config, 256, MACHINE)
         left = seconds - tokens / (3 * speed)
         if left >= 25:
-            losses.append(PUBLISHED.constants.loss(point_of(config, left * speed * REFERENCE_BYTES_PER_TOKEN)))
+            losses.append(GENERAL.constants.loss(point_of(config, left * speed * usual_bytes_per_token(4096))))
     assert best.loss == min(losses)
     assert best.training_seconds + best.serving_seconds == pytest.approx(seconds)
 
@@ -45,7 +45,7 @@ def test_the_best_is_the_best_of_all_that_leave_time_to_train(seconds, share):
 def test_the_more_is_served_the_smaller_the_model():
     sizes = [num_active_parameters(options(36_000, tokens)[0].config) for tokens in (1.0, 1e7, 1e8, 1e9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
-    assert options(36_000, 1.0)[0].config == best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, PUBLISHED)
+    assert options(36_000, 1.0)[0].config == best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, GENERAL)
 
 
 def test_a_served_token_costs_a_third_of_a_trained_one():

@@ -36,7 +36,7 @@ from hagane.corpus.rules import lines
 from hagane.corpus.sample import corrected, plan_sample
 from hagane.corpus.stores import is_url
 from hagane.errors import DataError
-from hagane.recipe.schema import CorpusSettings, Source
+from hagane.recipe.schema import PROBLEMS, CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
 MAX_MERGED = 1024  # batches of small files in one row group: each may hold a memory map, of which a process has some 65,000
@@ -176,7 +176,7 @@ def _cost(task: Task) -> int:
 
 
 def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
-    if not any(path == "embedded:problems" for source in sources for path in source.path):
+    if not any(path == PROBLEMS for source in sources for path in source.path):
         return ()
     from hagane.corpus.embedded import LANGUAGES
 

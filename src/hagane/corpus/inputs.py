@@ -15,7 +15,7 @@ from typing import Literal
 from hagane.corpus import stores
 from hagane.corpus.language import folder_language
 from hagane.errors import DataError
-from hagane.recipe.schema import Source
+from hagane.recipe.schema import PROBLEMS, Source
 
 Kind = Literal["text", "markdown", "html", "notebook", "warc", "jsonl", "parquet", "python", "problems"]
 KINDS: dict[str, Kind] = {
@@ -27,7 +27,7 @@ ONE_DOCUMENT: frozenset[Kind] = frozenset({"text", "markdown", "html", "notebook
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 KNOWN = ".txt, .md, .rst, .html, .ipynb, .warc, .jsonl (each also .gz or .zst) and .parquet"
 _READERS: dict[Kind, tuple[str, ...]] = {"html": ("trafilatura",), "warc": ("warcio", "trafilatura")}  # what the extra `web` brings
-EMBEDDED: dict[str, Kind] = {"embedded:python": "python", "embedded:problems": "problems"}
+EMBEDDED: dict[str, Kind] = {"embedded:python": "python", PROBLEMS: "problems"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from statistics import harmonic_mean
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
@@ -15,8 +16,8 @@ from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
 from hagane.plan.index_phases import with_indexers
-from hagane.plan.languages import effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
-from hagane.plan.law import PUBLISHED, Law
+from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
+from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, in_proportion, point_of
@@ -67,7 +68,7 @@ def choose(
     allowance: Allowance,
     time_step: Callable[[ModelConfig, int, int], StepRate],
     model: ModelConfig | None = None,
-    law: Law = PUBLISHED,
+    law: Law = GENERAL,
 ) -> PlanFacts:
     """The plan. `time_step(config, rows, context)` returns a measured micro-step of the chosen shape, and the seconds of
     compiling that training has still before it; `model` is one chosen before.
@@ -107,6 +108,7 @@ def choose(
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     read = read_by_language(shards, rates, text_bytes)
+    law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size]))
     value, low, high = law.predict(point_of(config, effective_total(read)))
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
     training = seconds if allowance.training_seconds is not None else total_steps * step_seconds
@@ -203,7 +205,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
 
     def loss(config: ModelConfig) -> float:
         read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
-        return law.constants.loss(point_of(config, effective_total(readings(recipe, shards, read)) if law.corpus else read))
+        return law.constants.loss(point_of(config, effective_total(readings(recipe, shards, read))))
 
     sizes = [pinned.vocabulary_size] if pinned.vocabulary_size else sorted(known.bytes_per_token)
     missing = [size for size in sizes if size not in known.bytes_per_token]
@@ -223,8 +225,7 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
 
 def mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
     """Bytes of text a token stands for, every language the same number of bytes."""
-    by_language = known.bytes_per_token[vocabulary_size]
-    return len(by_language) / sum(1 / value for value in by_language.values())
+    return harmonic_mean([*known.bytes_per_token[vocabulary_size].values()])
 
 
 def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict[str, str]) -> tuple[int, int]:

@@ -13,12 +13,11 @@ from hagane.plan.curve import RATIOS, curve_line
 from hagane.plan.facts import CurvePoint
 from hagane.plan.kept import find_law
 from hagane.plan.languages import text_of, text_point
-from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law
+from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import Estimate
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import best_layouts
 from hagane.plan.shapes import published
-from hagane.plan.sketch import bytes_per_token
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, duration
@@ -96,7 +95,7 @@ def _curve(
     recipe: Recipe, config: ModelConfig, law: Law, work: Workload, machine: Cluster, best: Estimate, tokens: float
 ) -> tuple[CurvePoint, ...]:
     """Loss over training time around the plan's own, for the recipe's shape and the fastest layout."""
-    each = bytes_per_token(config.vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    each = usual_bytes_per_token(config.vocabulary_size)
     shards, found = text_of(law), []
     for ratio in RATIOS:
         text_bytes = tokens * ratio * each * (1 - recipe.tune.share)

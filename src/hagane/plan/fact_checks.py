@@ -9,8 +9,9 @@ from dataclasses import replace
 from hagane.plan.check import Check, Outcome, Remedy, amount, binary, devices, energy, factor, flops, grade, joined, percent, times
 from hagane.plan.claim import Claim
 from hagane.plan.compute_checks import active_limit
-from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN
 from hagane.plan.limits import ENERGY_HIGH, ENERGY_LOW, ORDINARY_UTILISATION, READ_SHARE, REPEATS, TEXT_BYTES, TRAINING_BYTES, Limit
+
+BYTES_PER_TOKEN = 4.5  # of English with a vocabulary of 50,000 and more, where a claim says nothing of it
 
 
 def check_active_share(claim: Claim) -> Iterator[Check]:
@@ -85,7 +86,7 @@ def check_corpus(claim: Claim) -> Iterator[Check]:
     """The stated text: against what can have been read of it, and against all there is."""
     if claim.corpus_bytes is None:
         return
-    stated, each = claim.corpus_bytes, claim.bytes_per_token or REFERENCE_BYTES_PER_TOKEN
+    stated, each = claim.corpus_bytes, claim.bytes_per_token or BYTES_PER_TOKEN
     tokens, how = claim.tokens, "tokens"
     full = claim.full_flops()
     if tokens is None and full is not None and claim.active is not None:

@@ -13,7 +13,7 @@ from hagane.cache import cache_folder
 from hagane.errors import DataError, RunError
 from hagane.folder import write_atomic
 from hagane.plan.contexts import curriculum
-from hagane.plan.law import PUBLISHED, Law, Point
+from hagane.plan.law import GENERAL, Law, Point
 from hagane.recipe.schema import CorpusSettings, Recipe, Source
 
 CHANGED_ERROR = 0.04  # relative, added to the noise of a law whose corpus has changed since
@@ -68,7 +68,7 @@ def read_law(path: Path, corpus: str | None = None) -> Law:
         raise RunError(f"{path} cannot be read: {error.strerror}. Run hagane ladder again.") from None
     except (ValidationError, UnicodeDecodeError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not text"
-        raise RunError(f"{path} is damaged or of another version ({what}). Delete it to plan by published constants, or run hagane ladder again.") from None
+        raise RunError(f"{path} is damaged or of another version ({what}). Delete it to plan by the general law, or run hagane ladder again.") from None
     if corpus is not None and law.corpus != corpus:
         raise RunError(
             f"{path} is the law of another corpus ({', '.join(law.paths) or 'unknown'}, fitted {law.fitted}). Delete it, or run hagane ladder for this one."
@@ -77,7 +77,7 @@ def read_law(path: Path, corpus: str | None = None) -> Law:
 
 
 def find_law(recipe: Recipe) -> Law:
-    """The law of the recipe's text: its own where there is one, an earlier state's with a wider interval, else the published constants.
+    """The law of the recipe's text: its own where there is one, an earlier state's with a wider interval, else the general law.
 
     Raises RunError for a law file that is damaged or of another corpus.
     """
@@ -86,11 +86,11 @@ def find_law(recipe: Recipe) -> Law:
     paths = corpus_paths(recipe)
     kept = sorted(law_folder().glob(f"{place(paths)}-*.json"), key=lambda path: path.stat().st_mtime)
     if not kept:
-        return PUBLISHED
+        return GENERAL
     try:
         now = fingerprint(corpus_inputs(recipe.corpus))
     except DataError:  # the text is not there (yet): the stage that reads it says so
-        return PUBLISHED
+        return GENERAL
     own = law_path(paths, now)
     if own.exists():
         return _for_recipe(read_law(own, now), recipe)

@@ -28,9 +28,9 @@ from hagane.model.count import flops_per_token
 from hagane.plan.choose import batch_rule
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.fit import NOISE, Prior, slopes
-from hagane.plan.law import FORM_ERROR, Law, Point
+from hagane.plan.law import FORM_ERROR, Law, Point, usual_bytes_per_token
 from hagane.plan.shapes import LADDER, shape
-from hagane.plan.sketch import SCORING_SPEED, best_shape, bytes_per_token, point_of
+from hagane.plan.sketch import SCORING_SPEED, best_shape, point_of
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Frozen, Machine, duration
 
@@ -98,13 +98,13 @@ def cost_of(rung: Rung, recipe: Recipe, machine: Machine, scored_bytes: float) -
     config = rung.config(recipe)
     speed = tokens_per_second(config, recipe.train.context, machine)
     compiled, eager = rung.tokens / speed + COMPILE_SECONDS, rung.tokens / speed / EAGER_SPEED
-    score = scored_bytes / bytes_per_token(rung.vocabulary_size) / (SCORING_SPEED * EAGER_SPEED * speed)
+    score = scored_bytes / usual_bytes_per_token(rung.vocabulary_size) / (SCORING_SPEED * EAGER_SPEED * speed)
     use = recipe.execution.compile and compiled < eager
     return Cost((compiled if use else eager) + score + SET_UP_SECONDS, use)
 
 
 def rung_point(rung: Rung, recipe: Recipe) -> Point:
-    return point_of(rung.config(recipe), rung.tokens * bytes_per_token(rung.vocabulary_size))
+    return point_of(rung.config(recipe), rung.tokens * usual_bytes_per_token(rung.vocabulary_size))
 
 
 def targets(recipe: Recipe, pinned: SizeSettings, machine: Machine, seconds: float, vocabularies: Sequence[int], law: Law) -> list[Point]:
@@ -121,7 +121,7 @@ def targets(recipe: Recipe, pinned: SizeSettings, machine: Machine, seconds: flo
             width, layers = LADDER[index]
             configs.append(shape(recipe.model.pattern, pinned, width=width, num_layers=layers, vocabulary_size=middle, context=recipe.train.context))
     context = recipe.train.context
-    return [point_of(config, seconds * tokens_per_second(config, context, machine) * bytes_per_token(config.vocabulary_size)) for config in configs]
+    return [point_of(config, seconds * tokens_per_second(config, context, machine) * usual_bytes_per_token(config.vocabulary_size)) for config in configs]
 
 
 def grid(recipe: Recipe, machine: Machine, seconds: float, vocabularies: Sequence[int], scored_bytes: float, most_bytes: float) -> list[tuple[Rung, Cost]]:
@@ -132,7 +132,7 @@ def grid(recipe: Recipe, machine: Machine, seconds: float, vocabularies: Sequenc
         for ffn in kinds:
             for vocabulary in vocabularies:
                 tokens = smallest_tokens(recipe)
-                while tokens * bytes_per_token(vocabulary) <= most_bytes:
+                while tokens * usual_bytes_per_token(vocabulary) <= most_bytes:
                     rung = Rung(width=width, num_layers=num_layers, ffn=ffn, vocabulary_size=vocabulary, tokens=tokens)
                     cost = cost_of(rung, recipe, machine, scored_bytes)
                     if cost.seconds > seconds * LARGEST_SHARE:
@@ -157,11 +157,11 @@ def design(
     """Choose runs for `seconds`. Raises RecipeError where the budget or the text is too small for a ladder; `spent` seconds of it are gone already."""
     chosen, used, covariance = _greedy(recipe, machine, seconds, goals, vocabularies, scored_bytes, text_bytes)
     if len(chosen) < LEAST_RUNS:
-        needed = smallest_tokens(recipe) * bytes_per_token(min(vocabularies))
+        needed = smallest_tokens(recipe) * usual_bytes_per_token(min(vocabularies))
         if text_bytes < needed:
             raise RecipeError(
                 f"the corpus has {text_bytes / 1e6:.2g} MB of text and the smallest run of a ladder reads {needed / 1e6:.2g} MB. Give more text with "
-                "--corpus; until then hagane plan goes by published constants."
+                "--corpus; until then hagane plan goes by the general law."
             )
         enough = math.ceil((seconds + spent) / 10) * 10  # budgets as people write them
         while len(_greedy(recipe, machine, enough - spent, goals, vocabularies, scored_bytes, text_bytes)[0]) < LEAST_RUNS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from statistics import harmonic_mean
 from typing import NamedTuple
 
 from hagane.corpus.mixture import Shard, mixture
@@ -13,10 +14,13 @@ from hagane.plan.facts import LanguagePlan
 from hagane.plan.law import Law, Point, effective_bytes
 from hagane.plan.sketch import point_of
 from hagane.plan.start import replay_of
-from hagane.recipe.schema import Recipe
+from hagane.recipe.schema import PROBLEMS, Recipe
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
 WORTH = 0.9  # of new text: below this share repeats hurt
+# Bits per byte of the embedded problems over those of people's text in as many tokens a byte, after the tuning on problems: 0.22 to 0.34 in eight languages
+# (docs/notebook.md, "A law for every text").
+GENERATED_EASE = 0.28
 
 
 class Reading(NamedTuple):
@@ -69,6 +73,22 @@ def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], to
     return found
 
 
+def difficulty(recipe: Recipe, shards: Mapping[str, Shard], bytes_per_token: Mapping[str, float]) -> dict[str, float]:
+    """By language, how much more than usual there is to be learned in a byte of it: by its tokens a byte against the other languages', and the part of it
+    that is generated.
+
+    Tokens a byte of all of them together tell nothing: they are fewer where fewer languages share a vocabulary, and the text is no easier for it.
+    """
+    generated = {source.name for source in recipe.corpus.sources if set(source.path) == {PROBLEMS}}
+    found, mean = {}, harmonic_mean([*bytes_per_token.values()]) if bytes_per_token else 0.0
+    for language, value in bytes_per_token.items():
+        own = [shard for shard in shards.values() if shard.language == language]
+        total = sum(shard.size for shard in own)
+        part = sum(shard.size for shard in own if shard.source in generated) / total if total else 0.0
+        found[language] = mean / value * (1 - part + part * GENERATED_EASE)
+    return found
+
+
 def effective_total(read: Mapping[str, Reading]) -> float:
     """Bytes of new text that all of it is worth."""
     return max(1.0, sum(reading.effective for reading in read.values()))
@@ -106,7 +126,7 @@ def _with_more(shards: Mapping[str, Shard], language: str) -> dict[str, Shard]:
 
 
 def text_of(law: Law) -> dict[str, Shard]:
-    """The shards of the corpus as the law remembers them; none for the published law."""
+    """The shards of the corpus as the law remembers them; none for the general law."""
     return {f"{item.source}.{item.language}": Shard(item.source, item.language, item.bytes) for item in law.text}
 
 

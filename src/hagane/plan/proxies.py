@@ -17,9 +17,9 @@ from hagane.corpus.mixture import Shard, unimax_budgets
 from hagane.errors import RecipeError
 from hagane.plan.ladder import ENCODE_BYTES_PER_SECOND, RESERVE, Cost, Rung, grid, rung_point, smallest_tokens
 from hagane.plan.languages import rates_of
-from hagane.plan.law import Law
+from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.optimum import REACH, Ground
-from hagane.plan.sketch import SPARE_TEXT, bytes_per_token
+from hagane.plan.sketch import SPARE_TEXT
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Machine, duration
 
@@ -44,7 +44,7 @@ def choose_shape(
     wanted = min(MOST, max(FEWEST, 10 + 2 * num_languages))
     options = [option for option in grid(recipe, machine, math.inf, [vocabulary], scored_bytes, text_bytes) if option[0].ffn == recipe.model.pattern.ffn]
     if not options:
-        needed = smallest_tokens(recipe) * bytes_per_token(vocabulary)
+        needed = smallest_tokens(recipe) * usual_bytes_per_token(vocabulary)
         raise RecipeError(
             f"the corpus has {text_bytes / 1e6:.2g} MB of text and the smallest proxy reads {needed / 1e6:.2g} MB. Give more text with --corpus; until then "
             "UniMax mixes the languages."

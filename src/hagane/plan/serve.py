@@ -12,9 +12,9 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
 from hagane.plan.cost import tokens_per_second
-from hagane.plan.law import REFERENCE_BYTES_PER_TOKEN, Law
+from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.shapes import candidates
-from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, bytes_per_token, point_of
+from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, point_of
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
@@ -50,7 +50,7 @@ def serving_options(recipe: Recipe, pinned: SizeSettings, machine: Machine, voca
     """
     context, start = recipe.train.context, starting_model(recipe)
     shapes = [start] if start is not None else candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
-    each = bytes_per_token(vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    each = usual_bytes_per_token(vocabulary_size)
     found = []
     for config in shapes:
         serving = serving_seconds(config, context, machine, tokens)

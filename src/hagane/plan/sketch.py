@@ -14,7 +14,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
 from hagane.plan.cost import tokens_per_second
-from hagane.plan.law import PUBLISHED, REFERENCE_BYTES_PER_TOKEN, Law, Point
+from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -38,6 +38,7 @@ PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes in
 FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + GGUF_SECONDS + EVALUATE_SECONDS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
+ALIKE = 0.005  # losses that differ by less are alike to a law: two seeds do (docs/notebook.md, "A law for every text"). The larger model gains more from tuning
 SPARE_TEXT = 1.3  # text read over text needed: cleaning drops some, steering may add steps
 
 
@@ -65,17 +66,20 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
 
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
-    """The rung of the ladder with the lowest expected loss after training for `seconds`; the checkpoint's shape where the run starts from one."""
+    """The rung of the ladder with the lowest expected loss after training for `seconds`, the largest of those that are alike; the checkpoint's shape where
+    the run starts from one."""
     start, context = starting_model(recipe), recipe.train.context
     if start is not None:
         return start
-    # a law of its own is in bytes; the published one is for English tokens, and the shapes that were tried were chosen with it as it is
-    each = bytes_per_token(vocabulary_size) if law.corpus else REFERENCE_BYTES_PER_TOKEN
+    each = usual_bytes_per_token(vocabulary_size)
 
     def loss(config: ModelConfig) -> float:
         return law.constants.loss(point_of(config, seconds * tokens_per_second(config, context, machine) * each))
 
-    return min(candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context), key=loss)
+    options = candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
+    losses = [loss(config) for config in options]
+    alike = [config for config, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
+    return max(alike, key=body_parameters)
 
 
 def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
@@ -97,7 +101,7 @@ def body_parameters(config: ModelConfig) -> float:
     return math.sqrt(point.active * point.total)
 
 
-def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = PUBLISHED) -> Sketch:
+def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GENERAL) -> Sketch:
     """Divide the budget. Raises RecipeError, with the smallest useful budget, where nothing could be learned."""
     budget = Budget.parse(recipe.budget) if recipe.budget else None
     seconds = budget_seconds(budget, machine, recipe.execution.price_per_hour) if budget else None
@@ -130,17 +134,12 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = PU
             )
         training = tokens / mean_tokens_per_second(recipe, config, machine)
     text_share = 1 - recipe.tune.share
-    sample = _two_digits(max(1_500_000, tokens * text_share * bytes_per_token(vocabulary_size) * SPARE_TEXT))
+    sample = _two_digits(max(1_500_000, tokens * text_share * usual_bytes_per_token(vocabulary_size) * SPARE_TEXT))
     return Sketch(
         training_seconds=training, tokens=tokens, sample_bytes=recipe.corpus.sample_bytes or sample,
         tokenizer_bytes=recipe.tokenizer.sample_bytes or _two_digits(min(50_000_000, max(1_000_000, training * 20_000))),
         items_per_cell=recipe.evaluate.items_per_cell or max(2, min(28, round(training / 45))),
     )  # fmt: skip
-
-
-def bytes_per_token(vocabulary_size: int) -> float:
-    """Expected bytes of UTF-8 a token stands for before there is a tokenizer: 2.5 at 1,536 tokens, 2.7 at 2,048, 3.4 at 8,192, at most 4.5."""
-    return max(1.0, min(4.5, 0.36 * math.log2(vocabulary_size) - 1.3))
 
 
 def training_seconds(seconds: float, num_contexts: int = 1) -> float:

@@ -9,7 +9,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.choose import Allowance, Known, choose
 from hagane.plan.facts import PlanFacts
-from hagane.plan.law import PUBLISHED, Law
+from hagane.plan.law import GENERAL, Law
 from hagane.plan.sketch import CONVERSE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Machine, StepRate
@@ -42,7 +42,7 @@ def make_plan(
     remaining: Callable[[], float | None],
     time_step: Callable[[ModelConfig, int, int], StepRate],
     spent: dict[str, float],
-    law: Law = PUBLISHED,
+    law: Law = GENERAL,
 ) -> PlanFacts:
     """Choose for what is left of the budget once the step of the chosen shape was timed. `spent`: seconds of the stages before."""
     preparing = {"encode": sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND}

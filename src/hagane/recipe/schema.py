@@ -23,6 +23,8 @@ def execution(default: Any = ..., **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"role": "execution"}, **kwargs)
 
 
+PROBLEMS = "embedded:problems"  # path of the generator of problems in nine languages
+
 _TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*\Z")
 
 
