@@ -10,7 +10,7 @@ from hagane.plan.cost import tokens_per_second
 from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.serve import parse_tokens, serving_options
 from hagane.plan.shapes import candidates
-from hagane.plan.sketch import best_shape, point_of
+from hagane.plan.sketch import ALIKE, best_shape, point_of
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings
 from hagane.recipe.types import Machine
@@ -45,7 +45,8 @@ def test_the_best_is_the_best_of_all_that_leave_time_to_train(seconds, share):
 def test_the_more_is_served_the_smaller_the_model():
     sizes = [num_active_parameters(options(36_000, tokens)[0].config) for tokens in (1.0, 1e7, 1e8, 1e9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
-    assert options(36_000, 1.0)[0].config == best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, GENERAL)
+    found, alone = options(36_000, 1.0), best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, GENERAL)
+    assert next(item.loss for item in found if item.config == alone) <= (1 + ALIKE) * found[0].loss
 
 
 def test_a_served_token_costs_a_third_of_a_trained_one():
