@@ -22,4 +22,4 @@ def test_generated_problems_are_easier_than_text_in_as_many_tokens():
     sizes = {"problems.sv": 3e5, "problems.en": 1e5, "python.en": 3e5}
     shards = shards_of(sizes, {name: name.split(".")[0] for name in sizes}, {name: name.split(".")[1] for name in sizes}, {})
     found = difficulty(recipe, shards, {"sv": 3.0, "en": 1.5, "is": 3.0})  # of Icelandic nothing was kept
-    assert found == pytest.approx({"sv": 0.75 * GENERATED_EASE, "en": 1.5 * (0.75 + 0.25 * GENERATED_EASE), "is": 0.75})
+    assert found == pytest.approx({"sv": 2 / 3 * GENERATED_EASE, "en": 4 / 3 * (0.75 + 0.25 * GENERATED_EASE), "is": 2 / 3})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from statistics import harmonic_mean
 from typing import NamedTuple
@@ -18,9 +18,9 @@ from hagane.recipe.schema import PROBLEMS, Recipe
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
 WORTH = 0.9  # of new text: below this share repeats hurt
-# Bits per byte of the embedded problems over those of people's text in as many tokens a byte, after the tuning on problems: 0.22 to 0.34 in eight languages
+# Bits per byte of the embedded problems over those of people's text in as many tokens a byte, after the tuning on problems: 0.15 to 0.28 in eight languages
 # (docs/notebook.md, "A law for every text").
-GENERATED_EASE = 0.28
+GENERATED_EASE = 0.22
 
 
 class Reading(NamedTuple):
@@ -74,19 +74,23 @@ def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], to
 
 
 def difficulty(recipe: Recipe, shards: Mapping[str, Shard], bytes_per_token: Mapping[str, float]) -> dict[str, float]:
-    """By language, how much more than usual there is to be learned in a byte of it: by its tokens a byte against the other languages', and the part of it
-    that is generated.
+    """By language, how much more than usual there is to be learned in a byte of it: by its tokens a byte against those of all text by people, and the part
+    of it that is generated.
 
     Tokens a byte of all of them together tell nothing: they are fewer where fewer languages share a vocabulary, and the text is no easier for it.
     """
     generated = {source.name for source in recipe.corpus.sources if set(source.path) == {PROBLEMS}}
-    found, mean = {}, harmonic_mean([*bytes_per_token.values()]) if bytes_per_token else 0.0
-    for language, value in bytes_per_token.items():
-        own = [shard for shard in shards.values() if shard.language == language]
-        total = sum(shard.size for shard in own)
-        part = sum(shard.size for shard in own if shard.source in generated) / total if total else 0.0
-        found[language] = mean / value * (1 - part + part * GENERATED_EASE)
-    return found
+    part = {language: _part_of(language, generated, shards) for language in bytes_per_token}
+    people = [language for language in bytes_per_token if part[language] < 1] or [*bytes_per_token]  # generated text has tokens of its own length
+    mean = harmonic_mean([bytes_per_token[language] for language in people])
+    return {language: mean / value * (1 - part[language] + part[language] * GENERATED_EASE) for language, value in bytes_per_token.items()}
+
+
+def _part_of(language: str, sources: Collection[str], shards: Mapping[str, Shard]) -> float:
+    """The part of a language's text that comes from these sources."""
+    own = [shard for shard in shards.values() if shard.language == language]
+    total = sum(shard.size for shard in own)
+    return sum(shard.size for shard in own if shard.source in sources) / total if total else 0.0
 
 
 def effective_total(read: Mapping[str, Reading]) -> float:
