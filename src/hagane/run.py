@@ -389,7 +389,8 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 for mode in ("thinking", "plain")
             }
             accuracy = ", ".join(f"{mode} {share:.0%}" for mode, share in modes.items() if share is not None)
-            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages){_forgetting(facts.get('start'))}; {accuracy}"
+            code = ", code among them" if any(tag.startswith("code") for tag in facts["bits_per_byte"]) else ""
+            return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages{code}){_forgetting(facts.get('start'))}; {accuracy}"
         case "release":
             return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
     return ""

@@ -257,3 +257,14 @@ def test_what_a_starting_model_forgot_and_gained_is_a_table(finished_run: Path) 
         record["facts"]["start"] = odd
         path.write_text(json.dumps(record))
         check(render(finished_run))
+
+
+def test_what_was_reached_is_the_mean_that_the_plan_spoke_of(tmp_path: Path, make_run: MakeRun) -> None:
+    """Over all that is scored, code among it: a mean over other languages would be held against the wrong interval."""
+    path = make_run(tmp_path / "run") / "evaluate" / "facts.json"
+    record = json.loads(path.read_text())
+    scored = record["facts"]["bits_per_byte"]
+    scored["code-python"]["value"] = 2.9
+    path.write_text(json.dumps(record))
+    mean, page = sum(item["value"] for item in scored.values()) / len(scored), render(tmp_path / "run")
+    assert f">{mean:.2f}<" in page and f"mean of {len(scored)} languages, code among them" in page

@@ -98,7 +98,8 @@ def _quality(record: Record) -> Tile:
     bits = mean_bits(record)
     if bits is not None:
         mean, count, worst, value = bits
-        of = f"mean of {count} languages; weakest {text.language(worst)} {text.fixed(value, 2)}" if count > 1 else text.language(worst)
+        code = ", code among them" if len(human_languages(table(record.facts("evaluate").get("bits_per_byte")))) < count else ""
+        of = f"mean of {count} languages{code}; weakest {text.language(worst)} {text.fixed(value, 2)}" if count > 1 else text.language(worst)
         return Tile("Bits per byte", text.fixed(mean), f"held-out text, {of}")
     last = next((last for stage in reversed(record.training) if (last := _last(stage, "loss")) is not None), None)
     return Tile("Training loss", text.fixed(last, 2), "nats per token so far") if last is not None else Tile("Bits per byte", text.UNKNOWN, "not evaluated yet")
@@ -131,14 +132,13 @@ def _proof(record: Record) -> Tile | None:
 
 
 def _gguf(facts: dict[str, Any]) -> str:
-    """The GGUF files with what they differ by, or why there are none."""
+    """What the GGUF files differ by, with their sizes, or why there are none. The card has the names and more."""
     files = [
-        f"{file.get('file')} ({text.size(file.get('bytes'))}, log-probabilities within {text.small(file.get('max_logprob_gap'))}, "
-        f"{text.small(file.get('kl_bits_per_token'))} bits per token)"
+        f"{file.get('quantisation')} {text.small(file.get('max_logprob_gap'))} ({text.size(file.get('bytes'))})"
         for file in facts.get("files") or ()
         if isinstance(file, dict)
     ]
-    return f"in llama.cpp: {', '.join(files)}" if files else f"no GGUF ({facts.get('skipped') or 'made before there were any'})"
+    return f"log-probabilities in llama.cpp: {', '.join(files)}" if files else f"no GGUF ({facts.get('skipped') or 'made before there were any'})"
 
 
 def stage_joules(record: Record, stage: Stage) -> float | None:

@@ -22,14 +22,13 @@ def human_languages(tags: Iterable[Any]) -> list[str]:
 
 
 def mean_bits(record: Record) -> tuple[float, int, str, float] | None:
-    """Mean bits per byte over the human languages, their number, the weakest and its value."""
+    """Mean bits per byte over all languages that were scored, code among them as in the plan's expectation; their number, the weakest and its value."""
     values = {tag: number(dig(item, "value")) for tag, item in table(record.facts("evaluate").get("bits_per_byte")).items()}
     known = {tag: value for tag, value in values.items() if value is not None}
-    languages = human_languages(known) or sorted(known)
-    if not languages:
+    if not known:
         return None
-    worst = max(languages, key=lambda tag: known[tag])
-    return sum(known[tag] for tag in languages) / len(languages), len(languages), worst, known[worst]
+    worst = max(sorted(known), key=lambda tag: known[tag])
+    return sum(known.values()) / len(known), len(known), worst, known[worst]
 
 
 def counted(record: Record, key: Callable[[dict[str, Any]], str | None], name: str = "accuracy") -> dict[str, Count]:
