@@ -39,7 +39,7 @@ FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + GGUF_SECONDS + 
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
 ALIKE = 0.005  # losses that differ by less are alike to a law: two seeds do (docs/notebook.md, "A law for every text"). The larger model gains more from tuning
-SPARE_TEXT = 1.3  # text read over text needed: cleaning drops some, steering may add steps
+SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 
 
 class Sketch(Frozen):
