@@ -22,7 +22,8 @@ def environment(caches: Path, **more: str) -> dict[str, str]:
     """All cores and the same spin count of OpenMP threads for everybody; compiler caches and hagane's machine profile below `caches`."""
     own = {"TORCHINDUCTOR_CACHE_DIR": str(caches / "compiled"), "TRITON_CACHE_DIR": str(caches / "triton"), "HAGANE_CACHE": str(caches / "hagane")}
     same = {"OMP_NUM_THREADS": str(cores()), "GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **same, **own, "PYTHONPATH": str(BENCHMARKS), **more}
+    path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **same, **own, "PYTHONPATH": path, **more}
 
 
 def first_time(caches: Path, what: str) -> bool:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hagane.corpus.build import CorpusFacts, build_corpus
 from hagane.corpus.documents import read_documents
+from hagane.corpus.likeness import separation
 from hagane.corpus.mixture import Shard, mixture
-from hagane.corpus.quality import _separation
 from hagane.corpus.reasons import show
 from hagane.errors import RecipeError
 from hagane.recipe.load import validate
@@ -153,7 +153,7 @@ def test_separation_is_the_share_of_pairs_in_the_right_order():
     draw = np.random.default_rng(0)
     good, other = draw.integers(0, 20, 30) / 2, draw.integers(-4, 16, 50) / 2
     pairs = [(a > b) + 0.5 * (a == b) for a in good for b in other]
-    assert _separation(good, other) == pytest.approx(sum(pairs) / len(pairs))
+    assert separation(good, other) == pytest.approx(sum(pairs) / len(pairs))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """Which text of a language is most like a source that the user calls good, and so is read more often.
 
-No foreign model: for every language a naive Bayes classifier of hashed character n-grams (`classifier.py`) is learned from documents of the good sources and of
-the others; a document's score is the mean log ratio of how often its grams come in the one and in the other. The documents of the other sources are put
-in the order of their scores and divided into buckets of equal text, the best first; good sources are in the best. How often each bucket is read is the
-recipe's, as LLM-jp-4 repeats its quality buckets. Nothing is dropped, and held-out text is left as it is: it must stay the same with and without.
+No foreign model: for every language a classifier and a model of the good text are learned from documents of the good sources and of the others (`likeness.py`).
+The documents of the other sources are put in the order of their scores and divided into buckets of equal text, the best first; good sources are in the
+best. How often each bucket is read is the recipe's, as LLM-jp-4 repeats its quality buckets. Nothing is dropped, and held-out text is
+left as it is: it must stay the same with and without.
 
-A language in which there is too little of either, or in which the classifier cannot tell them apart on documents that it did not learn from, is not divided.
-Grams are of letters: the score sees words and spelling, not layout, digits or truth.
+A language in which there is too little of either, or in which they cannot be told apart on documents that were not learned from, is not divided.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hagane.corpus import passages, pool
-from hagane.corpus.classifier import document_scores, learn
 from hagane.corpus.decide import DROP, HELD_OUT, TRAIN, Shard
 from hagane.corpus.gather import Part
-from hagane.corpus.ngrams import windows
+from hagane.corpus.likeness import By, Likeness, learn_likeness
 from hagane.recipe.schema import QualitySettings
 from hagane.recipe.types import Frozen
 
@@ -32,18 +30,17 @@ LEARNED = 600  # documents of each kind and language that are looked at; every s
 FEWEST = 12  # of each kind
 LEAST_SEPARATION = 0.65  # area under the curve: with less the order is mostly chance
 _BATCH = 256
-_GOOD, _OTHER = "good", "other"
-
-Array = NDArray[np.float64]
-_weights: dict[str, NDArray[np.float32]] = {}  # of a worker process, by language
+_likeness: dict[str, Likeness] = {}  # of a worker process, by language
 
 
 class LanguageQuality(Frozen):
-    """What the classifier of one language is worth."""
+    """How well good text of one language is told from the rest."""
 
     good_documents: int = Field(description="looked at, half of them learned from")
     other_documents: int
     separation: float | None = Field(None, description="chance that a good document scores higher than another one, neither of them learned from")
+    by_classifier: float | None = Field(None, description="the same of the classifier alone")
+    by_perplexity: float | None = Field(None, description="the same of perplexity alone")
     divided: bool
     bucket_bytes: tuple[int, ...] = Field((), description="training text in each bucket, best first")
 
@@ -72,22 +69,23 @@ def divide(
         return list(shards), None
     started = time.monotonic()
     languages: dict[str, LanguageQuality] = {}
-    weights: dict[str, NDArray[np.float32]] = {}
+    likeness: dict[str, Likeness] = {}
     by_language: dict[str, list[Shard]] = defaultdict(list)
     for shard in shards:
         if shard.source not in generated:
             by_language[shard.language].append(shard)
     for language, own in sorted(by_language.items()):
-        facts, weight_G = _learn([shard for shard in own if shard.source in settings.good], [shard for shard in own if shard.source not in settings.good])
-        languages[language] = facts
-        if weight_G is not None:
-            weights[language] = weight_G
-    scores = _scores([shard for shard in shards if shard.language in weights and shard.source not in {*settings.good, *generated}], weights, workers, progress)
+        good, others = ([shard for shard in own if (shard.source in settings.good) == wanted] for wanted in (True, False))
+        languages[language], learned = _learn(good, others, settings.by)
+        if learned is not None:
+            likeness[language] = learned
+    judged = [shard for shard in shards if shard.language in likeness and shard.source not in {*settings.good, *generated}]
+    scores = _scores(judged, likeness, workers, progress)
     found: list[Shard] = []
     for shard in shards:
-        if shard.language not in weights or shard.source in generated:
+        if shard.language not in likeness or shard.source in generated:
             found.append(shard)
-    for language in sorted(weights):
+    for language in sorted(likeness):
         buckets = _buckets(by_language[language], settings, scores)
         made = [new for shard in by_language[language] for new in _split(shard, buckets[shard.name], settings.repeats)]
         found += made
@@ -97,20 +95,16 @@ def divide(
     return found, QualityFacts(good=settings.good, repeats=settings.repeats, languages=languages, seconds=round(time.monotonic() - started, 3))
 
 
-def _learn(good: Sequence[Shard], others: Sequence[Shard]) -> tuple[LanguageQuality, NDArray[np.float32] | None]:
-    """What a language's classifier is worth, and its weights (buckets of grams, 1), or None where it is not to be used."""
-    texts = {kind: _sample(own) for kind, own in ((_GOOD, good), (_OTHER, others))}
-    counts = len(texts[_GOOD]), len(texts[_OTHER])
-    if min(counts) < FEWEST:
-        return LanguageQuality(good_documents=counts[0], other_documents=counts[1], divided=False), None
-    train = {kind: ["".join(windows(text)) for text in own[::2]] for kind, own in texts.items()}
-    classifier = learn(train, {kind: own[1::2] for kind, own in texts.items()})
-    place = classifier.languages.index(_GOOD)
-    weight_G = (classifier.weight_GL[:, place] - classifier.weight_GL[:, 1 - place])[:, None]
-    separation = _separation(*(document_scores(weight_G, texts[kind][1::2]).mean[:, 0] for kind in (_GOOD, _OTHER)))
-    divided = separation >= LEAST_SEPARATION
-    facts = LanguageQuality(good_documents=counts[0], other_documents=counts[1], separation=round(separation, 4), divided=divided)
-    return facts, weight_G if divided else None
+def _learn(good: Sequence[Shard], others: Sequence[Shard], by: By) -> tuple[LanguageQuality, Likeness | None]:
+    """What is known of a language, and how to judge its text, or None where that is not to be done."""
+    good_texts, other_texts = _sample(good), _sample(others)
+    counts = {"good_documents": len(good_texts), "other_documents": len(other_texts)}
+    if min(counts.values()) < FEWEST:
+        return LanguageQuality(**counts, divided=False), None
+    learned = learn_likeness(good_texts, other_texts, by)
+    divided = learned.separation >= LEAST_SEPARATION
+    told = {name: round(getattr(learned, name), 4) for name in ("separation", "by_classifier", "by_perplexity")}
+    return LanguageQuality(**counts, divided=divided, **told), learned.likeness if divided else None
 
 
 def _sample(shards: Sequence[Shard]) -> list[str]:
@@ -127,17 +121,8 @@ def _sample(shards: Sequence[Shard]) -> list[str]:
     return passages.texts_of(parts, np.array([number for _, number, _ in chosen]), np.array([piece for _, _, piece in chosen]))
 
 
-def _separation(good_T: Array, other_T: Array) -> float:
-    """Area under the receiver operating characteristic: ranks of the good among all (Mann and Whitney 1947); equal scores count half."""
-    both, inverse, counts = np.unique(np.concatenate([good_T, other_T]), return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts - 1) / 2
-    ranks = middle[inverse[: len(good_T)]].sum()
-    assert len(both)
-    return float((ranks - len(good_T) * (len(good_T) + 1) / 2) / (len(good_T) * len(other_T)))
-
-
 def _scores(
-    shards: Sequence[Shard], weights: dict[str, NDArray[np.float32]], workers: pool.Workers | None, progress: pool.Progress
+    shards: Sequence[Shard], likeness: dict[str, Likeness], workers: pool.Workers | None, progress: pool.Progress
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     """Score of every training document, by shard and number of the part."""
     names, tasks = [], []
@@ -149,21 +134,21 @@ def _scores(
             tasks.append(_Task(part, wanted_D, shard.language))
     total = sum(int(task.part.bytes_D[task.wanted_D].sum()) for task in tasks)
     use = pool.useful_workers(workers, total // 4, len(tasks))
-    results = pool.run_in_order(_work, tasks, use, what="corpus: quality", total=total, progress=progress, initialise=_enter, arguments=(weights,))
+    results = pool.run_in_order(_work, tasks, use, what="corpus: quality", total=total, progress=progress, initialise=_enter, arguments=(likeness,))
     found = dict(zip(names, results, strict=True))
     _enter({})
     return found
 
 
-def _enter(weights: dict[str, NDArray[np.float32]]) -> None:
-    global _weights
-    _weights = weights
+def _enter(likeness: dict[str, Likeness]) -> None:
+    global _likeness
+    _likeness = likeness
 
 
 def _work(task: _Task) -> NDArray[np.float64]:
     score_D = np.zeros(len(task.part.bytes_D))
     for documents, texts in _first_pieces(task.part, task.wanted_D):
-        score_D[documents] = document_scores(_weights[task.language], texts).mean[:, 0]
+        score_D[documents] = _likeness[task.language].scores(texts)
         pool.count(int(task.part.bytes_D[documents].sum()))
     return score_D
 

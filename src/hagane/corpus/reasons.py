@@ -139,7 +139,9 @@ def in_words(own: dict[str, Any]) -> str:
     """What dividing one language by quality came to."""
     if own["divided"]:
         sizes = ", ".join(f"{size / 1e6:.2f} MB" for size in own["bucket_bytes"])
-        return f"{sizes}; a good document scores higher than another one in {100 * own['separation']:.0f} % of pairs"
+        alone = [f"{100 * own[f'by_{way}']:.0f} by {way}" for way in ("classifier", "perplexity") if own.get(f"by_{way}") is not None]
+        ways = f" ({', '.join(alone)} alone)" if alone else ""
+        return f"{sizes}; a good document scores higher than another one in {100 * own['separation']:.0f} % of pairs{ways}"
     if own["separation"] is None:
         return f"not divided: {own['good_documents']:,} good documents and {own['other_documents']:,} others are too few to learn from"
     return f"not divided: a good document scores higher than another one in only {100 * own['separation']:.0f} % of pairs"

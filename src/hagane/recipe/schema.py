@@ -80,6 +80,9 @@ class QualitySettings(Frozen):
     """Text that is most like sources you call good is read more often."""
 
     good: tuple[str, ...] = Field((), description="names of sources whose text is good, an encyclopaedia for example; off where empty")
+    by: Literal["both", "classifier", "perplexity"] = Field(
+        "both", description="what makes text good: its words are those of good sources rather than of the others, good sources foretell it, or both"
+    )
     repeats: tuple[float, ...] = Field((2.0, 1.0, 0.5), description="how often equal parts of a language's text are read against each other, the best first")
 
     @field_validator("repeats")

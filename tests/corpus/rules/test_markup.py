@@ -20,6 +20,7 @@ from hagane.corpus.rules.markup import mend
         ("::: moniker range=\"vs\"\nText\n:::\n", "Text\n"),
         ("## Rubrik {#id}\n", "## Rubrik\n"),
         ("---\ntitle: X\nlang: sv\n---\nText\n", "Text\n"),
+        ("---\ntitle: X\n---\n\n{{APIRef}}\n\nText\n", "Text\n"),
         ("Fisk &amp; sk&auml;rg&aring;rd", "Fisk & skärgård"),
         ("雨《あめ》が［＃「雨」に傍点］降る。", "雨が降る。"),
         ("<xref:System.Text.Json?x=1> を参照", "System.Text.Json を参照"),

@@ -63,7 +63,7 @@ def mend(text: str) -> str | None:
         cleaned = PERMALINK.sub("", cleaned)
     if "［＃" in cleaned or "テキスト中に現れる記号" in cleaned:
         cleaned = _AOZORA.sub("", _AOZORA_HEAD.sub("", cleaned)).replace("｜", "")
-    return text if cleaned == text else cleaned
+    return text if cleaned == text else cleaned.lstrip("\n")  # of a head or macros at its beginning the empty lines would stay
 
 
 def _whole(text: str) -> str | None:
