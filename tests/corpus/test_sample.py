@@ -1,8 +1,14 @@
 """A sample reads what it needs, balances languages, and is the same every time."""
 
 import json
+import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hagane.corpus.documents import read_documents
+from hagane.corpus.sample import EXCERPT_BYTES, Take
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def test_languages_get_equal_parts_and_small_ones_all_they_have(folder, build, t
 
 
 def test_it_reads_a_part_of_the_files_only(folder, build, tmp_path):
-    facts = build(folder, sample_bytes=300_000)
+    facts = build(folder, sample_bytes=240_000)
     files = json.loads((tmp_path / "corpus" / "manifest.json").read_text())["files"]
     swedish = next(file for file in files if file["language"] == "sv")
     assert not swedish["complete"]
@@ -37,8 +43,6 @@ def test_it_reads_a_part_of_the_files_only(folder, build, tmp_path):
 
 
 def test_documents_come_from_more_than_the_beginning(folder, build, tmp_path):
-    from hagane.corpus.documents import read_documents
-
     build(folder, sample_bytes=600_000)
     numbers = [int(row["id"].split("-")[1]) for row in read_documents(tmp_path / "corpus", "train", "text.sv")]
     assert numbers == sorted(numbers)
@@ -155,3 +159,65 @@ def test_lines_longer_than_a_look_are_estimated_from_the_beginning(tmp_path, mak
     make.write_jsonl(tmp_path / "books.jsonl", books)
     (found,) = estimate(list_inputs((Source(name="text", path=(str(tmp_path),)),), ("und",)).inputs)
     assert found == pytest.approx({"sv": 12 * 200_000}, rel=0.05)
+
+
+WORDS = ["sol", "vind", "hav", "fjell", "natt", "bok", "ord", "regn"]
+
+
+def prose(draw, paragraphs):
+    return "\n\n".join(f"{' '.join(draw.choices(WORDS, k=40))}." for _ in range(paragraphs))
+
+
+@pytest.fixture
+def books(tmp_path, make):
+    """40 books of 140 kB that begin alike, and as much in short documents of another language."""
+    draw, head = random.Random(0), "A head that all of them have. " * 12
+    make.write_jsonl(tmp_path / "books" / "nb" / "0.jsonl", [{"id": f"book-{number}", "text": f"{head}\n\n{number} {prose(draw, 800)}"} for number in range(40)])
+    make.write_jsonl(tmp_path / "books" / "sv" / "0.jsonl", [{"id": f"note-{number}", "text": f"{number} {prose(draw, 5)}"} for number in range(6000)])
+    return tmp_path / "books"
+
+
+def test_long_documents_give_a_stretch_each_so_that_a_sample_is_not_a_few_books(books, build, tmp_path, make):
+    facts = build(books, sample_bytes=400_000, rules={"repetition": False, "lists": False})
+    for language in ("nb", "sv"):
+        shard = facts.shards[f"text.{language}"]
+        assert shard.bytes + shard.held_out_bytes == pytest.approx(200_000, rel=0.2)
+    rows = [row for part in ("train", "held_out") for row in read_documents(tmp_path / "corpus", part, "text.nb")]
+    assert len({row["id"] for row in rows}) >= 10 and facts.excerpts == len(rows)
+    originals = {record["id"]: record["text"] for record in map(json.loads, (books / "nb" / "0.jsonl").read_text().splitlines())}
+    places = [originals[row["id"]].index(row["text"]) / len(originals[row["id"]]) for row in rows]
+    assert all(len(row["text"]) > EXCERPT_BYTES / 2 for row in rows)
+    assert 0.1 < min(places) and max(places) - min(places) < 0.05  # all begin alike, so their stretches are at one place, by this seed not the beginning
+
+
+def test_copies_of_a_long_document_stay_copies(tmp_path, make, build):
+    draw = random.Random(1)
+    texts = [prose(draw, 400) for _ in range(12)]
+    make.write_jsonl(tmp_path / "nb.jsonl", [{"id": f"{copy}-{number}", "text": text, "lang": "nb"} for copy in range(2) for number, text in enumerate(texts)])
+    facts = build(tmp_path / "nb.jsonl", sample_bytes=400_000, rules={"repetition": False, "lists": False})
+    assert facts.excerpts > 16 and facts.dropped["duplicate"].documents == facts.excerpts - 12
+
+
+@given(st.text("ab. \n。å", min_size=1, max_size=400), st.floats(0.01, 0.99), st.integers(1, 200), st.integers(0, 10**9))
+def test_an_excerpt_is_a_part_of_the_text(text, share, least, position):
+    take = Take({"sv": 1.0}, share=share, least_bytes=least)
+    found = take.excerpt(text, len(text.encode()), position)
+    assert found is None or (found in text and found)
+    assert Take({"sv": 1.0}).excerpt(text, len(text.encode()), position) is text
+
+
+@pytest.mark.parametrize("paragraphs", [3, 40, 900])
+@pytest.mark.parametrize("share", [0.25, 0.6, 0.95])
+def test_on_average_the_share_is_taken_whatever_the_length(paragraphs, share):
+    draw = random.Random(2)
+    texts = [prose(draw, paragraphs) for _ in range(400 if paragraphs < 100 else 60)]
+    take = Take({"nb": 1.0}, share=share)
+    taken = sum(len(take.excerpt(text, len(text), number) or "") for number, text in enumerate(texts))
+    assert taken / sum(map(len, texts)) == pytest.approx(share, rel=0.12)
+
+
+@pytest.mark.parametrize("text", ["<html><body>{}</body></html>", '{{"cells": "{}"}}'])
+def test_pages_and_notebooks_in_records_are_never_cut(text):
+    whole = text.format("ord " * 5000)
+    found = [Take({"nb": 1.0}, share=0.3).excerpt(whole, len(whole), position) for position in range(100)]
+    assert {type(one) for one in found} == {str, type(None)} and all(one is whole for one in found if one is not None)

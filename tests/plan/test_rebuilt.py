@@ -14,7 +14,7 @@ from hagane.plan.shapes import candidates, published
 from hagane.recipe.load import load_recipe, shipped_recipes
 from hagane.recipe.schema import SizeSettings
 
-HOST = {"neurosynth-7": "qwen3_moe", "neurosynth-9": "qwen3_next", "amplimind-xl": "deepseek_v3"}
+HOST = {"neurosynth-7": "qwen3_moe", "neurosynth-9": "qwen3_next", "amplimind-xl": "deepseek_v32"}
 
 
 def model_of(name):

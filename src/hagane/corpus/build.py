@@ -75,6 +75,7 @@ class CorpusFacts(Frozen):
     bytes_kept: int
     dropped: dict[str, Count]
     repaired: dict[str, int] = Field(default_factory=dict, description="documents in which something was put right, dropped ones among them")
+    excerpts: int = Field(0, description="documents of which the sample took a stretch only, dropped ones among them")
     masked: dict[str, dict[str, int]] = Field(default_factory=dict, description="source -> kind of personal data -> places masked")
     shards: dict[str, ShardFacts]
     files: int = Field(description="input files read")
@@ -323,6 +324,7 @@ def _facts(
         bytes_kept=sum(shard.bytes + shard.held_out_bytes for shard in shards),
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
         repaired=dict(sorted(dropped.repaired.items())),
+        excerpts=dropped.excerpts,
         masked=_by_source(dropped.masked),
         shards={shard.name: facts for shard, facts in zip(decided.shards, shards, strict=True)},
         files=len(tasks),

@@ -120,6 +120,7 @@ class Dropped:
     num_bytes: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     masked: Counter[tuple[str, str]] = field(default_factory=Counter)  # source and kind of personal data -> places
+    excerpts: int = 0  # documents that a stretch was taken of
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     accounts: dict[tuple[Account, str], list[int]] = field(default_factory=dict)
 
@@ -155,6 +156,7 @@ class Dropped:
         self.num_bytes.update(other.num_bytes)
         self.repaired.update(other.repaired)
         self.masked.update(other.masked)
+        self.excerpts += other.excerpts
         for reason, examples in other.examples.items():
             own = self.examples.setdefault(reason, [])
             own.extend(examples[: EXAMPLES - len(own)])
@@ -342,6 +344,13 @@ def _keep(
     num_bytes = len(data)
     identity = record.id or f"{item.name}:{record.position}"
     tag = normalise_tag(record.language) if record.language else item.language or UNDETERMINED
+    if (excerpt := task.take.excerpt(text, num_bytes, record.position)) is not text:
+        data = (excerpt or "").encode("utf-8", "surrogatepass")
+        passed[tag or UNDETERMINED] += num_bytes - len(data)
+        if excerpt is None:
+            return None
+        text, num_bytes = excerpt, len(data)
+        dropped.excerpts += 1
     license = record.license or item.license or UNKNOWN
     account = Account(item.source, license, tag or UNDETERMINED)
     place = {"file": item.name, "position": record.position, "id": identity}

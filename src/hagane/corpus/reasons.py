@@ -75,6 +75,8 @@ def show(folder: Path, reason: str | None = None, count: int = 5) -> tuple[list[
         example = json.loads(line)
         examples.setdefault(example["reason"], []).append(example)
     lines = [f"{facts['documents_kept']:,} documents kept ({facts['bytes_kept'] / 1e6:,.1f} MB) of {facts['documents_in']:,} looked at"]
+    if facts.get("excerpts"):
+        lines.append(f"of {facts['excerpts']:,} long ones a stretch was taken, as much as a sample needs")
     for name in [reason] if reason is not None else [*dropped, *(rule for rule in repaired if rule not in dropped)]:
         lines.append("")
         if name in dropped:

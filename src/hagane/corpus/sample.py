@@ -2,16 +2,18 @@
 
 Language sizes are estimated from file sizes and a look into every file, or into some where there are many. UniMax without repeats divides the sample over
 languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a
-chosen one gives at least `WHOLE_BYTES`; of a chosen file at most `SPREAD` times the needed text is passed over, and the
-documents in it are chosen by a hash of their position, so that a sample is not all beginnings. Where reading shows that the
-estimates were far off, what it found takes their place, and the files that can give more are read again. Nothing here
-depends on the number of processes.
+chosen one gives at least `WHOLE_BYTES`; of a chosen file a few times the needed text is passed over at most. Of the records in it
+every one gives a stretch, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor a few books; the shorter
+ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position. Where reading shows
+that the estimates were far off, what it found takes their place, and the files that can give more are read again. Nothing here depends on
+the number of processes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hagane.corpus.blocks import Trace, blocks, open_input
+from hagane.corpus.clean import ENDS, split_long
 from hagane.corpus.inputs import ONE_DOCUMENT, Input
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.mixture import unimax_budgets
@@ -29,7 +32,10 @@ from hagane.corpus.records import CorruptError, EndsTooSoonError, Record
 from hagane.errors import DataError
 
 SPREAD = 4  # how many times the needed text is passed over at most
+_RECORD_SPREAD = 8  # likewise of records, which are cheap to pass over
 MARGIN = 1.15  # documents are chosen a little too often: sizes are estimates, and some documents are dropped
+EXCERPT_BYTES = 4000  # a stretch of a document is at least so long: some rows of the context of a small model
+EXCERPTS = 256  # or so long that this many of them are all that is taken of a language
 WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or all it has
 _PROBES = 256  # files of one kind, source and language that are looked into; the others are taken to be like all of these
 _DEAR_PROBES = 8  # likewise, where documents must be extracted
@@ -38,6 +44,8 @@ _PLACE_BYTES = 1 << 16
 _PROBE_BLOCKS = 4  # of a compressed one
 ENOUGH = 0.8  # of the text that was to be found: with less, the estimates were wrong
 _PROBE_RECORDS = 32
+_NEARLY_ALL = 0.8  # a document of which this much is wanted is taken whole
+_RECORDS = ("jsonl", "parquet")
 _TEXT = ("text", "markdown")
 _EXTRACTED = ("html", "notebook", "warc")  # their text is a part of their bytes that only reading tells
 _PYTHON: dict[str, float] = {"code-python": 10e6, "en": 2.2e6}  # the embedded Python corpus, about (CPython 3.11 to 3.13)
@@ -47,16 +55,37 @@ _GENERATED = 8e6  # bytes of generated problems where nothing says how many
 
 @dataclass(frozen=True)
 class Take:
-    """What to take of an input: text bytes per language (None: everything; empty: nothing), and of which share of its documents."""
+    """What to take of an input: text bytes per language (None: everything; empty: nothing), of which share of its documents, and how much of each."""
 
     budgets: Mapping[str, float] | None = None
     probability: float = 1.0
     seed: int = 0
     expected_bytes: float = 0.0  # file bytes that will be passed over, for progress
+    share: float = 1.0  # of the text that is passed over
+    least_bytes: float = EXCERPT_BYTES
 
     def wanted(self, position: int) -> bool:
         """Whether the document at this position is looked at: a hash of the position against the probability."""
         return self.probability >= 1 or _uniform(self.seed, position) < self.probability
+
+    def excerpt(self, text: str, num_bytes: int, position: int) -> str | None:
+        """What is taken of a document of `num_bytes`: the same object, a stretch from one paragraph's beginning to another's end, or None for nothing.
+
+        On average `share` of it. Where that would be less than `least_bytes`, so much is taken of fewer documents, chosen by position. A page or a
+        notebook (in a record) is nothing without its beginning: taken whole or not at all. Stretches of copies begin at the same
+        place, by a hash of how the text begins, so that they stay copies.
+        """
+        if self.share >= 1 or not text:
+            return text
+        amount = min(num_bytes, max(self.share * num_bytes, self.least_bytes))
+        if amount > _NEARLY_ALL * num_bytes or text[:200].lstrip()[:1] in ("<", "{"):
+            amount = num_bytes
+        if _uniform(self.seed, position) * amount >= self.share * num_bytes:
+            return None
+        if amount == num_bytes:
+            return text
+        place = _uniform(self.seed, zlib.crc32(text[:256].encode("utf-8", "replace")))
+        return _stretch(text, max(1, round(len(text) * amount / num_bytes)), place)
 
 
 @dataclass
@@ -81,6 +110,18 @@ class Seen:
         return sorted(self.taken.keys() | self.passed.keys())
 
 
+def _stretch(text: str, size: int, place: float) -> str:
+    """About `size` characters from `place` (0 the beginning, 1 the end), cut at ends of paragraphs, lines or sentences where there are some."""
+    start = round((len(text) - size) * place)
+    if start:
+        for mark in ENDS:
+            found = text.find(mark, start, start + size // 4)
+            if found >= 0:
+                start = found + len(mark)
+                break
+    return split_long(text[start : start + size + 1], size)[0]
+
+
 def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int) -> list[Take]:
     """One `Take` per input. With `sample_bytes` None files are taken whole and generated text is sized by its share."""
     generated = [item.kind == "problems" for item in inputs]
@@ -98,7 +139,8 @@ def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mappi
             Take(size, 1.0, seed, sum(size.values())) if made else _everything(item, seed) for item, size, made in zip(inputs, sizes, generated, strict=True)
         ]
     budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
-    return [_take(item, size, budget, seed) for item, size, budget in zip(inputs, sizes, budgets, strict=True)]
+    least = _least_bytes(budgets)
+    return [_take(item, size, budget, seed, least) for item, size, budget in zip(inputs, sizes, budgets, strict=True)]
 
 
 def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:
@@ -140,8 +182,9 @@ def corrected(
     if taken >= ENOUGH * sum(sum(size.values()) for size in sizes):
         return list(takes)
     budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
+    least = _least_bytes(budgets)
     return [
-        take if item.kind == "problems" else _take(item, size, budget, seed)
+        take if item.kind == "problems" else _take(item, size, budget, seed, least)
         for item, take, size, budget in zip(inputs, takes, sizes, budgets, strict=True)
     ]
 
@@ -281,7 +324,15 @@ def _divide(
     return result
 
 
-def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], seed: int) -> Take:
+def _least_bytes(budgets: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How long a stretch of a document is at least, by language."""
+    totals: Counter[str] = Counter()
+    for budget in budgets:
+        totals.update(budget)
+    return {language: max(EXCERPT_BYTES, total / EXCERPTS) for language, total in totals.items()}
+
+
+def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], seed: int, least: Mapping[str, float]) -> Take:
     if not budgets:
         return Take({}, 1.0, seed)
     if item.kind == "problems":
@@ -289,10 +340,13 @@ def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], se
     if all(budgets.get(language, 0) >= 0.999 * size for language, size in sizes.items()):
         return _everything(item, seed)  # all of it is wanted: an estimate must not cut it short
     needed = max(budgets.get(language, 0) / size for language, size in sizes.items() if size)
-    # a .txt is one document: part of it is its beginning; the Python corpus is shuffled by itself
-    probability = 1.0 if item.kind in ONE_DOCUMENT or item.kind == "python" else min(1.0, max(MARGIN * needed, 1 / SPREAD))
+    share = min(1.0, max(MARGIN * needed, 1 / (_RECORD_SPREAD if item.kind in _RECORDS else SPREAD)))
     size = float(item.num_bytes) or sum(sizes.values())
-    return Take(budgets, probability, seed, size * min(1.0, needed / probability))
+    if item.kind in ONE_DOCUMENT or item.kind == "python":  # part of a .txt is its beginning; the Python corpus is shuffled by itself
+        return Take(budgets, 1.0, seed, size * needed)
+    if item.kind in _RECORDS:
+        return Take(budgets, 1.0, seed, size * min(1.0, needed / share), share, max(least[language] for language in budgets))
+    return Take(budgets, share, seed, size * min(1.0, needed / share))
 
 
 def _everything(item: Input, seed: int) -> Take:
