@@ -172,12 +172,14 @@ def prose(draw, paragraphs):
 def books(tmp_path, make):
     """40 books of 140 kB that begin alike, and as much in short documents of another language."""
     draw, head = random.Random(0), "A head that all of them have. " * 12
-    make.write_jsonl(tmp_path / "books" / "nb" / "0.jsonl", [{"id": f"book-{number}", "text": f"{head}\n\n{number} {prose(draw, 800)}"} for number in range(40)])
-    make.write_jsonl(tmp_path / "books" / "sv" / "0.jsonl", [{"id": f"note-{number}", "text": f"{number} {prose(draw, 5)}"} for number in range(6000)])
+    long = [{"id": f"book-{number}", "text": f"{head}\n\n{number} {prose(draw, 800)}"} for number in range(40)]
+    short = [{"id": f"note-{number}", "text": f"{number} {prose(draw, 5)}"} for number in range(6000)]
+    for language, records in (("nb", long), ("sv", short)):
+        make.write_jsonl(tmp_path / "books" / language / "0.jsonl", records)
     return tmp_path / "books"
 
 
-def test_long_documents_give_a_stretch_each_so_that_a_sample_is_not_a_few_books(books, build, tmp_path, make):
+def test_long_documents_give_some_stretches_each_so_that_a_sample_is_not_a_few_books(books, build, tmp_path, make):
     facts = build(books, sample_bytes=400_000, rules={"repetition": False, "lists": False})
     for language in ("nb", "sv"):
         shard = facts.shards[f"text.{language}"]
@@ -185,9 +187,10 @@ def test_long_documents_give_a_stretch_each_so_that_a_sample_is_not_a_few_books(
     rows = [row for part in ("train", "held_out") for row in read_documents(tmp_path / "corpus", part, "text.nb")]
     assert len({row["id"] for row in rows}) >= 10 and facts.excerpts == len(rows)
     originals = {record["id"]: record["text"] for record in map(json.loads, (books / "nb" / "0.jsonl").read_text().splitlines())}
-    places = [originals[row["id"]].index(row["text"]) / len(originals[row["id"]]) for row in rows]
-    assert all(len(row["text"]) > EXCERPT_BYTES / 2 for row in rows)
-    assert 0.1 < min(places) and max(places) - min(places) < 0.05  # all begin alike, so their stretches are at one place, by this seed not the beginning
+    for row in rows:
+        text, lines = originals[row["id"]], row["text"].split("\n\n")
+        places = [text.index(line) / len(text) for line in lines if len(line) > 100]
+        assert places == sorted(places) and max(places) - min(places) > 0.5 and set(lines) <= {*text.split("\n\n"), ""}
 
 
 def test_copies_of_a_long_document_stay_copies(tmp_path, make, build):
@@ -199,10 +202,11 @@ def test_copies_of_a_long_document_stay_copies(tmp_path, make, build):
 
 
 @given(st.text("ab. \n。å", min_size=1, max_size=400), st.floats(0.01, 0.99), st.integers(1, 200), st.integers(0, 10**9))
-def test_an_excerpt_is_a_part_of_the_text(text, share, least, position):
+def test_an_excerpt_is_of_the_text(text, share, least, position):
     take = Take({"sv": 1.0}, share=share, least_bytes=least)
     found = take.excerpt(text, len(text.encode()), position)
-    assert found is None or (found in text and found)
+    rest = iter(text)
+    assert found is None or (found and all(character in rest for character in found)), "what is there is there in this order"
     assert Take({"sv": 1.0}).excerpt(text, len(text.encode()), position) is text
 
 
@@ -221,3 +225,16 @@ def test_pages_and_notebooks_in_records_are_never_cut(text):
     whole = text.format("ord " * 5000)
     found = [Take({"nb": 1.0}, share=0.3).excerpt(whole, len(whole), position) for position in range(100)]
     assert {type(one) for one in found} == {str, type(None)} and all(one is whole for one in found if one is not None)
+
+
+def test_a_folder_of_text_files_gives_stretches_of_many(tmp_path, build):
+    draw, folder = random.Random(3), tmp_path / "texts" / "nb"
+    folder.mkdir(parents=True)
+    for number in range(60):
+        (folder / f"{number:02d}.txt").write_text(f"{number} {prose(draw, 400)}", encoding="utf-8")
+    facts = build(tmp_path / "texts", sample_bytes=400_000, rules={"repetition": False, "lists": False})
+    shard = facts.shards["text.nb"]
+    assert shard.bytes + shard.held_out_bytes == pytest.approx(400_000, rel=0.25)
+    assert 20 <= facts.excerpts == facts.documents_kept <= 30
+    rows = [row["text"] for part in ("train", "held_out") for row in read_documents(tmp_path / "corpus", part, "text.nb")]
+    assert sum(text[0].isdigit() for text in rows) < 0.6 * len(rows), "stretches are from anywhere"

@@ -61,7 +61,8 @@ def _processing(manifest: dict[str, Any]) -> list[str]:
         parts.append(f"Quality: text most like {', '.join(quality['good'])} is read more often; buckets of equal text, the best first: {often}.")
         parts.append(_table(("Language", "Divided by quality"), [(language, in_words(own)) for language, own in quality["languages"].items()]))
     if settings["sample_bytes"]:
-        parts.append(f"A sample of about {settings['sample_bytes']:,} bytes, balanced over languages (seed {manifest['seed']}); of {facts['excerpts']:,} long documents a stretch.")
+        stretches = f"of {facts['excerpts']:,} long documents a stretch" if facts["excerpts"] else "of whole documents"
+        parts.append(f"A sample of about {settings['sample_bytes']:,} bytes, balanced over languages, {stretches} (seed {manifest['seed']}).")
     rows = [(reason, REASONS.get(reason, ""), f"{count['documents']:,}", f"{count['bytes']:,}") for reason, count in facts["dropped"].items()]
     parts += ["## Processing and filtering", _table(("Dropped for", "Meaning", "Documents", "Bytes"), rows)]
     parts.append(_table(("Mended", "Documents"), [(rule, f"{count:,}") for rule, count in facts["repaired"].items()]))

@@ -2,9 +2,9 @@
 
 Language sizes are estimated from file sizes and a look into every file, or into some where there are many. UniMax without repeats divides the sample over
 languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a
-chosen one gives at least `WHOLE_BYTES`; of a chosen file a few times the needed text is passed over at most. Of the records in it
-every one gives a stretch, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor a few books; the shorter
-ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position. Where reading shows
+chosen one gives at least `WHOLE_BYTES` (a stretch of `STRETCH_BYTES` where it is one text); of a chosen file a few times the needed text is passed over at most. Of the records in it
+every one gives some stretches, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor a few books; the
+shorter ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position. Where reading shows
 that the estimates were far off, what it found takes their place, and the files that can give more are read again. Nothing here depends on
 the number of processes.
 """
@@ -23,20 +23,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hagane.corpus.blocks import Trace, blocks, open_input
-from hagane.corpus.clean import ENDS, split_long
+from hagane.corpus.clean import split_long
 from hagane.corpus.inputs import ONE_DOCUMENT, Input
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.mixture import unimax_budgets
 from hagane.corpus.readers import read
 from hagane.corpus.records import CorruptError, EndsTooSoonError, Record
+from hagane.corpus.stores import is_url
 from hagane.errors import DataError
 
 SPREAD = 4  # how many times the needed text is passed over at most
 _RECORD_SPREAD = 8  # likewise of records, which are cheap to pass over
 MARGIN = 1.15  # documents are chosen a little too often: sizes are estimates, and some documents are dropped
-EXCERPT_BYTES = 4000  # a stretch of a document is at least so long: some rows of the context of a small model
-EXCERPTS = 256  # or so long that this many of them are all that is taken of a language
+EXCERPT_BYTES = 4000  # a stretch of a document is about so long: some rows of the context of a small model
+EXCERPTS = 256  # or so long that this many are all that is taken of a language
 WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or all it has
+STRETCH_BYTES = 1 << 14  # likewise a file of text on a disk, which costs little to open
 _PROBES = 256  # files of one kind, source and language that are looked into; the others are taken to be like all of these
 _DEAR_PROBES = 8  # likewise, where documents must be extracted
 _PLACES = 4  # of a file that can be read from anywhere are looked at
@@ -69,11 +71,11 @@ class Take:
         return self.probability >= 1 or _uniform(self.seed, position) < self.probability
 
     def excerpt(self, text: str, num_bytes: int, position: int) -> str | None:
-        """What is taken of a document of `num_bytes`: the same object, a stretch from one paragraph's beginning to another's end, or None for nothing.
+        """What is taken of a document of `num_bytes`: the same object, some stretches of it that end where paragraphs do, or None for nothing.
 
         On average `share` of it. Where that would be less than `least_bytes`, so much is taken of fewer documents, chosen by position. A page or a
-        notebook (in a record) is nothing without its beginning: taken whole or not at all. Stretches of copies begin at the same
-        place, by a hash of how the text begins, so that they stay copies.
+        notebook (in a record) is nothing without its beginning: taken whole or not at all. Of copies the same stretches are taken, by a
+        hash of how the text begins, so that they stay copies.
         """
         if self.share >= 1 or not text:
             return text
@@ -84,8 +86,12 @@ class Take:
             return None
         if amount == num_bytes:
             return text
-        place = _uniform(self.seed, zlib.crc32(text[:256].encode("utf-8", "replace")))
-        return _stretch(text, max(1, round(len(text) * amount / num_bytes)), place)
+        size = max(1, round(len(text) * min(amount, max(self.least_bytes, EXCERPT_BYTES)) / num_bytes))
+        name = zlib.crc32(text[:256].encode("utf-8", "replace"))
+        pieces = split_long(text, size)
+        count = min(len(pieces), max(1, int(len(pieces) * amount / num_bytes + _uniform(self.seed + 1, name))))
+        place = _uniform(self.seed, name)
+        return "".join(pieces[int((number + place) * len(pieces) / count)] for number in range(count))
 
 
 @dataclass
@@ -108,18 +114,6 @@ class Seen:
     @property
     def languages(self) -> list[str]:
         return sorted(self.taken.keys() | self.passed.keys())
-
-
-def _stretch(text: str, size: int, place: float) -> str:
-    """About `size` characters from `place` (0 the beginning, 1 the end), cut at ends of paragraphs, lines or sentences where there are some."""
-    start = round((len(text) - size) * place)
-    if start:
-        for mark in ENDS:
-            found = text.find(mark, start, start + size // 4)
-            if found >= 0:
-                start = found + len(mark)
-                break
-    return split_long(text[start : start + size + 1], size)[0]
 
 
 def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int) -> list[Take]:
@@ -317,7 +311,8 @@ def _divide(
         for index in members:
             for language, size in sizes[index].items():
                 key = (language, inputs[index].source)
-                amount = min(max(size * rate[language], min(size, WHOLE_BYTES)), left[key]) if inputs[index].kind != "problems" else size * rate[language]
+                least = min(size, STRETCH_BYTES if inputs[index].kind in _TEXT and not is_url(inputs[index].path) else WHOLE_BYTES)
+                amount = min(max(size * rate[language], least), left[key]) if inputs[index].kind != "problems" else size * rate[language]
                 left[key] -= amount
                 if amount >= 1:
                     result[index][language] = amount
@@ -342,7 +337,9 @@ def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], se
     needed = max(budgets.get(language, 0) / size for language, size in sizes.items() if size)
     share = min(1.0, max(MARGIN * needed, 1 / (_RECORD_SPREAD if item.kind in _RECORDS else SPREAD)))
     size = float(item.num_bytes) or sum(sizes.values())
-    if item.kind in ONE_DOCUMENT or item.kind == "python":  # part of a .txt is its beginning; the Python corpus is shuffled by itself
+    if item.kind in _TEXT:  # read to its end in any case
+        return Take(budgets, 1.0, seed, size, min(1.0, needed), 0.0)
+    if item.kind in ONE_DOCUMENT or item.kind == "python":  # the Python corpus is shuffled by itself
         return Take(budgets, 1.0, seed, size * needed)
     if item.kind in _RECORDS:
         return Take(budgets, 1.0, seed, size * min(1.0, needed / share), share, max(least[language] for language in budgets))
