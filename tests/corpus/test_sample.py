@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hagane.corpus.documents import read_documents
-from hagane.corpus.sample import EXCERPT_BYTES, Take
+from hagane.corpus.sample import Take
 
 
 @pytest.fixture
