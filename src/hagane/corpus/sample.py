@@ -1,12 +1,13 @@
-"""A short run reads only the text it can use: how much of each language, from which files, and which documents of a file.
+"""A short run reads only the text it can use: how much of each language, from which files, and which parts of a file.
 
 Language sizes are estimated from file sizes and a look into every file, or into some where there are many. UniMax without repeats divides the sample over
-languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a
-chosen one gives at least `WHOLE_BYTES` (a stretch of `STRETCH_BYTES` where it is one text); of a chosen file a few times the needed text is passed over at most. Of the records in it
-every one gives some stretches, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor a few books; the
-shorter ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position. Where reading shows
-that the estimates were far off, what it found takes their place, and the files that can give more are read again. Nothing here depends on
-the number of processes.
+languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a chosen one gives
+at least `WHOLE_BYTES` (`STRETCH_BYTES` where it is one text); of a chosen file a few times the needed text is passed over at most.
+
+Of the records in it every one gives some stretches, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor
+a few books; the shorter ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position.
+Where reading shows that the estimates were far off, what it found takes their place, and the files that can give more are read again.
+Nothing here depends on the number of processes.
 """
 
 from __future__ import annotations
