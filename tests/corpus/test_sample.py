@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hagane.corpus.documents import read_documents
-from hagane.corpus.sample import Take
+from hagane.corpus.sample import EXCERPT_BYTES, Take
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def books(tmp_path, make):
     return tmp_path / "books"
 
 
-def test_long_documents_give_some_stretches_each_so_that_a_sample_is_not_a_few_books(books, build, tmp_path, make):
+def test_long_documents_give_a_stretch_each_so_that_a_sample_is_not_a_few_books(books, build, tmp_path, make):
     facts = build(books, sample_bytes=400_000, rules={"repetition": False, "lists": False})
     for language in ("nb", "sv"):
         shard = facts.shards[f"text.{language}"]
@@ -187,10 +187,9 @@ def test_long_documents_give_some_stretches_each_so_that_a_sample_is_not_a_few_b
     rows = [row for part in ("train", "held_out") for row in read_documents(tmp_path / "corpus", part, "text.nb")]
     assert len({row["id"] for row in rows}) >= 10 and facts.excerpts == len(rows)
     originals = {record["id"]: record["text"] for record in map(json.loads, (books / "nb" / "0.jsonl").read_text().splitlines())}
-    for row in rows:
-        text, lines = originals[row["id"]], row["text"].split("\n\n")
-        places = [text.index(line) / len(text) for line in lines if len(line) > 100]
-        assert places == sorted(places) and max(places) - min(places) > 0.5 and set(lines) <= {*text.split("\n\n"), ""}
+    places = [originals[row["id"]].index(row["text"]) / len(originals[row["id"]]) for row in rows]
+    assert all(len(row["text"]) > EXCERPT_BYTES / 2 for row in rows)
+    assert min(places) > 0.1 and max(places) - min(places) < 0.05  # all begin alike, so their stretches are at one place, by this seed not the beginning
 
 
 def test_copies_of_a_long_document_stay_copies(tmp_path, make, build):
@@ -202,11 +201,10 @@ def test_copies_of_a_long_document_stay_copies(tmp_path, make, build):
 
 
 @given(st.text("ab. \n。å", min_size=1, max_size=400), st.floats(0.01, 0.99), st.integers(1, 200), st.integers(0, 10**9))
-def test_an_excerpt_is_of_the_text(text, share, least, position):
+def test_an_excerpt_is_a_part_of_the_text(text, share, least, position):
     take = Take({"sv": 1.0}, share=share, least_bytes=least)
     found = take.excerpt(text, len(text.encode()), position)
-    rest = iter(text)
-    assert found is None or (found and all(character in rest for character in found)), "what is there is there in this order"
+    assert found is None or (found and found in text)
     assert Take({"sv": 1.0}).excerpt(text, len(text.encode()), position) is text
 
 
@@ -227,7 +225,7 @@ def test_pages_and_notebooks_in_records_are_never_cut(text):
     assert {type(one) for one in found} == {str, type(None)} and all(one is whole for one in found if one is not None)
 
 
-def test_a_folder_of_text_files_gives_stretches_of_many(tmp_path, build):
+def test_a_folder_of_text_files_gives_a_stretch_of_many(tmp_path, build):
     draw, folder = random.Random(3), tmp_path / "texts" / "nb"
     folder.mkdir(parents=True)
     for number in range(60):
@@ -237,4 +235,4 @@ def test_a_folder_of_text_files_gives_stretches_of_many(tmp_path, build):
     assert shard.bytes + shard.held_out_bytes == pytest.approx(400_000, rel=0.25)
     assert 20 <= facts.excerpts == facts.documents_kept <= 30
     rows = [row["text"] for part in ("train", "held_out") for row in read_documents(tmp_path / "corpus", part, "text.nb")]
-    assert sum(text[0].isdigit() for text in rows) < 0.6 * len(rows), "stretches are from anywhere"
+    assert sum(text[0].isdigit() for text in rows) < 0.3 * len(rows), "stretches are from anywhere"

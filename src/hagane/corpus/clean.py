@@ -23,7 +23,7 @@ _REPLACEMENT = "\ufffd".encode()
 _MISREAD = re.compile("[\x80-\x9f]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
 _MISREAD_BYTES = ("\u00c3".encode() + b"\xc2", "\u00c2".encode() + b"\xc2", "\u00e2\u20ac".encode())
 _SPECIAL = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
-_ENDS = ("\n\n", "\n", "。", ". ", " ")  # best place to cut first
+ENDS = ("\n\n", "\n", "。", ". ", " ")  # best place to cut first
 
 HASH_BYTES = 16  # 128 bits: two of 10^12 different documents share a hash with probability 10^-15
 
@@ -100,7 +100,7 @@ def split_long(text: str, max_characters: int) -> list[str]:
     pieces, start = [], 0
     while len(text) - start > max_characters:
         end = start + max_characters
-        for mark in _ENDS:
+        for mark in ENDS:
             # not in the first half: a cut there would leave a stub and force another cut soon
             found = text.rfind(mark, start + max_characters // 2, end)
             if found >= 0:

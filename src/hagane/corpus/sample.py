@@ -4,7 +4,7 @@ Language sizes are estimated from file sizes and a look into every file, or into
 languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a chosen one gives
 at least `WHOLE_BYTES` (`STRETCH_BYTES` where it is one text); of a chosen file a few times the needed text is passed over at most.
 
-Of the records in it every one gives some stretches, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor
+Of the records in it every one gives a stretch, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor
 a few books; the shorter ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position.
 Where reading shows that the estimates were far off, what it found takes their place, and the files that can give more are read again.
 Nothing here depends on the number of processes.
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hagane.corpus.blocks import Trace, blocks, open_input
-from hagane.corpus.clean import split_long
+from hagane.corpus.clean import ENDS, split_long
 from hagane.corpus.inputs import ONE_DOCUMENT, Input
 from hagane.corpus.language import UNDETERMINED, normalise_tag
 from hagane.corpus.mixture import unimax_budgets
@@ -36,8 +36,8 @@ from hagane.errors import DataError
 SPREAD = 4  # how many times the needed text is passed over at most
 _RECORD_SPREAD = 8  # likewise of records, which are cheap to pass over
 MARGIN = 1.15  # documents are chosen a little too often: sizes are estimates, and some documents are dropped
-EXCERPT_BYTES = 4000  # a stretch of a document is about so long: some rows of the context of a small model
-EXCERPTS = 256  # or so long that this many are all that is taken of a language
+EXCERPT_BYTES = 4000  # a stretch of a document is at least so long: some rows of the context of a small model
+EXCERPTS = 256  # or so long that this many of them are all that is taken of a language
 WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or all it has
 STRETCH_BYTES = 1 << 14  # likewise a file of text on a disk, which costs little to open
 _PROBES = 256  # files of one kind, source and language that are looked into; the others are taken to be like all of these
@@ -72,11 +72,11 @@ class Take:
         return self.probability >= 1 or _uniform(self.seed, position) < self.probability
 
     def excerpt(self, text: str, num_bytes: int, position: int) -> str | None:
-        """What is taken of a document of `num_bytes`: the same object, some stretches of it that end where paragraphs do, or None for nothing.
+        """What is taken of a document of `num_bytes`: the same object, a stretch from one paragraph's beginning to another's end, or None.
 
         On average `share` of it. Where that would be less than `least_bytes`, so much is taken of fewer documents, chosen by position. A page or a
-        notebook (in a record) is nothing without its beginning: taken whole or not at all. Of copies the same stretches are taken, by a
-        hash of how the text begins, so that they stay copies.
+        notebook (in a record) is nothing without its beginning: taken whole or not at all. Stretches of copies begin at the same
+        place, by a hash of how the text begins, so that they stay copies.
         """
         if self.share >= 1 or not text:
             return text
@@ -87,12 +87,20 @@ class Take:
             return None
         if amount == num_bytes:
             return text
-        size = max(1, round(len(text) * min(amount, max(self.least_bytes, EXCERPT_BYTES)) / num_bytes))
-        name = zlib.crc32(text[:256].encode("utf-8", "replace"))
-        pieces = split_long(text, size)
-        count = min(len(pieces), max(1, int(len(pieces) * amount / num_bytes + _uniform(self.seed + 1, name))))
-        place = _uniform(self.seed, name)
-        return "".join(pieces[int((number + place) * len(pieces) / count)] for number in range(count))
+        place = _uniform(self.seed, zlib.crc32(text[:256].encode("utf-8", "replace")))
+        return _stretch(text, max(1, round(len(text) * amount / num_bytes)), place)
+
+
+def _stretch(text: str, size: int, place: float) -> str:
+    """About `size` characters from `place` (0 the beginning, 1 the end), cut at ends of paragraphs, lines or sentences where there are some."""
+    start = round((len(text) - size) * place)
+    if start:
+        for mark in ENDS:
+            found = text.find(mark, start, start + size // 4)
+            if found >= 0:
+                start = found + len(mark)
+                break
+    return split_long(text[start : start + size + 1], size)[0]
 
 
 @dataclass
