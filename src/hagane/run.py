@@ -270,10 +270,11 @@ def derived(run: Run, stage: str) -> dict[str, Any]:
     """Derived settings that belong to a stage's key: the sizes of the samples, and the identity of the text that is read."""
     if stage == "corpus":
         from hagane.corpus import removal
+        from hagane.corpus.stage import derived as of_corpus
         from hagane.corpus.stage import inputs_digest
 
         removed = removal.load(run.folder)
-        return {"sample_bytes": run.sketch.sample_bytes, "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
+        return {**of_corpus(run), "inputs": inputs_digest(run)} | ({"removed": removed.digest()} if removed else {})
     if stage == "tokenizer":
         return {"tokenizer_bytes": run.sketch.tokenizer_bytes, **starting_settings(run.recipe, "languages", "new_tokens", "replay_share")}
     if stage == "plan":

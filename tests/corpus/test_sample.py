@@ -192,6 +192,12 @@ def test_long_documents_give_a_stretch_each_so_that_a_sample_is_not_a_few_books(
     assert min(places) > 0.1 and max(places) - min(places) < 0.05  # all begin alike, so their stretches are at one place, by this seed not the beginning
 
 
+def test_stretches_are_as_long_as_asked_for(books, build, tmp_path):
+    build(books, sample_bytes=400_000, stretch_bytes=40_000, rules={"repetition": False, "lists": False})
+    rows = [row for part in ("train", "held_out") for row in read_documents(tmp_path / "corpus", part, "text.nb")]
+    assert len(rows) <= 8 and all(len(row["text"].encode()) >= 20_000 for row in rows)
+
+
 def test_copies_of_a_long_document_stay_copies(tmp_path, make, build):
     draw = random.Random(1)
     texts = [prose(draw, 400) for _ in range(12)]

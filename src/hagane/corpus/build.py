@@ -33,7 +33,7 @@ from hagane.corpus.quality import QualityFacts, divide
 from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
-from hagane.corpus.sample import corrected, plan_sample
+from hagane.corpus.sample import EXCERPT_BYTES, corrected, plan_sample
 from hagane.corpus.stores import is_url
 from hagane.errors import DataError
 from hagane.recipe.schema import PROBLEMS, CorpusSettings, Source
@@ -107,7 +107,7 @@ def build_corpus(
     removed = removed or Removed(settings.remove)
     found = list_inputs(sources, _problem_languages(sources))
     shares = {source.name: source.share for source in sources if source.share}
-    takes = plan_sample(found.inputs, settings.sample_bytes, shares, seed)
+    takes = plan_sample(found.inputs, settings.sample_bytes, shares, seed, settings.stretch_bytes or EXCERPT_BYTES)
     parts_folder = folder / _PARTS
     parts_folder.mkdir()
     try:
@@ -118,7 +118,7 @@ def build_corpus(
             excluded = parts_folder / "excluded.npy"
             np.save(excluded, overlap.evaluation_runs(settings.exclude))
         plans = [Task(index, item, take, settings, parts_folder, removed, excluded) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True))]
-        tasks, gathered = _gather(plans, settings.sample_bytes, shares, seed, workers, progress)
+        tasks, gathered = _gather(plans, settings, shares, seed, workers, progress)
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
@@ -146,7 +146,7 @@ def _one_file_each(found: Inputs) -> list[str]:
 
 
 def _gather(
-    plans: Sequence[Task], sample_bytes: int | None, shares: Mapping[str, float], seed: int, workers: pool.Workers | None, progress: pool.Progress
+    plans: Sequence[Task], settings: CorpusSettings, shares: Mapping[str, float], seed: int, workers: pool.Workers | None, progress: pool.Progress
 ) -> tuple[list[Task], list[Gathered]]:
     """Read what is to be taken of the inputs; where the sample comes out far too small because their sizes were estimated wrongly, some of them again."""
 
@@ -157,10 +157,10 @@ def _gather(
 
     tasks = {task.index: task for task in plans if task.take.budgets != {}}
     gathered = {result.index: result for result in read(list(tasks.values()), "corpus: reading")}
-    if sample_bytes is not None:
+    if settings.sample_bytes is not None:
         inputs, takes = [plan.item for plan in plans], [plan.take for plan in plans]
         seen = {index: result.seen(inputs[index].num_bytes) for index, result in gathered.items()}
-        better = corrected(inputs, takes, seen, sample_bytes, shares, seed)
+        better = corrected(inputs, takes, seen, settings.sample_bytes, shares, seed, settings.stretch_bytes or EXCERPT_BYTES)
         changed = {index: take for index, take in enumerate(better) if take != takes[index] and take.budgets != {}}
         if changed:
             place = plans[0].folder / "again"  # a worker of the first reading that seemed lost may still write there

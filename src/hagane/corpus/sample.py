@@ -125,8 +125,10 @@ class Seen:
         return sorted(self.taken.keys() | self.passed.keys())
 
 
-def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int) -> list[Take]:
-    """One `Take` per input. With `sample_bytes` None files are taken whole and generated text is sized by its share."""
+def plan_sample(
+    inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int, stretch_bytes: int = EXCERPT_BYTES
+) -> list[Take]:
+    """One `Take` per input; of a long document at least `stretch_bytes`. With `sample_bytes` None files are taken whole and generated text is sized by its share."""
     generated = [item.kind == "problems" for item in inputs]
     if sample_bytes is None and not any(generated):
         return [_everything(item, seed) for item in inputs]
@@ -141,8 +143,8 @@ def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mappi
         return [
             Take(size, 1.0, seed, sum(size.values())) if made else _everything(item, seed) for item, size, made in zip(inputs, sizes, generated, strict=True)
         ]
-    budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
-    least = _least_bytes(budgets)
+    budgets = _divide(inputs, sizes, sample_bytes, shares, seed, stretch_bytes)
+    least = _least_bytes(budgets, stretch_bytes)
     return [_take(item, size, budget, seed, least) for item, size, budget in zip(inputs, sizes, budgets, strict=True)]
 
 
@@ -164,7 +166,13 @@ def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:
 
 
 def corrected(
-    inputs: Sequence[Input], takes: Sequence[Take], seen: Mapping[int, Seen], sample_bytes: int, shares: Mapping[str, float], seed: int
+    inputs: Sequence[Input],
+    takes: Sequence[Take],
+    seen: Mapping[int, Seen],
+    sample_bytes: int,
+    shares: Mapping[str, float],
+    seed: int,
+    stretch_bytes: int = EXCERPT_BYTES,
 ) -> list[Take]:
     """What to take of the inputs after all, where reading them gave less than ENOUGH of the sample although there is more; else `takes`.
 
@@ -184,8 +192,8 @@ def corrected(
             sizes.append(estimated)
     if taken >= ENOUGH * sum(sum(size.values()) for size in sizes):
         return list(takes)
-    budgets = _divide(inputs, sizes, sample_bytes, shares, seed)
-    least = _least_bytes(budgets)
+    budgets = _divide(inputs, sizes, sample_bytes, shares, seed, stretch_bytes)
+    least = _least_bytes(budgets, stretch_bytes)
     return [
         take if item.kind == "problems" else _take(item, size, budget, seed, least)
         for item, take, size, budget in zip(inputs, takes, sizes, budgets, strict=True)
@@ -298,7 +306,7 @@ def _generated_bytes(known: float, sample_bytes: int | None, share: float | None
 
 
 def _divide(
-    inputs: Sequence[Input], sizes: Sequence[Mapping[str, float]], sample_bytes: float, shares: Mapping[str, float], seed: int
+    inputs: Sequence[Input], sizes: Sequence[Mapping[str, float]], sample_bytes: float, shares: Mapping[str, float], seed: int, stretch_bytes: int
 ) -> list[dict[str, float]]:
     """Budget per input and language: fixed shares by source, the rest by UniMax over languages, within a language by size."""
     fixed = sorted({item.source for item in inputs} & set(shares))
@@ -320,7 +328,7 @@ def _divide(
         for index in members:
             for language, size in sizes[index].items():
                 key = (language, inputs[index].source)
-                least = min(size, STRETCH_BYTES if inputs[index].kind in _TEXT and not is_url(inputs[index].path) else WHOLE_BYTES)
+                least = min(size, max(STRETCH_BYTES, stretch_bytes) if inputs[index].kind in _TEXT and not is_url(inputs[index].path) else WHOLE_BYTES)
                 amount = min(max(size * rate[language], least), left[key]) if inputs[index].kind != "problems" else size * rate[language]
                 left[key] -= amount
                 if amount >= 1:
@@ -328,12 +336,12 @@ def _divide(
     return result
 
 
-def _least_bytes(budgets: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _least_bytes(budgets: Sequence[Mapping[str, float]], stretch_bytes: int) -> dict[str, float]:
     """How long a stretch of a document is at least, by language."""
     totals: Counter[str] = Counter()
     for budget in budgets:
         totals.update(budget)
-    return {language: max(EXCERPT_BYTES, total / EXCERPTS) for language, total in totals.items()}
+    return {language: max(stretch_bytes, total / EXCERPTS) for language, total in totals.items()}
 
 
 def _take(item: Input, sizes: Mapping[str, float], budgets: dict[str, float], seed: int, least: Mapping[str, float]) -> Take:

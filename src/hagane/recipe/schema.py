@@ -123,6 +123,7 @@ class CorpusSettings(Frozen):
     held_out_bytes: int = Field(400_000, ge=1, description="at most this much text is held out per language")
     max_repeats: float = Field(4.0, ge=1, description="UniMax: no language is read more often than this")
     sample_bytes: int | None = Field(None, description="language-stratified sample; derived from the budget where not given")
+    stretch_bytes: int | None = Field(None, ge=1000, description="a sample takes at least this much of a long document; two longest rows where not given")
     on_damage: Literal["stop", "keep"] = Field("stop", description="a damaged file stops the run, or is read as far as it goes")
     identify: Literal["off", "unlabelled", "check"] = Field(
         "unlabelled", description="find the language of documents without a label; `check` also drops what is certainly not in its label's (wrong_language)"
