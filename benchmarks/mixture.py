@@ -5,7 +5,9 @@
 
 `DIR` has one folder of text per language. First `hagane mix` is given `--search` minutes, then every mixture trains `--seeds` runs of `--minutes`, in turns.
 Every run is kept in `--out`, so the same command goes on after a stop, and `--only N` does N runs at a time. Compared is the recipe's objective
-(`--set mix.objective=worst`) of the held-out bits per byte; the interval of a difference is Student's t over the seeds, which are paired.
+(`--set mix.objective=worst`) of the bits per byte of the documents that the search held out: the same for every run, and copies of them go from what
+is trained on. (What a short run holds out itself is a few documents of a small sample: they say which of two models is better, but not
+which language is the worst.) The interval of a difference is Student's t over the seeds, which are paired.
 """
 
 from __future__ import annotations
@@ -13,19 +15,26 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import t as student
 
 from common import finish
+from hagane.corpus.documents import read_documents
+from peers.process import environment, run_process
+from peers.score import read_test
+from peers.text import choose_test
 
+TEST_BYTES = 100_000  # of a language
 ARMS = ("found", "unimax", "proportional", "uniform")
 TOY = (
     "tokenizer.candidates=[384]", "tokenizer.sample_bytes=50000", "model.size.width=16", "model.size.num_layers=1", "model.pattern.head_dim=8",
@@ -93,17 +102,39 @@ class Bench:
         table = ", ".join(f'"{name}" = {value / mean:.4g}' for name, value in sorted(weights.items()))
         return ["--set", f"mix.weights={{{table}}}"]
 
+    def tested(self) -> Path:
+        """What the search held out (in the smoke test some text of the corpus), as the scorer reads it."""
+        path = self.out / "test.jsonl"
+        if not path.exists():
+            texts: dict[str, list[str]] = defaultdict(list)
+            corpus = self.out / "mix" / "corpus"
+            if self.options.full:
+                for name, shard in json.loads((corpus / "facts.json").read_text())["facts"]["shards"].items():
+                    texts[shard["language"]] += [record["text"] for record in read_documents(corpus, "held_out", name)]
+            else:
+                for file in sorted(self.corpus.rglob("*.jsonl")):
+                    texts[file.parent.name] += [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()[:5]]
+            lines = [{"lang": name, "text": text} for name, own in sorted(texts.items()) for text in choose_test(own, TEST_BYTES)]
+            path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        return path
+
     def run(self, arm: str, seed: int) -> dict[str, float]:
-        """Held-out bits per byte by language of one whole run."""
+        """Bits per byte of the tested text by language after one whole run."""
         key = f"{arm} {seed}"
         if key in self.results:
             return dict(self.results[key])
         budget = f"{self.options.minutes:g}min" if self.options.full else "204800tokens"
-        folder = self.out / f"{arm}-{seed}"
-        place = ["--budget", budget, "--until", "evaluate", "--out", str(folder), "--set", f"seed={seed}"]
-        hagane(["run", self.options.recipe, *place, *self.mixture(arm), *self.common()])
-        facts = json.loads((folder / "evaluate" / "facts.json").read_text())["facts"]
-        return dict(self.keep(key, {name: item["value"] for name, item in facts["bits_per_byte"].items()}))
+        folder, test = self.out / f"{arm}-{seed}", self.tested()
+        place = ["--budget", budget, "--until", "pretrain", "--out", str(folder), "--set", f"seed={seed}"]
+        without_copies = ["--set", f"corpus.exclude={json.dumps([str(test.resolve())])}"] if self.options.full else []
+        hagane(["run", self.options.recipe, *place, *self.mixture(arm), *without_copies, *self.common()])
+        own = {name: value for name, value in os.environ.items() if name == "HAGANE_CACHE"}
+        score = [sys.executable, "-m", "peers.hagane_score", str(folder), str(test), str(folder / "scores.json")]
+        run_process(score, folder / "score.log", environment(self.out / "caches", **own))
+        bits, sizes = json.loads((folder / "scores.json").read_text())["carry"], Counter[str]()
+        for document in read_test(test):
+            sizes[document["lang"]] += len(document["text"].encode())
+        return dict(self.keep(key, {name: sum(values) / sizes[name] for name, values in bits.items()}))
 
 
 def objective(bits: dict[str, float], sets: list[str]) -> float:

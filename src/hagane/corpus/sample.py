@@ -128,7 +128,10 @@ class Seen:
 def plan_sample(
     inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int, stretch_bytes: int = EXCERPT_BYTES
 ) -> list[Take]:
-    """One `Take` per input; of a long document at least `stretch_bytes`. With `sample_bytes` None files are taken whole and generated text is sized by its share."""
+    """One `Take` per input; of a long document at least `stretch_bytes`.
+
+    With `sample_bytes` None files are taken whole and generated text is sized by its share.
+    """
     generated = [item.kind == "problems" for item in inputs]
     if sample_bytes is None and not any(generated):
         return [_everything(item, seed) for item in inputs]
