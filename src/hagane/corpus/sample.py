@@ -2,7 +2,7 @@
 
 Language sizes are estimated from file sizes and a look into every file, or into some where there are many. UniMax without repeats divides the sample over
 languages, and within a language the sources share by size. Of many files some are chosen by a hash of their name, so that a chosen one gives
-at least `WHOLE_BYTES` (`STRETCH_BYTES` where it is one text); of a chosen file a few times the needed text is passed over at most.
+at least `WHOLE_BYTES` (`STRETCH_BYTES` where it is cheap to open); of a chosen file a few times the needed text is passed over at most.
 
 Of the records in it every one gives a stretch, as large a share of it as is needed of the file, so that a sample is neither all beginnings nor
 a few books; the shorter ones are taken whole, as often. Where documents are dear to read, some are chosen by a hash of their position.
@@ -39,7 +39,7 @@ MARGIN = 1.15  # documents are chosen a little too often: sizes are estimates, a
 EXCERPT_BYTES = 4000  # a stretch of a document is at least so long: some rows of the context of a small model
 EXCERPTS = 256  # or so long that this many of them are all that is taken of a language
 WHOLE_BYTES = 1 << 17  # a file that is opened gives at least this much text, or all it has
-STRETCH_BYTES = 1 << 14  # likewise a file of text on a disk, which costs little to open
+STRETCH_BYTES = 1 << 14  # likewise a file of text or records on a disk, which costs little to open: so that few sources are left out
 _PROBES = 256  # files of one kind, source and language that are looked into; the others are taken to be like all of these
 _DEAR_PROBES = 8  # likewise, where documents must be extracted
 _PLACES = 4  # of a file that can be read from anywhere are looked at
@@ -331,7 +331,8 @@ def _divide(
         for index in members:
             for language, size in sizes[index].items():
                 key = (language, inputs[index].source)
-                least = min(size, max(STRETCH_BYTES, stretch_bytes) if inputs[index].kind in _TEXT and not is_url(inputs[index].path) else WHOLE_BYTES)
+                cheap = inputs[index].kind in (*_TEXT, *_RECORDS) and not is_url(inputs[index].path)
+                least = min(size, max(STRETCH_BYTES, stretch_bytes) if cheap else WHOLE_BYTES)
                 amount = min(max(size * rate[language], least), left[key]) if inputs[index].kind != "problems" else size * rate[language]
                 left[key] -= amount
                 if amount >= 1:
