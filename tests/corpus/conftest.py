@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from hagane.corpus import gather, pool
 from hagane.corpus.build import CorpusFacts, build_corpus
 from hagane.corpus.documents import read_documents
 from hagane.recipe.schema import CorpusSettings, Source
@@ -45,6 +46,12 @@ def make() -> SimpleNamespace:
     return SimpleNamespace(record=record, write_jsonl=write_jsonl, texts_of=texts_of)
 
 
+@pytest.fixture
+def list_of_files() -> Callable[[Path], list[dict[str, Any]]]:
+    """`list_of_files(corpus)`: what `files.jsonl` says."""
+    return lambda corpus: [json.loads(line) for line in (corpus / "files.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 Build = Callable[..., CorpusFacts]
 
 
@@ -60,6 +67,13 @@ def build(tmp_path: Path) -> Build:
         return build_corpus(sources, CorpusSettings(**settings), folder, workers=workers, seed=seed)
 
     return run
+
+
+@pytest.fixture
+def spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is a task of its own, and every task is worth a process."""
+    monkeypatch.setattr(gather, "TASK_BYTES", 0)
+    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
 
 
 def texts_of(corpus: Path, facts: CorpusFacts) -> dict[str, list[str]]:

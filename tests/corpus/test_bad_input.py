@@ -34,7 +34,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", list(BAD))
-def test_a_malformed_file_among_good_ones(build, make, tmp_path, name):
+def test_a_malformed_file_among_good_ones(build, make, list_of_files, tmp_path, name):
     if name.split(".")[1] in ("html", "warc"):
         pytest.importorskip("trafilatura", reason="needs the extra `web`")
         pytest.importorskip("warcio", reason="needs the extra `web`")
@@ -47,10 +47,11 @@ def test_a_malformed_file_among_good_ones(build, make, tmp_path, name):
     facts = build(tmp_path / "sv", on_damage="keep")
     assert facts.dropped[reason].documents >= 1
     assert facts.documents_kept == 5 + (name == "a.jsonl")
-    files = {file["path"]: file for file in json.loads((tmp_path / "corpus" / "manifest.json").read_text())["files"]}
+    files = {file["path"]: file for file in list_of_files(tmp_path / "corpus")}
     assert str(tmp_path / "sv" / name) in files[str(tmp_path / "sv" / name)]["damage"][0]
     assert files[str(tmp_path / "sv" / name)]["documents_set_aside"] == (name == "a.jsonl")
     assert "damage" not in files[str(tmp_path / "sv" / "good.jsonl")]
+    assert json.loads((tmp_path / "corpus" / "manifest.json").read_text())["files"]["damaged"] == [files[str(tmp_path / "sv" / name)]]
 
 
 def many_files(folder, count):

@@ -1,14 +1,19 @@
 """The whole corpus stage on small inputs."""
 
+import itertools
 import json
 from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hagane.corpus import pool
+from hagane.corpus import gather
 from hagane.corpus.documents import balanced_sample, held_out_texts, read_documents
+from hagane.corpus.inputs import Input
+from hagane.corpus.sample import Take
 from hagane.errors import DataError
 from hagane.recipe.schema import Source
 
@@ -59,18 +64,70 @@ def test_sources_are_ordered_by_name_when_duplicates_are_decided(build, make, tm
     assert set(facts.shards) == {"alpha.en"}
 
 
-def test_two_processes_give_the_same_files_as_one(folder, build, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_processes_give_the_same_files_as_one(folder, build, tmp_path, spread):
     one, two = build(folder, out="one", workers=1), build(folder, out="two", workers=2)
     assert one.model_copy(update={"seconds": 0}) == two.model_copy(update={"seconds": 0})
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(files) == 9
-    for name in files:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    files = files_of(tmp_path / "one")
+    assert len(files) == 10
+    assert files == files_of(tmp_path / "two")
 
 
-def test_an_error_in_another_process_arrives_as_it_is(folder, build, monkeypatch):
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
+SAMPLES = ({}, {"sample_bytes": 9000}, {"near_duplicates": 0.8, "held_out_overlap": 0.5, "on_damage": "keep", "identify": "check"})
+
+
+@pytest.mark.parametrize("settings", SAMPLES, ids=["all", "sample", "rules"])
+def test_files_read_together_give_what_each_gives_alone(folder, build, make, list_of_files, tmp_path, monkeypatch, settings):
+    for number in range(40):
+        (folder / "sv" / f"{number:02d}.txt").write_text(make.record("sv", number % 30)["text"])
+    make.write_jsonl(folder / "sv" / "z.jsonl", [make.record(language, number, id=f"z{number}") for number in range(90, 99) for language in ("sv", "en")])
+    if settings.get("on_damage"):
+        (folder / "sv" / "07a.txt").write_bytes(b"\xff\xfe broken")
+        (folder / "sv" / "zz.jsonl").write_text('{"text": "cut o')
+    tasks = []
+    monkeypatch.setattr("hagane.corpus.build.gather", lambda task: tasks.append(len(task.inputs)) or gather.gather(task))
+    together = build(folder, out="together", **settings)
+    assert len(tasks) <= 4 and max(tasks) > 10
+    monkeypatch.setattr(gather, "TASK_BYTES", 0)
+    tasks.clear()
+    alone = build(folder, out="alone", **settings)
+    assert set(tasks) == {1}
+    assert together.model_copy(update={"seconds": 0, "identified": None}) == alone.model_copy(update={"seconds": 0, "identified": None})
+    one, other = files_of(tmp_path / "together"), files_of(tmp_path / "alone")
+    shown = [  # a task is looked through by language: of many documents that are left out for one reason, others are the examples
+        sorted(line for line in files.pop("dropped.jsonl").splitlines() if b"held_out_overlap" not in line) for files in (one, other)
+    ]
+    assert shown[0] == shown[1]
+    assert one == other
+    files = list_of_files(tmp_path / "together")
+    assert sum(file["documents_set_aside"] for file in files) >= together.documents_kept
+
+
+def planned_files(sizes):
+    """Files of two sources in turn of five, of so many bytes; of every eleventh the text is generated."""
+    for index, size in enumerate(sizes):
+        kind = "problems" if index % 11 == 10 else "text"
+        yield gather.Planned(index, Input(f"source{index // 5 % 2}", kind, "", ""), Take(None, 1.0, 0, size))
+
+
+@given(st.lists(st.integers(0, 2 * gather.TASK_BYTES) | st.integers(0, 1000)))
+def test_tasks_hold_inputs_of_one_source_in_their_order(sizes):
+    planned = list(planned_files(sizes))
+    groups = gather.grouped(planned)
+    assert [one for group in groups for one in group] == planned
+    for group in groups:
+        assert len({one.item.source for one in group}) == 1
+        assert len(group) == 1 or sum(one.take.expected_bytes for one in group) <= gather.TASK_BYTES
+        assert len(group) == 1 or all(one.item.kind == "text" for one in group)
+    for one, other in itertools.pairwise(groups):  # nothing that fits is left for the next
+        alike = one[0].item.source == other[0].item.source and {one[-1].item.kind, other[0].item.kind} == {"text"}
+        assert not alike or sum(member.take.expected_bytes for member in (*one, other[0])) > gather.TASK_BYTES
+
+
+def test_an_error_in_another_process_arrives_as_it_is(folder, build, spread):
     (folder / "zz.jsonl").write_text('{"titel": "x"}\n')
     with pytest.raises(DataError, match=r"zz\.jsonl, line 1 has no \"text\""):
         build(folder, workers=2)
@@ -102,13 +159,15 @@ def test_misread_characters_are_put_right_and_counted(build, make, tmp_path):
     assert build(path, out="as-it-is", repair_encoding=False).repaired == {}
 
 
-def test_the_manifest_says_where_everything_is_from(folder, build, tmp_path):
+def test_the_manifest_says_where_everything_is_from(folder, build, list_of_files, tmp_path):
     (folder / "picture.png").write_text("x")
     facts = build(folder)
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["sources"][0]["licenses"] == ["CC0-1.0", "unknown"]
-    assert [file["documents_in"] for file in manifest["files"]] == [60, 43, 50, 29, 1]
-    assert all(file["complete"] and file["bytes_read"] == file["bytes"] and len(file["blake2b"]) == 32 for file in manifest["files"])
+    assert (manifest["sources"][0]["files"], manifest["sources"][0]["digests"], manifest["files"]["damaged"]) == (5, 5, [])
+    files = list_of_files(tmp_path / "corpus")
+    assert [file["documents_in"] for file in files] == [60, 43, 50, 29, 1]
+    assert all(file["complete"] and file["bytes_read"] == file["bytes"] and len(file["blake2b"]) == 32 for file in files)
     assert manifest["ignored_files"]["by_suffix"] == {".png": 1}
     assert facts.ignored_files == {".png": 1}
     assert manifest["facts"]["documents_kept"] == facts.documents_kept

@@ -222,8 +222,7 @@ def test_a_process_that_comes_later_is_checked_too(tmp_path, monkeypatch):
         list(made.run_in_order(str, range(3), what="", total=0, progress=pool.silent, initialise=None, arguments=()))
 
 
-def test_a_corpus_made_by_a_cluster_that_loses_workers_is_the_same(build, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
+def test_a_corpus_made_by_a_cluster_that_loses_workers_is_the_same(build, make, tmp_path, spread):
     for number in range(6):
         records = [make.record(language, 100 * number + place) for place in range(40) for language in ("sv", "en", "ja")]
         make.write_jsonl(tmp_path / "in" / f"{number}.jsonl", records + [{"text": record["text"] + " x"} for record in records[:9]])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hagane.corpus import near, pool
+from hagane.corpus import near
 from hagane.corpus.near import BINS, clusters, signature, similarity
 from hagane.corpus.shingles import shingles, word_hashes
 from hagane.recipe.load import load_recipe
@@ -88,6 +88,8 @@ def test_a_chain_is_one_cluster_and_its_first_stays(tmp_path):
     texts = [text_of(link) for link in chain]
     assert jaccard(texts[0], texts[-1]) < 0.75 < jaccard(texts[0], texts[1])
     assert clusters([save(tmp_path, texts)], np.ones(len(texts), bool), 0.75).tolist() == [0] * len(texts)
+    ranks = np.array([2, 1, 0, 1, 0, 2, 2])
+    assert clusters([save(tmp_path, texts)], np.ones(len(texts), bool), 0.75, ranks).tolist() == [2] * len(texts)
 
 
 def test_near_duplicates_are_dropped_and_named(build, make, tmp_path):
@@ -102,8 +104,7 @@ def test_near_duplicates_are_dropped_and_named(build, make, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
-def test_the_number_of_processes_changes_nothing(workers, build, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "useful_workers", lambda count, *_: count)
+def test_the_number_of_processes_changes_nothing(workers, build, make, tmp_path, spread):
     for number in range(4):
         texts = [text_of(changed(document(seed, 90), 1, number)) for seed in range(12)]
         make.write_jsonl(tmp_path / "in" / f"{number}.jsonl", [{"text": text, "lang": "sv", "id": f"{number}-{place}"} for place, text in enumerate(texts)])

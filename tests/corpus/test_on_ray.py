@@ -107,8 +107,7 @@ def same_files(one: Path, two: Path) -> int:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
+def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeypatch, spread):
     one = build(folder, out="one", workers=1, **SETTINGS)
     begun, said, seen = tmp_path / "begun", [], []
     begun.mkdir()
@@ -129,7 +128,7 @@ def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monke
         assert not (tmp_path / "three" / ".parts").exists()
     assert two.dropped["duplicate"].documents > 0 and two.dropped["near_duplicate"].documents > 0
     assert one.model_copy(update={"seconds": 0}) == two.model_copy(update={"seconds": 0})
-    assert same_files(tmp_path / "one", tmp_path / "two") == 7
+    assert same_files(tmp_path / "one", tmp_path / "two") == 8
     starts = sorted(path.name.split(".") for path in begun.iterdir())
     assert {(index, attempt) for index, attempt, _ in starts} >= {(str(index), "0") for index in range(8)} | {("2", "1")}
     assert {os.getpid()} & {int(pid) for *_, pid in starts} == set() and len({pid for *_, pid in starts}) >= 3  # two, and one in the place of the killed
@@ -141,10 +140,9 @@ def test_a_worker_killed_half_way_changes_no_byte(folder, build, tmp_path, monke
 
 @needs_ray
 @pytest.mark.slow
-def test_a_node_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeypatch):
+def test_a_node_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeypatch, spread):
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
     one = build(folder, out="one", workers=1, **SETTINGS)
     begun, said = tmp_path / "begun", []
     begun.mkdir()
@@ -160,7 +158,7 @@ def test_a_node_killed_half_way_changes_no_byte(folder, build, tmp_path, monkeyp
         finally:
             nodes.shutdown()
     assert one.model_copy(update={"seconds": 0}) == two.model_copy(update={"seconds": 0})
-    assert same_files(tmp_path / "one", tmp_path / "two") == 7
+    assert same_files(tmp_path / "one", tmp_path / "two") == 8
     assert any("a worker was lost" in sentence for sentence in said)
     assert (tmp_path / "killed").exists()
     assert {path.name.split(".")[0] for path in begun.iterdir()} == set("01234567") and any(path.name.split(".")[1] != "0" for path in begun.iterdir())

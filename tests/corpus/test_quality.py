@@ -96,9 +96,8 @@ def test_held_out_text_and_every_training_document_stay(places):
     assert plain.quality is None and all(shard.bucket is None for shard in plain.shards.values())
 
 
-def test_the_number_of_processes_makes_no_difference(places, tmp_path, monkeypatch):
+def test_the_number_of_processes_makes_no_difference(places, tmp_path, spread):
     home, facts, _ = places
-    monkeypatch.setattr("hagane.corpus.pool.useful_workers", lambda *_, **__: 2)
     again = built(tmp_path / "again", settings_of(home / "texts", GOOD), workers=2)
     assert again.model_dump(exclude={"seconds": True, "quality": {"seconds"}}) == facts.model_dump(exclude={"seconds": True, "quality": {"seconds"}})
     for path in sorted((home / "with" / "train").glob("*.parquet")):

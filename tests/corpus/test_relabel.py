@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hagane.corpus import identify, pool, relabel
+from hagane.corpus import identify, relabel
 from hagane.corpus.documents import read_documents
 from hagane.corpus.reasons import show
 from hagane.recipe.schema import Source
@@ -115,9 +115,8 @@ def test_check_without_two_well_known_languages_drops_nothing(build, make, tmp_p
     assert not any(item.known for item in facts.identified.languages.values())
 
 
-def test_two_processes_give_the_same_files_as_one(folder, build, make, tmp_path, monkeypatch):
+def test_two_processes_give_the_same_files_as_one(folder, build, make, tmp_path, spread):
     make.write_jsonl(folder / "mixed" / "v.jsonl", [{"text": SPEAKERS["qab"].document(number)} for number in range(600, 620)])
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
     one, two = (build(folder, out=name, workers=workers, identify="check") for name, workers in (("one", 1), ("two", 2)))
     assert one.shards == two.shards and one.dropped == two.dropped
     assert one.identified.model_copy(update={"seconds": 0}) == two.identified.model_copy(update={"seconds": 0})

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from hagane.corpus import pool
 from hagane.corpus.reasons import show
 from hagane.errors import RecipeError
 from hagane.recipe.load import validate
@@ -83,8 +82,7 @@ def test_an_unknown_rule_is_an_error_that_names_the_nearest():
 
 
 @pytest.mark.parametrize("sample", [pytest.param(None, marks=pytest.mark.slow), 100_000])
-def test_eight_processes_write_the_same_bytes_as_one(folder, build, tmp_path, monkeypatch, sample):
-    monkeypatch.setattr(pool, "useful_workers", lambda workers, *_: workers)
+def test_eight_processes_write_the_same_bytes_as_one(folder, build, tmp_path, spread, sample):
     for out, workers in (("one", 1), ("eight", 8)):
         build(folder, out=out, workers=workers, sample_bytes=sample, near_duplicates=0.75)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())

@@ -11,11 +11,12 @@ def hashes(count, seed=0):
     return np.random.default_rng(seed).integers(0, 2**64, (count, 2), np.uint64)
 
 
-@given(st.lists(st.integers(0, 5), max_size=30))
-def test_the_first_of_equal_documents_stays(values):
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=30))
+def test_the_first_of_equal_documents_stays(given_documents):
+    values, ranks = [value for value, _ in given_documents], [rank for _, rank in given_documents]
     given_hashes = np.array([[value % 2, value] for value in values], np.uint64).reshape(-1, 2)
-    expected = [values.index(value) == place for place, value in enumerate(values)]
-    assert first_of_equal(given_hashes).tolist() == expected
+    firsts = {min((place for place, other in enumerate(values) if other == value), key=lambda place: (ranks[place], place)) for value in values}
+    assert first_of_equal(given_hashes, np.array(ranks, np.int64)).tolist() == [place in firsts for place in range(len(values))]
 
 
 @settings(max_examples=50)

@@ -42,11 +42,11 @@ def listed(*paths):
     return list_inputs([Source(name="text", path=paths)])
 
 
-def check_corpus(root, build, tmp_path):
+def check_corpus(root, build, list_of_files, tmp_path):
     """The corpus made of the store is complete, and its manifest says which files it was."""
     facts = build(root)
     assert {name: shard.documents + shard.held_out_documents for name, shard in facts.shards.items()} == {"text.ja": 9, "text.sv": 10}
-    files = {file["path"].rsplit("/", 1)[-1]: file for file in json.loads((tmp_path / "corpus" / "manifest.json").read_text())["files"]}
+    files = {file["path"].rsplit("/", 1)[-1]: file for file in list_of_files(tmp_path / "corpus")}
     assert set(files) == {"a.jsonl.gz", "b.txt", "d.parquet"}
     assert all(file["complete"] and ":" in file["identity"] for file in files.values())
     assert files["a.jsonl.gz"]["bytes_read"] == files["a.jsonl.gz"]["bytes"] and len(files["a.jsonl.gz"]["blake2b"]) == 32
@@ -54,7 +54,7 @@ def check_corpus(root, build, tmp_path):
     assert build(root, out="sample", sample_bytes=1000).documents_kept < 19
 
 
-def test_a_store_is_listed_read_and_named(root, build, tmp_path):
+def test_a_store_is_listed_read_and_named(root, build, list_of_files, tmp_path):
     found = listed(root)
     assert [(item.name, item.kind, item.compression, item.language) for item in found.inputs] == [
         ("d.parquet", "parquet", None, None),
@@ -63,7 +63,7 @@ def test_a_store_is_listed_read_and_named(root, build, tmp_path):
     ]
     assert found.ignored == {".png": 1}
     assert all(item.num_bytes > 0 for item in found.inputs)
-    check_corpus(root, build, tmp_path)
+    check_corpus(root, build, list_of_files, tmp_path)
 
 
 def test_globs_and_single_files_of_a_store(root):
@@ -169,11 +169,11 @@ def bucket(monkeypatch):
     server.stop()
 
 
-def test_a_bucket_of_an_s3_server_is_a_source(bucket, build, make, tmp_path):
+def test_a_bucket_of_an_s3_server_is_a_source(bucket, build, make, list_of_files, tmp_path):
     root = write(bucket, make)
     assert [item.name for item in listed(root).inputs] == ["d.parquet", "sv/a.jsonl.gz", "sv/deep/b.txt"]
     assert all("ETag=" in item.identity for item in listed(root).inputs)
-    check_corpus(root, build, tmp_path)
+    check_corpus(root, build, list_of_files, tmp_path)
     assert [item.name for item in listed(f"{root}/sv/*.gz").inputs] == ["a.jsonl.gz"]
     with pytest.raises(DataError, match="nobody"):
         listed("s3://nobody/texts")

@@ -26,14 +26,16 @@ from hagane.corpus import arrow, manifest, overlap, pool
 from hagane.corpus.accounts import attribution, table
 from hagane.corpus.datacard import write_card
 from hagane.corpus.decide import HELD_OUT, TRAIN, Decided, RuleFacts, Shard, decide
-from hagane.corpus.gather import BATCH_BYTES, SCHEMA, Dropped, Gathered, Part, Task, gather
-from hagane.corpus.inputs import Inputs, list_inputs
+from hagane.corpus.dropped import Dropped
+from hagane.corpus.gather import Gathered, Planned, Task, gather, grouped
+from hagane.corpus.inputs import Input, Inputs, list_inputs
 from hagane.corpus.licenses import wants_attribution
+from hagane.corpus.parts import BATCH_BYTES, SCHEMA, Part
 from hagane.corpus.quality import QualityFacts, divide
 from hagane.corpus.relabel import IdentifyFacts, relabel
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules import lines
-from hagane.corpus.sample import EXCERPT_BYTES, corrected, plan_sample
+from hagane.corpus.sample import EXCERPT_BYTES, Take, corrected, plan_sample
 from hagane.corpus.stores import is_url
 from hagane.errors import DataError
 from hagane.recipe.schema import PROBLEMS, CorpusSettings, Source
@@ -98,7 +100,7 @@ def build_corpus(
     removed: Removed | None = None,
     progress: pool.Progress = pool.silent,
 ) -> CorpusFacts:
-    """Write `train/` and `held_out/{source}.{language}.parquet`, `manifest.json` and `dropped.jsonl` into `folder`, which exists.
+    """Write `train/` and `held_out/{source}.{language}.parquet`, `manifest.json`, `files.jsonl` and `dropped.jsonl` into `folder`, which exists.
 
     `workers` None: all cores; it may be a cluster. `removed`: documents to leave out, those of `settings` where not given.
     Raises DataError for files that are missing, damaged (unless `on_damage` is "keep") or empty.
@@ -117,8 +119,8 @@ def build_corpus(
         if settings.exclude:
             excluded = parts_folder / "excluded.npy"
             np.save(excluded, overlap.evaluation_runs(settings.exclude))
-        plans = [Task(index, item, take, settings, parts_folder, removed, excluded) for index, (item, take) in enumerate(zip(found.inputs, takes, strict=True))]
-        tasks, gathered = _gather(plans, settings, shares, seed, workers, progress)
+        task = Task((), settings, parts_folder, removed, excluded)
+        gathered = _gather(found.inputs, takes, task, shares, seed, workers, progress)
         dropped = Dropped()
         for result in gathered:
             dropped.merge(result.dropped)
@@ -129,7 +131,7 @@ def build_corpus(
         written = _write_shards(decided.shards, folder, workers, progress)
     finally:
         shutil.rmtree(parts_folder, ignore_errors=True)
-    facts = _facts(found, tasks, gathered, dropped, written, decided, identified, quality, time.monotonic() - started)
+    facts = _facts(found, gathered, dropped, written, decided, identified, quality, time.monotonic() - started)
     accounts = manifest.Accounts(table(dropped.accounts, decided.kept), attribution(decided.kept, _to_attribute(decided, settings)), removed)
     manifest.write(folder, sources, settings, seed, found, gathered, facts, accounts)
     write_card(folder)
@@ -146,34 +148,48 @@ def _one_file_each(found: Inputs) -> list[str]:
 
 
 def _gather(
-    plans: Sequence[Task], settings: CorpusSettings, shares: Mapping[str, float], seed: int, workers: pool.Workers | None, progress: pool.Progress
-) -> tuple[list[Task], list[Gathered]]:
-    """Read what is to be taken of the inputs; where the sample comes out far too small because their sizes were estimated wrongly, some of them again."""
+    inputs: Sequence[Input],
+    takes: Sequence[Take],
+    like: Task,
+    shares: Mapping[str, float],
+    seed: int,
+    workers: pool.Workers | None,
+    progress: pool.Progress,
+) -> list[Gathered]:
+    """Read what is to be taken of the inputs; where the sample comes out far too small because their sizes were estimated wrongly, some of them again.
+
+    `like`: a task without inputs.
+    """
 
     def read(tasks: Sequence[Task], what: str) -> list[Gathered]:
-        expected = round(sum(task.take.expected_bytes for task in tasks))
-        use = pool.useful_workers(workers, sum(_cost(task) for task in tasks), len(tasks))
+        expected = round(sum(one.take.expected_bytes for task in tasks for one in task.inputs))
+        use = pool.useful_workers(workers, sum(map(_cost, tasks)), len(tasks))
         return list(pool.run_in_order(gather, tasks, use, what=what, total=expected, progress=progress))
 
-    tasks = {task.index: task for task in plans if task.take.budgets != {}}
-    gathered = {result.index: result for result in read(list(tasks.values()), "corpus: reading")}
-    if settings.sample_bytes is not None:
-        inputs, takes = [plan.item for plan in plans], [plan.take for plan in plans]
-        seen = {index: result.seen(inputs[index].num_bytes) for index, result in gathered.items()}
-        better = corrected(inputs, takes, seen, settings.sample_bytes, shares, seed, settings.stretch_bytes or EXCERPT_BYTES)
-        changed = {index: take for index, take in enumerate(better) if take != takes[index] and take.budgets != {}}
-        if changed:
-            place = plans[0].folder / "again"  # a worker of the first reading that seemed lost may still write there
-            place.mkdir()
-            again = {index: replace(plans[index], take=take, folder=place) for index, take in changed.items()}
-            tasks |= again
-            gathered |= {result.index: result for result in read(list(again.values()), "corpus: reading again")}
-    return [tasks[index] for index in sorted(tasks)], [gathered[index] for index in sorted(tasks)]
+    def tasks(indices: Sequence[int], takes: Sequence[Take], folder: Path) -> list[Task]:
+        planned = [Planned(index, inputs[index], takes[index]) for index in indices if takes[index].budgets != {}]
+        return [replace(like, inputs=group, folder=folder) for group in grouped(planned)]
+
+    gathered = read(tasks(range(len(inputs)), takes, like.folder), "corpus: reading")
+    settings = like.settings
+    if settings.sample_bytes is None:
+        return gathered
+    seen = {file.index: file.seen(inputs[file.index].num_bytes) for result in gathered for file in result.files}
+    better = corrected(inputs, takes, seen, settings.sample_bytes, shares, seed, settings.stretch_bytes or EXCERPT_BYTES)
+    changed = {index for index, (one, other) in enumerate(zip(takes, better, strict=True)) if one != other}
+    if not changed:
+        return gathered
+    kept = [result for result in gathered if not any(file.index in changed for file in result.files)]
+    whole = {file.index for result in kept for file in result.files}
+    place = like.folder / "again"  # a worker of the first reading that seemed lost may still write there
+    place.mkdir()
+    again = read(tasks([index for index in range(len(inputs)) if index not in whole], better, place), "corpus: reading again")
+    return sorted([*kept, *again], key=lambda result: result.index)
 
 
 def _cost(task: Task) -> int:
     """Expected bytes to read, as many as would take the same time from a file where they are generated or parsed."""
-    return round(task.take.expected_bytes * {"problems": 16, "python": 4}.get(task.item.kind, 1))
+    return round(sum(one.take.expected_bytes * {"problems": 16, "python": 4}.get(one.item.kind, 1) for one in task.inputs))
 
 
 def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
@@ -307,7 +323,6 @@ def _with_own_ids(batch: pa.RecordBatch, part: Part, document_R: NDArray[np.int6
 
 def _facts(
     found: Inputs,
-    tasks: Sequence[Task],
     gathered: Sequence[Gathered],
     dropped: Dropped,
     shards: Sequence[ShardFacts],
@@ -317,9 +332,10 @@ def _facts(
     seconds: float,
 ) -> CorpusFacts:
     reasons = Counter(dropped.documents)
+    read = [file for result in gathered for file in result.files]
     return CorpusFacts(
-        documents_in=sum(result.documents_in for result in gathered),
-        bytes_in=sum(result.bytes_in for result in gathered),
+        documents_in=sum(file.documents_in for file in read),
+        bytes_in=sum(file.bytes_in for file in read),
         documents_kept=sum(shard.documents + shard.held_out_documents for shard in shards),
         bytes_kept=sum(shard.bytes + shard.held_out_bytes for shard in shards),
         dropped={reason: Count(documents=count, bytes=dropped.num_bytes[reason]) for reason, count in sorted(reasons.items())},
@@ -327,8 +343,8 @@ def _facts(
         excerpts=dropped.excerpts,
         masked=_by_source(dropped.masked),
         shards={shard.name: facts for shard, facts in zip(decided.shards, shards, strict=True)},
-        files=len(tasks),
-        files_not_needed=len(found.inputs) - len(tasks),
+        files=len(read),
+        files_not_needed=len(found.inputs) - len(read),
         ignored_files=dict(sorted(found.ignored.items())),
         repeated_ids=decided.repeated_ids,
         rules=decided.rules,

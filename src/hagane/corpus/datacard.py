@@ -20,18 +20,17 @@ def write_card(folder: Path) -> None:
     """Write the card of a corpus from its manifest."""
     manifest = read_json(folder / "manifest.json")
     parts = [
-        "# Data card", "Every number here is from `manifest.json`, with which the corpus can be made again from the same files.",
+        "# Data card", "Every number here is from `manifest.json`, with which the corpus can be made again from the files of `files.jsonl`.",
         *_provenance(manifest), *_scope(manifest), *_processing(manifest), *_attribution(manifest),
     ]  # fmt: skip
     write_atomic(folder / NAME, "\n\n".join(parts) + "\n")
 
 
 def _provenance(manifest: dict[str, Any]) -> list[str]:
-    rows = []
-    for source in manifest["sources"]:
-        files = [file for file in manifest["files"] if file["source"] == source["name"]]
-        digests = sum(file["blake2b"] is not None for file in files)
-        rows.append((source["name"], ", ".join(source["path"]), f"{len(files):,}", f"{digests:,}", ", ".join(source["licenses"])))
+    rows = [
+        (source["name"], ", ".join(source["path"]), f"{source.get('files', 0):,}", f"{source.get('digests', 0):,}", ", ".join(source["licenses"]))
+        for source in manifest["sources"]
+    ]
     return ["## Provenance, and how it was obtained", _table(("Source", "Read from", "Files", "With digest", "Licences"), rows)]
 
 

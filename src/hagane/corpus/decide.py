@@ -19,8 +19,10 @@ from pydantic import Field
 
 from hagane.corpus import leaks, near, overlap, passages, pool
 from hagane.corpus.accounts import Account
-from hagane.corpus.gather import Dropped, Gathered, Part
+from hagane.corpus.dropped import Dropped
+from hagane.corpus.gather import Gathered
 from hagane.corpus.inputs import Input
+from hagane.corpus.parts import Part
 from hagane.corpus.rules import fences, lines
 from hagane.corpus.rules.measure import FEATURES, features
 from hagane.corpus.shingles import Hashes, shingles, word_hashes
@@ -90,14 +92,21 @@ class _Documents:
 
     def drop(self, index: int, document: int, reason: str, more: dict[str, object]) -> None:
         part = self.parts[index]
-        example = {"file": self.file(index), "document": document, **more}
+        example = self.where(index, document) | more
         if self.dropped.wants(reason) and "text" not in example:
             example["text"] = self.excerpt(index, document)
         self.dropped.add(reason, int(part.bytes_D[document]), example, part.account(self.source[index], document))
         self.keep[index][document] = False
 
-    def file(self, index: int) -> str:
-        return self.inputs[int(self.parts[index].path.name.partition(".")[0])].name
+    def where(self, index: int, document: int) -> dict[str, object]:
+        """The file a document is from, and which of those set aside of it in its language it is."""
+        file_D = self.parts[index].file_D
+        file = file_D[document]
+        return {"file": self.inputs[file].name, "document": document - int(np.searchsorted(file_D, file))}
+
+    def like(self, index: int, document: int) -> dict[str, object]:
+        """The same of another document that it is like."""
+        return {f"like_{name}": value for name, value in self.where(index, document).items()}
 
     def excerpt(self, index: int, document: int, characters: int = 200) -> str:
         """How a document that was set aside begins."""
@@ -125,7 +134,8 @@ def decide(
     if not pairs:
         return Decided()
     parts = [part for _, part in pairs]
-    first = first_of_equal(np.concatenate([part.hash_D2 for part in parts]))
+    file_D = np.concatenate([part.file_D for part in parts])  # of copies that of the first file stays, whatever their languages
+    first = first_of_equal(np.concatenate([part.hash_D2 for part in parts]), file_D)
     offsets = np.cumsum([0] + [len(part.hash_D2) for part in parts])
     keep = [first[offsets[index] : offsets[index + 1]] for index in range(len(parts))]
     documents = _Documents(inputs, parts, [source for source, _ in pairs], keep, dropped)
@@ -144,7 +154,7 @@ def decide(
     held_out = _drop_held_out(documents, places, known, settings)
     kept = np.concatenate(keep)
     taken = np.zeros(len(kept), bool)
-    taken[kept] = ~first_of_equal(np.concatenate([part.id_D for part in parts])[kept, None])
+    taken[kept] = ~first_of_equal(np.concatenate([part.id_D for part in parts])[kept, None], file_D[kept])
     shards: dict[str, Shard] = {}
     for index, (source, part) in enumerate(pairs):
         name = f"{source}.{part.language}"
@@ -213,7 +223,7 @@ def _find_boilerplate(documents: _Documents, settings: CorpusSettings) -> Hashes
             if cut > _MOST_BOILERPLATE * size or size - cut < settings.min_characters:
                 documents.drop(index, document, "boilerplate", {"what": f"{cut:,} of {size:,} bytes are lines that many documents of its origin share"})
                 continue
-            example: dict[str, object] = {"file": documents.file(index), "document": document}
+            example = documents.where(index, document)
             if documents.dropped.wants("boilerplate"):
                 origin = part.groups[part.group_D[document]][0]
                 _, gone = next(iter(lines.without([documents.excerpt(index, document, settings.max_characters)], [origin], known)))
@@ -231,15 +241,14 @@ def _drop_near_duplicates(documents: _Documents, threshold: float, progress: poo
         return
     offsets = np.cumsum([0] + [len(keep[index]) for index in members])
     total = sum(int(parts[index].bytes_D.sum()) for index in members)
-    first_D = near.clusters(
-        files, np.concatenate([keep[index] for index in members]), threshold, lambda share: progress("corpus: comparing", share * total, total)
-    )
+    kept, file_D = (np.concatenate([values[index] for index in members]) for values in (keep, [part.file_D for part in parts]))
+    first_D = near.clusters(files, kept, threshold, file_D, lambda share: progress("corpus: comparing", share * total, total))
     for index, start, end in zip(members, offsets, offsets[1:]):
         here = first_D[start:end]
         for document in np.flatnonzero(keep[index] & (here != np.arange(start, end))).tolist():
             like = int(np.searchsorted(offsets, here[document], side="right")) - 1
             like_document = int(here[document] - offsets[like])
-            more: dict[str, object] = {"like_file": documents.file(members[like]), "like_document": like_document}
+            more = documents.like(members[like], like_document)
             if documents.dropped.wants("near_duplicate"):
                 more |= {"text": documents.excerpt(index, document), "like_text": documents.excerpt(members[like], like_document)}
             documents.drop(index, document, "near_duplicate", more)
@@ -264,7 +273,8 @@ def _split_language(documents: _Documents, members: list[int], settings: CorpusS
             beyond = pieces[1:][np.cumsum(part.bytes_P[pieces])[1:] > settings.held_out_bytes]
             places[index][beyond] = DROP
             for piece in beyond:
-                documents.dropped.add("held_out_rest", int(part.bytes_P[piece]), {"file": documents.file(index), "piece": int(piece)}, None)
+                example = documents.where(index, int(part.document_P[piece])) | {"piece": int(piece)}
+                documents.dropped.add("held_out_rest", int(part.bytes_P[piece]), example, None)
     if len(hashes) == 1:  # a language that is one long document: its last piece is held out
         index = next(index for index in parts if keep[index].any())
         pieces = np.flatnonzero(places[index] == TRAIN)
@@ -321,7 +331,7 @@ def _cut_held_out(
     left, total = sum(map(len, rest)), sum(map(len, texts))
     whole = left == total or total - left > overlap.MOST_CUT * total or left < min_characters  # of verse in short runs nothing may be cut, yet it is a copy
     whole |= documents.parts[index].language.startswith("code")  # with lines missing it is no code any more
-    example: dict[str, object] = {"like_file": documents.file(like[0]), "like_document": like[1], "whole": whole}
+    example = documents.like(*like) | {"whole": whole}
     if whole:
         documents.drop(index, own, "held_out_overlap", example)
         places[index][documents.parts[index].document_P == own] = DROP
@@ -329,7 +339,7 @@ def _cut_held_out(
     part = documents.parts[index]
     part.leak_D[own] = True
     lost = sum(len(text.encode()) for text in texts) - sum(len(text.encode()) for text in rest)
-    documents.dropped.add("held_out_overlap", lost, {"file": documents.file(index), "document": own, "text": documents.excerpt(index, own), **example}, None)
+    documents.dropped.add("held_out_overlap", lost, documents.where(index, own) | {"text": documents.excerpt(index, own)} | example, None)
 
 
 def _share(part: Part, chosen_P: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path, PurePath, PurePosixPath
@@ -30,7 +30,7 @@ _READERS: dict[Kind, tuple[str, ...]] = {"html": ("trafilatura",), "warc": ("war
 EMBEDDED: dict[str, Kind] = {"embedded:python": "python", PROBLEMS: "problems"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """One file, or one stream of a generator, with what its source says about its documents."""
 
@@ -156,23 +156,24 @@ def _files(source: Source, pattern: str, found: Inputs, seen: set[str]) -> None:
     for start in roots:
         if start.is_dir():
             outer = [start.name] if start == root else [start.name, start.parent.name]  # `sv/*` may match folders inside that of a language
-            for path in _walk(start, source.name, found):
-                inner = path.relative_to(start)
-                _add(source, path, inner.as_posix(), [*inner.parts[-2::-1], *outer], found, seen, named=False)
+            for folder, names in _walk(start, source.name, found):
+                inner = folder.relative_to(start)
+                place = _Folder(source, folder, "" if folder == start else f"{inner.as_posix()}/", [*reversed(inner.parts), *outer])
+                for name in names:
+                    place.add(name, found, seen, named=False)
         else:
-            _add(source, start, start.name, [start.parent.name], found, seen, named=named)
+            _Folder(source, start.parent, "", [start.parent.name]).add(start.name, found, seen, named=named)
 
 
-def _walk(start: Path, source: str, found: Inputs) -> list[Path]:
-    """All files below a folder, through symbolic links too; a folder is entered once, so that links may go round in a circle."""
+def _walk(start: Path, source: str, found: Inputs) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and the names of their files, through symbolic links too; a folder is entered once, so that links may go round in a circle."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"corpus source {source}: folder {error.filename} cannot be read: {error.strerror}. Give read permission, or name its parts.")
 
     entered = {_place(start)}
-    paths = []
     for folder, folders, names in os.walk(start, onerror=refuse, followlinks=True):
-        paths += [Path(folder) / name for name in names]
+        yield Path(folder), sorted(names)
         for name in sorted(folders):
             place = _place(Path(folder) / name)
             if place is not None and place in entered:
@@ -180,7 +181,6 @@ def _walk(start: Path, source: str, found: Inputs) -> list[Path]:
                 folders.remove(name)
             entered.add(place)
         folders.sort()
-    return sorted(paths)
 
 
 def _place(folder: Path) -> tuple[int, int] | None:
@@ -216,23 +216,37 @@ def _take(source: Source, path: PurePath, where: str, found: Inputs, *, named: b
     return False
 
 
-def _add(source: Source, path: Path, name: str, folders: list[str], found: Inputs, seen: set[str], *, named: bool) -> None:
-    if not _take(source, path, str(path), found, named=named):
-        return
-    resolved = os.path.realpath(path)  # unlike Path.resolve it does not mind a link to itself: reading says what is wrong
-    if resolved in seen:
-        return
-    seen.add(resolved)
-    kind, compression = kind_of(path)
-    assert kind is not None
-    language = source.language or folder_language(folders)
-    num_bytes, identity = _size_and_identity(path)
-    found.inputs.append(Input(source.name, kind, str(path), name, num_bytes, compression, language, source.license, identity, source.text_field))
+class _Folder:
+    """What is the same for all files of a folder, of which there may be very many; `name` is that of the folder below its source's, with a slash."""
+
+    def __init__(self, source: Source, path: Path, name: str, folders: list[str]) -> None:
+        self._source, self._path, self._name = source, "" if path == Path() else str(path), name
+        self._resolved = os.path.realpath(path)
+        self._language = source.language or folder_language(folders)
+
+    def add(self, name: str, found: Inputs, seen: set[str], *, named: bool) -> None:
+        """Take the file of this name, if it is of a known type and was not taken by another name."""
+        path = os.path.join(self._path, name)  # noqa: PTH118 (five times as fast)
+        if not _take(self._source, PurePath(name), path, found, named=named):
+            return
+        resolved = os.path.join(self._resolved, name)  # noqa: PTH118
+        if os.path.islink(path):  # noqa: PTH114
+            resolved = os.path.realpath(path)  # unlike Path.resolve it does not mind a link to itself: reading says what is wrong
+        if resolved in seen:
+            return
+        seen.add(resolved)
+        kind, compression = kind_of(PurePath(name))
+        assert kind is not None
+        num_bytes, identity = _size_and_identity(path)
+        own = self._source
+        found.inputs.append(
+            Input(own.name, kind, path, self._name + name, num_bytes, compression, self._language, own.license, identity, own.text_field)
+        )
 
 
-def _size_and_identity(path: Path) -> tuple[int, str]:
+def _size_and_identity(path: str) -> tuple[int, str]:
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116
     except OSError:  # gone, or a link that leads nowhere: said when it is read, where corpus.on_damage is known
         return 0, ""
     return stat.st_size, _identity(stat)

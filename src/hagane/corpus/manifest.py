@@ -1,13 +1,15 @@
-"""`manifest.json`: where every document is from. Sources, licences, the files with digests of what was read of them, and all counts."""
+"""`manifest.json`: where every document is from. Sources, licences and all counts; `files.jsonl` has a line per file with a digest of what was read of it."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hagane.corpus.gather import Gathered
 from hagane.corpus.inputs import Inputs
@@ -19,7 +21,8 @@ from hagane.recipe.schema import CorpusSettings, Source
 if TYPE_CHECKING:
     from hagane.corpus.build import CorpusFacts
 
-FORMAT = 2
+FORMAT = 3
+FILES = "files.jsonl"
 
 
 @dataclass(frozen=True)
@@ -41,34 +44,21 @@ def write(
     facts: CorpusFacts,
     accounts: Accounts,
 ) -> None:
-    """Write the manifest. A digest is blake2b (16 bytes) of the first `bytes_read` bytes of the file; `complete` where that is all of it.
-
-    Of tables in a store there is no digest: `identity` (size, and etag or time) says which they were. `damage`: what is wrong with a file.
-    """
-    files: list[dict[str, Any]] = []
-    for result in gathered:
-        item = found.inputs[result.index]
-        files.append(
-            {
-                "source": item.source,
-                "path": item.path,
-                "bytes": item.num_bytes,
-                "bytes_read": result.bytes_read,
-                "complete": result.complete,
-                "blake2b": result.digest,
-                "identity": item.identity,
-                "language": item.language,
-                "documents_in": result.documents_in,
-                "documents_set_aside": sum(len(part.bytes_D) for part in result.parts),
-            }
-            | ({"damage": result.damage} if result.damage else {})
-        )
+    """Write the manifest, with those lines of `files.jsonl` that say of `damage`, which are few."""
+    read: dict[str, Counter[str]] = {source.name: Counter() for source in sources}
+    damaged = []
+    with (folder / FILES).open("w", encoding="utf-8") as lines:
+        for entry in _files(found, gathered):
+            lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            read[entry["source"]].update(files=1, digests=entry["blake2b"] is not None)
+            if "damage" in entry:
+                damaged.append(entry)
     content = {
         "format": FORMAT,
         "seed": seed,
         "settings": settings.model_dump(mode="json", exclude={"sources", "workers"}),
-        "sources": [source.model_dump(mode="json") | {"licenses": _licenses(source.name, facts)} for source in sources],
-        "files": files,
+        "sources": [source.model_dump(mode="json") | {"licenses": _licenses(source.name, facts)} | dict(read[source.name]) for source in sources],
+        "files": {"list": FILES, "damaged": damaged},
         "ignored_files": {"count": sum(found.ignored.values()), "by_suffix": dict(sorted(found.ignored.items())), "examples": found.ignored_examples},
         "labels": _labels(found, gathered),
         "accounts": accounts.rows,
@@ -78,6 +68,29 @@ def write(
         "facts": facts.model_dump(mode="json", exclude={"seconds": True, "identified": {"seconds"}, "quality": {"seconds"}}),
     }
     write_atomic(folder / "manifest.json", json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def _files(found: Inputs, gathered: Sequence[Gathered]) -> Iterator[dict[str, Any]]:
+    """The line of each file. A digest is blake2b (16 bytes) of the first `bytes_read` bytes of the file; `complete` where that is all of it.
+
+    Of tables in a store there is no digest: `identity` (size, and etag or time) says which they were. `damage`: what is wrong with a file.
+    """
+    file_D = np.concatenate([np.zeros(0, np.int64), *(part.file_D for result in gathered for part in result.parts)])
+    set_aside = np.bincount(file_D, minlength=len(found.inputs))
+    for file in (file for result in gathered for file in result.files):
+        item = found.inputs[file.index]
+        yield {
+            "source": item.source,
+            "path": item.path,
+            "bytes": item.num_bytes,
+            "bytes_read": file.bytes_read,
+            "complete": file.complete,
+            "blake2b": file.digest,
+            "identity": item.identity,
+            "language": item.language,
+            "documents_in": file.documents_in,
+            "documents_set_aside": int(set_aside[file.index]),
+        } | ({"damage": list(file.damage)} if file.damage else {})
 
 
 def _labels(found: Inputs, gathered: Sequence[Gathered]) -> dict[str, dict[str, int]]:

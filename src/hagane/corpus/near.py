@@ -95,9 +95,13 @@ class _Table:
 
 
 def clusters(
-    files: Sequence[Signed], keep_D: NDArray[np.bool_], threshold: float, on_share: Callable[[float], None] = lambda share: None
+    files: Sequence[Signed],
+    keep_D: NDArray[np.bool_],
+    threshold: float,
+    rank_D: NDArray[np.int64] | None = None,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> NDArray[np.int64]:
-    """For every document the first document (in order) of its cluster; itself where nothing is like it.
+    """For every document the first document (by rank, then in order) of its cluster; itself where nothing is like it.
 
     The documents are those of `files` in their order; those with `keep_D` false take no part. `on_share` is told how much is done.
     """
@@ -105,7 +109,8 @@ def clusters(
     from scipy.sparse.csgraph import connected_components
 
     table = _Table(files)
-    taking_part = np.flatnonzero(keep_D & (table.column(0, 1)[:, 0] != 0))
+    order = np.arange(len(keep_D)) if rank_D is None else np.argsort(rank_D, kind="stable")
+    taking_part = order[(keep_D & (table.column(0, 1)[:, 0] != 0))[order]]
     edges = [np.zeros((0, 2), np.int64)]
     for band in range(BINS // ROWS):
         keys = _keys(table.column(band * ROWS, ROWS)[taking_part])
@@ -114,8 +119,9 @@ def clusters(
     pairs = np.unique(np.concatenate(edges), axis=0)
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(keep_D), len(keep_D)))
     _, label_D = connected_components(graph, directed=False)
-    _, first_L, inverse_D = np.unique(label_D, return_index=True, return_inverse=True)  # the first of a label is the smallest index
-    found: NDArray[np.int64] = first_L[inverse_D].astype(np.int64)
+    _, first_L, inverse_D = np.unique(label_D[order], return_index=True, return_inverse=True)  # the first of a label is the smallest index
+    found = np.empty(len(keep_D), np.int64)
+    found[order] = order[first_L[inverse_D]]
     return found
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hagane.corpus.gather import SCHEMA, Part
 from hagane.corpus.ngrams import WINDOW, WINDOWS, windows
+from hagane.corpus.parts import SCHEMA, Part
 
 PIECES = 320  # learned from and measured on, per language
 TRAIN_CHARACTERS = 500_000  # per language

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from hagane.corpus import passages, pool
 from hagane.corpus.decide import DROP, HELD_OUT, TRAIN, Shard
-from hagane.corpus.gather import Part
 from hagane.corpus.likeness import By, Likeness, learn_likeness
+from hagane.corpus.parts import Part
 from hagane.recipe.schema import QualitySettings
 from hagane.recipe.types import Frozen
 

@@ -16,10 +16,12 @@ from pydantic import Field
 
 from hagane.corpus import passages, pool
 from hagane.corpus.classifier import learn
-from hagane.corpus.gather import Dropped, Gathered, Part
+from hagane.corpus.dropped import Dropped
+from hagane.corpus.gather import Gathered
 from hagane.corpus.identify import MULTIPLE, Identifier, known, published_answers
 from hagane.corpus.inputs import Input
 from hagane.corpus.language import UNDETERMINED
+from hagane.corpus.parts import Part
 from hagane.recipe.types import Frozen
 
 WRONG_LANGUAGE = "wrong_language"
@@ -66,7 +68,7 @@ def relabel(
     `mode` is `corpus.identify`. Raises RunError where py3langid is missing.
     """
     tasks = [
-        _Task(index, place, part, inputs[result.index].name, inputs[result.index].source)
+        _Task(index, place, part, {int(file): inputs[file].name for file in np.unique(part.file_D)}, inputs[result.index].source)
         for index, result in enumerate(gathered)
         for place, part in enumerate(result.parts)
         if mode != "off" and (part.language == UNDETERMINED or (mode == "check" and part.language not in NOT_LEARNED and _is_text(inputs[result.index])))
@@ -141,7 +143,7 @@ class _Task:
     index: int
     place: int
     part: Part
-    file: str
+    files: dict[int, str]  # names of inputs
     source: str
 
 
@@ -170,8 +172,9 @@ def _work(task: _Task) -> _Result:
         else:
             for row, instead in zip(rows, _identifier.mislabelled(texts, part.language), strict=True):
                 if instead:
-                    example = {"file": task.file, "id": row["id"], "language": part.language, "found": instead, "text": row["text"][:200]}
                     document = len(language_D)
+                    file = task.files[int(part.file_D[document])]
+                    example = {"file": file, "id": row["id"], "language": part.language, "found": instead, "text": row["text"][:200]}
                     result.dropped.add(WRONG_LANGUAGE, int(part.bytes_D[document]), example, part.account(task.source, document))
                 language_D.append(None if instead else part.language)
     for language in sorted({name for name in language_D if name is not None}):

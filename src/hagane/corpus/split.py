@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def first_of_equal(hash_DN: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True for the first document, in the order given, of every group with the same hash of N numbers (D, N)."""
-    order = np.lexsort(hash_DN.T[::-1])  # stable: equal hashes stay in order
+def first_of_equal(hash_DN: NDArray[np.uint64], rank_D: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for the first document, by rank and then in the order given, of every group with the same hash of N numbers (D, N)."""
+    order = np.lexsort((rank_D, *hash_DN.T[::-1]))  # stable: equal hashes stay in order
     ordered = hash_DN[order]
     new = np.ones(len(order), bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(1)
