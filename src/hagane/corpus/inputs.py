@@ -196,24 +196,24 @@ def _stored(source: Source, url: str, found: Inputs, seen: set[str]) -> None:
     named = len(files) == 1 and not stores.is_pattern(url) and files[0].url.rstrip("/").endswith(stores.local_path(url).rstrip("/"))
     for file in files:
         path = PurePosixPath(stores.local_path(file.url))
-        if _take(source, path, file.url, found, named=named) and file.url not in seen:
+        if (taken := _taken(source, path, file.url, found, named=named)) and file.url not in seen:
             seen.add(file.url)
-            kind, compression = kind_of(path)
-            assert kind is not None
+            kind, compression = taken
             language = source.language or folder_language(list(path.parts[-2::-1]))
             found.inputs.append(
                 Input(source.name, kind, file.url, file.name, file.num_bytes, compression, language, source.license, file.identity, source.text_field)
             )
 
 
-def _take(source: Source, path: PurePath, where: str, found: Inputs, *, named: bool) -> bool:
-    """Whether a file is of a known type. One that is not is counted; if the recipe names it, DataError."""
-    if not path.name.startswith(".") and kind_of(path)[0] is not None:
-        return True
+def _taken(source: Source, path: PurePath, where: str, found: Inputs, *, named: bool) -> tuple[Kind, str | None] | None:
+    """Kind and compression of a file of a known type. One that is not is counted; if the recipe names it, DataError."""
+    kind, compression = (None, None) if path.name.startswith(".") else kind_of(path)
+    if kind is not None:
+        return kind, compression
     if named:
         raise DataError(f"corpus source {source.name}: {where} is of an unknown type. hagane reads {KNOWN}.")
     found.ignore(where)
-    return False
+    return None
 
 
 class _Folder:
@@ -227,7 +227,8 @@ class _Folder:
     def add(self, name: str, found: Inputs, seen: set[str], *, named: bool) -> None:
         """Take the file of this name, if it is of a known type and was not taken by another name."""
         path = os.path.join(self._path, name)  # noqa: PTH118 (five times as fast)
-        if not _take(self._source, PurePath(name), path, found, named=named):
+        taken = _taken(self._source, PurePath(name), path, found, named=named)
+        if taken is None:
             return
         resolved = os.path.join(self._resolved, name)  # noqa: PTH118
         if os.path.islink(path):  # noqa: PTH114
@@ -235,13 +236,9 @@ class _Folder:
         if resolved in seen:
             return
         seen.add(resolved)
-        kind, compression = kind_of(PurePath(name))
-        assert kind is not None
         num_bytes, identity = _size_and_identity(path)
-        own = self._source
-        found.inputs.append(
-            Input(own.name, kind, path, self._name + name, num_bytes, compression, self._language, own.license, identity, own.text_field)
-        )
+        own, (kind, compression) = self._source, taken
+        found.inputs.append(Input(own.name, kind, path, self._name + name, num_bytes, compression, self._language, own.license, identity, own.text_field))
 
 
 def _size_and_identity(path: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ Bounded memory: 512 bytes per document lie in files, a band takes 16 bytes of me
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ BINS = 256
 ROWS = 8  # bins of a band
 FEWEST = 8  # shingles: of less text the estimate says nothing
 _BLOCK = 1 << 16  # pairs compared at a time
+_ATTEMPTS = 32  # of all empty bins to find a filled one, at once: a text of a few lines needs as many
 
 Signatures = NDArray[np.uint16]
 
@@ -49,13 +51,23 @@ def signature_of(hashes: Hashes) -> Signatures:
     empty, attempt = np.flatnonzero(~filled), 1
     source = np.arange(BINS)
     while len(empty):
-        chosen = (mix(empty.astype(np.uint64) + np.uint64(attempt << 16)) % np.uint64(BINS)).astype(np.intp)
-        found = filled[chosen]
-        source[empty[found]] = chosen[found]
-        empty, attempt = empty[~found], attempt + 1
+        chosen_AE = _choices(attempt)[:, empty]
+        found_AE = filled[chosen_AE]
+        first_E = found_AE.argmax(0)
+        every = np.arange(len(empty))
+        found = found_AE[first_E, every]
+        source[empty[found]] = chosen_AE[first_E, every][found]
+        empty, attempt = empty[~found], attempt + _ATTEMPTS
     # 16 bits of a mix of value and bin: two different shingles agree by chance once in 65,535; zero is kept for "nothing"
     mixed = mix(values[source] ^ np.arange(BINS).astype(np.uint64))
     return (mixed % np.uint64(65535)).astype(np.uint16) + np.uint16(1)
+
+
+@functools.cache
+def _choices(attempt: int) -> NDArray[np.intp]:
+    """(_ATTEMPTS, BINS) of which bin each bin would borrow from in this attempt and those after it."""
+    bins = np.arange(BINS, dtype=np.uint64)
+    return np.stack([(mix(bins + np.uint64(number << 16)) % np.uint64(BINS)).astype(np.intp) for number in range(attempt, attempt + _ATTEMPTS)])
 
 
 def similarity(first_PB: Signatures, second_PB: Signatures) -> NDArray[np.float64]:
