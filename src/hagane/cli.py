@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it: `hagane --help` a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -458,6 +459,28 @@ def corpus_remove(
             trained[str(folder)] = taken.trained
             typer.echo(f"  trained on them: {', '.join(taken.trained)}. `hagane resume {folder}` makes again what depends on them.")
     _last_line({"documents": count, "trained": trained})
+
+
+@corpus_app.command("rebuild", epilog="Example: hagane corpus rebuild runs/quickstart --out rebuilt")
+def corpus_rebuild(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest.json with its files.jsonl beside it, or the run they are from.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder that is not there yet, for the corpus to be made in.")],
+    moved: Annotated[list[str] | None, typer.Option("--moved", metavar="OLD=NEW", help="Where texts are now that were under OLD; may be given again.")] = None,
+) -> None:
+    """Make a corpus again from its manifest alone, and say whether it is the same to the byte; exit code 1 where it is not."""
+    from hagane.corpus.pool import ConsoleProgress
+    from hagane.corpus.rebuild import rebuild
+    from hagane.errors import RecipeError
+
+    pairs = [one.partition("=") for one in moved or []]
+    if odd := next((old for old, sign, new in pairs if not (old and sign and new)), None):
+        raise RecipeError(f"--moved {odd} is not of the form OLD=NEW.")
+    again = rebuild(manifest, out, {old: new for old, _, new in pairs}, progress=ConsoleProgress())
+    for line in again.lines():
+        typer.echo(line)
+    _last_line({"out": str(out), "same": again.same, **dataclasses.asdict(again)})
+    if not again.same:
+        raise typer.Exit(1)
 
 
 @recipe_app.command("list", epilog="Example: hagane recipe list")

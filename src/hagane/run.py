@@ -28,13 +28,15 @@ from hagane.folder import FORMAT, LAW, MIXTURE, Environment, Run, disk_error, fo
 from hagane.hosts.gguf import missing_tools
 from hagane.plan.fitted import fitted
 from hagane.plan.limits import REPEATS
-from hagane.plan.start import starting_settings
+from hagane.plan.shapes import candidates
+from hagane.plan.start import starting_model, starting_settings
 from hagane.recipe.load import validate
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Frozen, Machine, duration
 
 if TYPE_CHECKING:
     from hagane.corpus.takeout import Taken
+    from hagane.model.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class Stage:
 
 
 _LOGS = frozenset({"facts.json", "step.json", "key.json", "deadline.json", "metrics.jsonl", "events.jsonl", "checkpoints", "tensorboard", "dropped.jsonl"})
+_ACCOUNTS = frozenset({"manifest.json", "files.jsonl", "inputs.json", "data_card.md", "dropped.jsonl"})  # where the text is from: the text is what counts
 
 STAGES: tuple[Stage, ...] = (
-    Stage("corpus", "hagane.corpus.stage:run_stage", ("corpus", "seed"), ()),
+    Stage("corpus", "hagane.corpus.stage:run_stage", ("corpus", "seed"), (), skip=_ACCOUNTS),
     Stage("tokenizer", "hagane.tokenizer.stage:run_stage", ("tokenizer", "corpus.max_repeats", "seed"), ("corpus",)),
     Stage(
         "plan",
@@ -176,6 +179,12 @@ def _with_mixture(folder: Path, recipe: Recipe, earlier: bool) -> Recipe:
     return with_mixture(recipe, found)
 
 
+def _likely_shape(run: Run) -> ModelConfig:
+    """A model of the recipe's pattern, before the plan has chosen its size."""
+    start, pattern = starting_model(run.recipe), run.recipe.model.pattern
+    return start or candidates(pattern, run.pinned_size, vocabulary_size=1024, context=run.recipe.train.context)[0]
+
+
 def open_run(folder: Path, *, started: float | None = None, say: Callable[[str], None] | None = None) -> Run:
     """Open an existing run folder with its own settings."""
     environment = open_environment(folder)
@@ -195,7 +204,7 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
     if only is None and until not in ("corpus", "tokenizer") and run.record("pretrain") is None:
         from hagane.train.ahead import begin
 
-        begin(compiled=run.recipe.execution.compile, device=run.machine.device)
+        begin(_likely_shape(run) if run.recipe.execution.compile else None, device=run.machine.device, dtype=run.recipe.train.dtype)
     for stage in STAGES:
         if only is not None and stage.name != only:
             continue

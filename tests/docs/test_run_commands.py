@@ -65,6 +65,7 @@ WAYS = {
     r"hagane run nordic --from runs/quickstart/release/huggingface .*": Way("qwen3: transformers agrees", small=True),
     r"hagane resume runs/nordic": Way(r"(?s)(unchanged.*){7}evaluate .* bits.*transformers agrees", without=("evaluate", "release")),
     r"hagane corpus show runs/(quickstart|nordic)": Way("documents kept"),
+    r"hagane corpus rebuild runs/(quickstart|nordic) --out \S+": Way("the same: .* files read, .* shards equal to the byte"),
     # it changes a run that other commands find unchanged: here only that it looks for one; tests/corpus/test_removal.py takes out
     r"hagane corpus remove runs/(quickstart|nordic) .*": Way("runs/(quickstart|nordic)", fresh=True, code=2),
     **{rf"hagane {stage}( build)? runs/(quickstart|nordic)": Way(rf"{stage}  +(?!unchanged)\S", without=(stage,)) for stage in STAGES},

@@ -54,8 +54,8 @@ def test_null_experts_equal_experts_of_zeros(filled_to, change, top_k, num_null,
     state = {name: torch.cat([tensor, zeros[name]]) if name in zeros else tensor for name, tensor in ours.state_dict().items() if not name.endswith("load_E")}
     theirs.load_state_dict(state, strict=False)
 
-    def poisoned(rows, weight, end):
-        result = grouped_linear(rows, weight, end)
+    def poisoned(rows, weight, end, eager):
+        result = grouped_linear(rows, weight, end, eager)
         unseen = torch.arange(len(rows))[:, None] >= end[-1]
         return torch.where(unseen, torch.nan, result) if unseen.any() else result
 
@@ -98,9 +98,9 @@ def test_null_choices_are_not_multiplied(tiny):
     model = tiny("experts", **NULL)
     seen = []
 
-    def spy(rows, weight, end):
+    def spy(rows, weight, end, eager):
         seen.append(int(end[-1]))
-        return grouped_linear(rows, weight, end)
+        return grouped_linear(rows, weight, end, eager)
 
     with mock.patch.multiple(module, grouped_linear=spy, FILLED_FROM=10**6), torch.no_grad():
         stats = model(torch.randint(0, 61, (2, 30)), Sequence.plain(2, 30)).stats

@@ -8,23 +8,20 @@ folder, the files; so is every process before its first task, for nodes that joi
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
-import importlib.metadata
 import itertools
 import os
-import platform
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from hagane.corpus import pool
 from hagane.corpus.pool import Result, Task
+from hagane.corpus.versions import versions
 from hagane.errors import HaganeError, RunError
 
 PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds before a lost task is begun again: a cluster may give tasks to a dead node until it notices
@@ -32,7 +29,6 @@ ATTEMPTS = len(PAUSES) + 1  # of one task: when so many workers die of it in a r
 _PROBE = "probe"
 _ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
 _SEEN_SECONDS = 5.0  # a network file system may show a new file a little later on other nodes
-_PACKAGES = ("hagane", "ftfy", "numpy", "phonenumbers", "py3langid", "pyarrow", "python-stdnum", "scipy", "trafilatura", "warcio")
 
 
 class WorkerLostError(Exception):
@@ -177,19 +173,6 @@ def _holds(path: Path, token: str) -> bool:
         return path.read_text() == token
     except OSError:
         return False
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of all that decides what text becomes; `code` is a digest of this package's own files."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    digest = hashlib.blake2b(digest_size=4)
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return found | {"code": digest.hexdigest()}
 
 
 class Cluster:

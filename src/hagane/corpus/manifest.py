@@ -15,13 +15,15 @@ from hagane.corpus.gather import Gathered
 from hagane.corpus.inputs import Inputs
 from hagane.corpus.removal import Removed
 from hagane.corpus.rules.measure import FEATURES
-from hagane.folder import write_atomic
+from hagane.corpus.versions import versions
+from hagane.folder import file_digest, write_atomic
 from hagane.recipe.schema import CorpusSettings, Source
 
 if TYPE_CHECKING:
     from hagane.corpus.build import CorpusFacts
 
 FORMAT = 3
+MANIFEST = "manifest.json"
 FILES = "files.jsonl"
 
 
@@ -55,10 +57,12 @@ def write(
                 damaged.append(entry)
     content = {
         "format": FORMAT,
+        "versions": versions(),
         "seed": seed,
         "settings": settings.model_dump(mode="json", exclude={"sources", "workers"}),
         "sources": [source.model_dump(mode="json") | {"licenses": _licenses(source.name, facts)} | dict(read[source.name]) for source in sources],
         "files": {"list": FILES, "damaged": damaged},
+        "shards": shard_digests(folder),
         "ignored_files": {"count": sum(found.ignored.values()), "by_suffix": dict(sorted(found.ignored.items())), "examples": found.ignored_examples},
         "labels": _labels(found, gathered),
         "accounts": accounts.rows,
@@ -67,7 +71,12 @@ def write(
         "features": {feature.name: {"rule": feature.rule, "what": feature.what, "least_spread": feature.least} for feature in FEATURES},
         "facts": facts.model_dump(mode="json", exclude={"seconds": True, "identified": {"seconds"}, "quality": {"seconds"}}),
     }
-    write_atomic(folder / "manifest.json", json.dumps(content, ensure_ascii=False, indent=1))
+    write_atomic(folder / MANIFEST, json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def shard_digests(folder: Path) -> dict[str, str]:
+    """Name of every file of a corpus's shards -> digest of its content."""
+    return {f"{split}/{path.name}": file_digest(path) for split in ("train", "held_out") for path in sorted((folder / split).glob("*.parquet"))}
 
 
 def _files(found: Inputs, gathered: Sequence[Gathered]) -> Iterator[dict[str, Any]]:

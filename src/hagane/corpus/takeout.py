@@ -23,6 +23,7 @@ from hagane.corpus import arrow, removal
 from hagane.corpus.clean import document_hash
 from hagane.corpus.datacard import write_card
 from hagane.corpus.documents import open_shard
+from hagane.corpus.manifest import shard_digests
 from hagane.folder import read_json, write_atomic
 
 _TRAINING = ("pretrain", "midtrain", "extend", "tune")
@@ -146,6 +147,7 @@ def _counted(folder: Path, cuts: dict[str, _Cut], documents: int, removed: remov
         _account(manifest["accounts"], facts["shards"][name], cut)
     manifest["facts"] = {name: value for name, value in facts.items() if name != "seconds"}
     manifest["removed"] = {"patterns": sorted(set(removed.patterns)), "hashes": sorted(removed.hashes)}
+    manifest["shards"] = shard_digests(folder)
     write_atomic(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))
     write_card(folder)
     return facts

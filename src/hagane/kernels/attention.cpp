@@ -15,6 +15,8 @@
 #include <cstring>
 #include <vector>
 
+#include "numbers.h"
+
 #if defined(__AVX512BF16__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #define HAS_PAIRS 1
@@ -24,20 +26,12 @@
 
 namespace {
 
-typedef uint16_t bf16;
 constexpr int TILE = 16;  // queries done together
 
 template <int W> struct Wide { typedef float F __attribute__((vector_size(W * 4), aligned(4), may_alias)); typedef int32_t I __attribute__((vector_size(W * 4), aligned(4), may_alias)); };
 typedef Wide<16>::F F16;
 typedef Wide<16>::I I16;
 
-inline float widen(bf16 x) { uint32_t bits = uint32_t(x) << 16; float y; std::memcpy(&y, &bits, 4); return y; }
-inline float widen(float x) { return x; }
-inline void narrow(float x, float& y) { y = x; }
-inline void narrow(float x, bf16& y) {  // to nearest, ties to even; NaN stays NaN
-  uint32_t bits; std::memcpy(&bits, &x, 4);
-  y = (x != x) ? bf16(0x7fc0) : bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
 inline uint32_t bits_of(float x) { uint32_t y; std::memcpy(&y, &x, 4); return y; }
 
 // How many neighbours a lane holds, and one multiply-add of lanes.

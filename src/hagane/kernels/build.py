@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
-import torch  # loads the OpenMP library whose threads the kernels share  # noqa: F401
+import torch  # loads the OpenMP library whose threads the kernels share
 
 from hagane.cache import cache_folder
 
@@ -44,7 +46,8 @@ def _load(name: str) -> ctypes.CDLL | None:
     compiler = os.environ.get("CXX", "g++")
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-        key = "\n".join((source.read_text(encoding="utf-8"), version, *FLAGS, _processor()))
+        texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h")))]
+        key = "\n".join((*texts, version, *FLAGS, _processor()))
         library = cache_folder() / "kernels" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
         if not library.exists():
             _compile(compiler, source, library)
@@ -56,6 +59,30 @@ def _load(name: str) -> ctypes.CDLL | None:
     advice = "Install g++, or name a compiler in CXX."
     warnings.warn(f"{name}: the slower form is used, for the C++ kernel could not be compiled ({reason}). {advice}", stacklevel=2)
     return None
+
+
+class Library:
+    """The functions of `name`.cpp, which return nothing: by their names, with the types of their arguments. Tensors go by their address."""
+
+    def __init__(self, name: str, functions: Mapping[str, Sequence[type[Any]]]) -> None:
+        self._name, self._functions = name, functions
+
+    @cached_property
+    def there(self) -> bool:
+        """Whether it could be compiled here; asked first, it is compiled."""
+        return load(self._name) is not None
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        library = load(self._name)
+        assert library is not None, f"ask whether {self._name} is there first"
+        function = getattr(library, name)
+        function.argtypes, function.restype = self._functions[name], None
+
+        def call(*arguments: Any) -> None:
+            function(*[value.data_ptr() if isinstance(value, torch.Tensor) else value for value in arguments])
+
+        setattr(self, name, call)
+        return call
 
 
 def _compile(compiler: str, source: Path, library: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hagane.kernels.attention import attend_packed
+from hagane.kernels.attention import attend_eagerly, attend_packed
+from hagane.kernels.elementwise import rotate_heads
 from hagane.model.config import AttentionConfig
 from hagane.model.layer_cache import KeyValueCache, LayerCache
 from hagane.model.linear import Linear
@@ -62,20 +63,30 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(config.head_dim, norm_epsilon, device) if config.qk_norm else None
         self.gate = Linear(width, config.num_heads * config.head_dim, device) if config.gate == "sigmoid" else None
         self.output = Linear(config.num_heads * config.head_dim, width, device)
+        self.fused = False  # see `norm`
         self.context_exchange: ContextExchange = local_context  # context parallelism gathers keys and values here
+
+    def _heads(self, qkv_BTC: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, N, H), keys and values (B, T, K, H), normed and turned."""
+        query_norm, key_norm = self.query_norm, self.key_norm
+        if self.fused and view.cosine_BTR is not None and view.sine_BTR is not None:
+            of_query, of_key = (None if norm is None else norm.weight for norm in (query_norm, key_norm))
+            epsilon = 0.0 if query_norm is None else query_norm.epsilon
+            return rotate_heads(qkv_BTC, view.cosine_BTR, view.sine_BTR, of_query, of_key, self.num_heads, self.num_kv_heads, epsilon)
+        heads_BTNH = qkv_BTC.view(*qkv_BTC.shape[:2], -1, self.head_dim)
+        query, key, value = torch.split(heads_BTNH, [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
+        if query_norm is not None and key_norm is not None:
+            query, key = query_norm(query), key_norm(key)
+        if view.cosine_BTR is not None and view.sine_BTR is not None:
+            query, key = (rotate(x, view.cosine_BTR, view.sine_BTR) for x in (query, key))
+        return query, key, value
 
     def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, None]:
         rows, length, _ = hidden_BTD.shape
-        heads_BTNH = self.qkv(hidden_BTD).view(rows, length, -1, self.head_dim)
-        query, key, value = heads_BTNH.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if view.cosine_BTR is not None and view.sine_BTR is not None:
-            query = rotate(query, view.cosine_BTR, view.sine_BTR)
-            key = rotate(key, view.cosine_BTR, view.sine_BTR)
+        query, key, value = self._heads(self.qkv(hidden_BTD), view)
         key, value, view = self.context_exchange(key, value, view)
         if view.first_BT is not None:
-            mixed_BTNH, _ = attend_packed(query, key, value, view.first_BT)
+            mixed_BTNH = attend_eagerly(query, key, value, view.first_BT) if self.fused else attend_packed(query, key, value, view.first_BT)[0]
         else:
             assert view.mask_BTS is not None
             key, value = key.transpose(1, 2), value.transpose(1, 2)

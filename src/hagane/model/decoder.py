@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from hagane.kernels import elementwise, routing
+from hagane.model.attention import Attention
 from hagane.model.cache import Cache
 from hagane.model.clamp import Clamp
-from hagane.model.config import ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
 from hagane.model.head import Head
@@ -59,8 +61,8 @@ class Block(nn.Module):
         mixed_BTD, index_stats = self.mixer(self.mixer_norm(hidden_BTD), view, cache)
         if self.post_mixer_norm is not None:
             mixed_BTD = self.post_mixer_norm(mixed_BTD)
-        hidden_BTD = hidden_BTD + mixed_BTD
-        normed_BTD, stats = self.ffn_norm(hidden_BTD), None
+        hidden_BTD, normed_BTD = self.ffn_norm.after_adding(hidden_BTD, mixed_BTD)
+        stats = None
         if isinstance(self.ffn, Experts):
             output_BTD, stats = self.ffn(normed_BTD, view.real_BT)
         else:
@@ -68,6 +70,29 @@ class Block(nn.Module):
         if self.post_ffn_norm is not None:
             output_BTD = self.post_ffn_norm(output_BTD)
         return hidden_BTD + output_BTD, stats, index_stats
+
+
+def kernels_serve(layer: LayerConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether kernels of our own do everything between the matrix products of such a layer, so that nothing is left for the compiler."""
+    mixer, ffn = layer.mixer, layer.ffn
+    plain = isinstance(mixer, AttentionConfig) and mixer.rope is not None and mixer.gate == "none"
+    if isinstance(ffn, ExpertsConfig):
+        plain = plain and ffn.num_groups == 1 and not ffn.null_experts and ffn.entropy_clamp is None and not ffn.shared_gate and routing.serves(device, dtype)
+    return plain and takes_first(mixer, device, dtype) and elementwise.serves(device, dtype)
+
+
+def needs_compiler(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `Decoder.compile_parts` leaves anything to the compiler."""
+    return not elementwise.serves(device, dtype) or not all(kernels_serve(layer, device, dtype) for layer in (*config.layers, *config.mtp_layers))
+
+
+def _fuse(part: nn.Module) -> None:
+    """Let kernels do what stands between the matrix products."""
+    for module in part.modules():
+        if isinstance(module, Experts):
+            module.fuse()
+        elif isinstance(module, Attention | Dense | RMSNorm):
+            module.fused = True
 
 
 class Decoder(nn.Module):
@@ -173,14 +198,23 @@ class Decoder(nn.Module):
         return Cache(self.config.draft_block, rows, length, self.embedding.weight.dtype, self.embedding.weight.device)
 
     def compile_parts(self) -> None:
-        """Compile each block on its own, in place (equal blocks share one compilation), and the elementwise part of the head.
+        """Make what is trained fast: each block on its own, the final norm, and the elementwise part of the head.
 
-        Shapes are static: kernels chosen by the history of shapes would break exact resume.
+        By kernels of our own where they serve all of a block, else by the compiler, in place (equal blocks share one compilation). There shapes
+        are static: kernels chosen by the history of shapes would break exact resume.
         """
-        for block in (*self.layers, *self.mtp):
-            block.compile(dynamic=False, fullgraph=True)
-        self.norm.compile(dynamic=False, fullgraph=True)
-        self.head.compile_chunks()
+        device, dtype = self.embedding.weight.device, self.embedding.weight.dtype
+        for block, layer in zip((*self.layers, *self.mtp), (*self.config.layers, *self.config.mtp_layers), strict=True):
+            if kernels_serve(layer, device, dtype):
+                _fuse(block)
+            else:
+                block.compile(dynamic=False, fullgraph=True)
+        fused = elementwise.serves(device, dtype)
+        if fused:
+            _fuse(self.norm)
+        else:
+            self.norm.compile(dynamic=False, fullgraph=True)
+        self.head.compile_chunks(fused)
 
     def _routers(self) -> Iterator[tuple[str, int, Router]]:
         """Name, place in the statistics, and router of every block that has one."""

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hagane.kernels import routing
 from hagane.model.config import DenseConfig, ExpertsConfig
 from hagane.model.dense import Dense, swiglu
 from hagane.model.grouped import grouped_linear
@@ -112,13 +113,24 @@ def arrange(expert_NK: Tensor, num_experts: int, multiple: int, with_null: bool 
     return Arrangement(order_M, row_C.view_as(expert_NK), end_E.to(torch.int32))
 
 
+def _multiple(hidden_ND: Tensor, choice: Choice, num_experts: int) -> int:
+    """What an expert's rows are filled up to a multiple of. Filling must stay small beside what is computed: not while decoding a few tokens."""
+    fill = hidden_ND.device.type == "cpu" and choice.expert_NK.numel() >= FILLED_FROM * SHAPE_STEP * num_experts
+    return SHAPE_STEP if fill else 1
+
+
+def fused_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute: Compute) -> Tensor:
+    """The same as `local_dispatch`, by the kernels of `kernels.routing`."""
+    order_M, row_NK, end_E = routing.arrange(choice.expert_NK, num_experts, _multiple(hidden_ND, choice, num_experts))
+    result: Tensor = routing.combine(compute(routing.spread(hidden_ND, order_M, row_NK), end_E), choice.weight_NK, row_NK, order_M)
+    return result
+
+
 def local_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute: Compute) -> Tensor:
     """All experts are here: sort the choices by expert, compute, bring the results back to their tokens."""
-    num_tokens, top_k = choice.expert_NK.shape
-    # filling must stay small beside what is computed: not while decoding a few tokens
-    fill = hidden_ND.device.type == "cpu" and num_tokens * top_k >= FILLED_FROM * SHAPE_STEP * num_experts
+    top_k = choice.expert_NK.shape[1]
     computed_NK = choice.computed_NK
-    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, SHAPE_STEP if fill else 1, computed_NK is not None)
+    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, _multiple(hidden_ND, choice, num_experts), computed_NK is not None)
     rows_MD = _Spread.apply(hidden_ND, order_M // top_k, row_NK, computed_NK)  # type: ignore[no-untyped-call]
     result: Tensor = _Combine.apply(compute(rows_MD, end_E), choice.weight_NK, row_NK, order_M, computed_NK)  # type: ignore[no-untyped-call]
     return result
@@ -138,11 +150,19 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(config.num_experts, width, config.hidden, device=device))
         self.shared = Dense(width, DenseConfig(hidden=config.shared_hidden), device) if config.shared_hidden else None
         self.shared_gate = Linear(width, 1, device) if config.shared_gate else None
+        self.fused = False  # see `norm`
         self.dispatch: Dispatch = local_dispatch  # expert parallelism exchanges tokens here
+
+    def fuse(self) -> None:
+        """Let kernels choose, send tokens to their experts and back, and do what stands between the matrix products."""
+        self.fused = self.router.fused = True
+        if self.dispatch is local_dispatch:
+            self.dispatch = fused_dispatch
 
     def compute(self, rows_MD: Tensor, end_E: Tensor) -> Tensor:
         """Rows sorted by expert, `end_E` where each expert's rows end, through their experts."""
-        return grouped_linear(swiglu(grouped_linear(rows_MD, self.gate_up, end_E)), self.down, end_E)
+        gate_up_MF = grouped_linear(rows_MD, self.gate_up, end_E, self.fused)
+        return grouped_linear(swiglu(gate_up_MF, self.fused), self.down, end_E, self.fused)
 
     def forward(self, hidden_BTD: Tensor, real_BT: Tensor) -> tuple[Tensor, RouterStats]:
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])

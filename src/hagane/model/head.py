@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hagane.kernels.elementwise import nll_gradient
 from hagane.model.linear import Embedding
 
 CHUNK = 1024
@@ -124,9 +125,9 @@ class Head(nn.Module):
         (embedding,) = self._tied_to
         return self.weight if embedding is None else embedding.weight
 
-    def compile_chunks(self) -> None:
-        """Fuse the softmax and its gradient; the matrix products stay as they are."""
-        self.loss_and_gradient = torch.compile(loss_and_gradient, dynamic=False, fullgraph=True)
+    def compile_chunks(self, fused: bool = False) -> None:
+        """Fuse the softmax and its gradient, by the compiler or (`fused`) by the kernel; the matrix products stay as they are."""
+        self.loss_and_gradient = nll_gradient if fused else torch.compile(loss_and_gradient, dynamic=False, fullgraph=True)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 logits (..., V) of hidden states (..., D). Holds them all: for a few tokens at a time."""

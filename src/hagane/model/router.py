@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hagane.kernels.routing import route
 from hagane.model.clamp import Clamp, token_entropy
 from hagane.model.config import ExpertsConfig
 from hagane.model.indexer import IndexStats
@@ -120,12 +121,15 @@ class Router(nn.Module):
         self.register_buffer("bias_E", torch.empty(config.num_experts, device=device))
         self.clamp = Clamp(config.entropy_clamp, config.num_outputs, device) if config.entropy_clamp is not None else None
         self.reset()
+        self.fused = False  # see `norm`
         self.reduce: Callable[[Tensor], Tensor] = no_reduce  # a layout sums counts over processes here
 
     def forward(self, hidden_ND: Tensor, real_N: Tensor) -> tuple[Choice, RouterStats]:
         """Choices of every token and statistics of the real ones (`real_N` 1, padding 0)."""
         # float32: at bf16 two experts tie often enough to make the choice depend on the kernel
         logit_NE = F.linear(hidden_ND.float(), self.weight.float())
+        if self.fused:
+            return self._fused(logit_NE, real_N)
         logsum_N = logit_NE.logsumexp(-1)
         if self.config.score == "softmax":
             score_NE = share_NE = (logit_NE - logsum_N[:, None]).exp()
@@ -152,6 +156,14 @@ class Router(nn.Module):
             is_used_NH = used_N[:, None] == torch.arange(self.config.top_k + 1, device=used_N.device)
             stats = stats._replace(used_H=(is_used_NH * real_N[:, None]).sum(0), used_N=used_N.float())
         return Choice(expert_NK, weight_NK, computed_NK), stats
+
+    def _fused(self, logit_NE: Tensor, real_N: Tensor) -> tuple[Choice, RouterStats]:
+        """The same by the kernel of `kernels.routing`, which knows neither groups, nor null experts, nor clamping."""
+        config = self.config
+        expert_NK, weight_NK, count_E, probability_E, z_sum, entropy_sum = route(
+            logit_NE, self.bias_E, real_N, config.top_k, config.score == "softmax", config.normalise, config.scaling
+        )
+        return Choice(expert_NK, weight_NK), RouterStats(count_E, probability_E, z_sum, entropy_sum, real_N.sum())
 
     def _rank(self, rank_NE: Tensor) -> Tensor:
         """Selection scores, those outside of the best groups minus infinity. A group is as good as its two best experts together."""

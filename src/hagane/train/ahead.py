@@ -9,22 +9,28 @@ import contextlib
 import threading
 
 from hagane.kernels.build import load
+from hagane.model.config import ModelConfig
 
-KERNELS = ("attention", "threads")
+KERNELS = ("attention", "elementwise", "routing", "threads")
 
 
-def begin(*, compiled: bool, device: str) -> threading.Thread:
-    """Start getting ready; nobody needs to wait for it. The interpreter does, for its last seconds, where it ends before."""
-    thread = threading.Thread(target=_get_ready, args=(compiled, device), name="ahead")
+def begin(config: ModelConfig | None, *, device: str, dtype: str) -> threading.Thread:
+    """Start getting ready to train a model like `config` compiled (None: not to compile); nobody needs to wait for it.
+
+    The interpreter does, for its last seconds, where it ends before.
+    """
+    thread = threading.Thread(target=_get_ready, args=(config, device, dtype), name="ahead")
     thread.start()
     return thread
 
 
-def _get_ready(compiled: bool, device: str) -> None:
+def _get_ready(config: ModelConfig | None, device: str, dtype: str) -> None:
     with contextlib.suppress(Exception):  # whatever is wrong is said where it is needed
         if device == "cpu":
             for name in KERNELS:
                 load(name)
-        if compiled:
+        from hagane.train.stepper import compiles
+
+        if config is not None and compiles(config, device=device, dtype=dtype):
             import torch._dynamo
             import torch._inductor.compile_fx  # noqa: F401

@@ -41,7 +41,7 @@ from hagane.train.meter import Meter
 from hagane.train.schedule import Decision, Timetable
 from hagane.train.settings import TrainSettings
 from hagane.train.steering import Steering
-from hagane.train.stepper import Stepper, StepResult, shape_of, torch_set_up
+from hagane.train.stepper import Stepper, StepResult, compiles, shape_of, torch_set_up
 
 WRITE_RATE = 200e6
 """Bytes/s that the last save is expected to write where no save was timed yet: a slow disk, so that the end is not late."""
@@ -61,7 +61,8 @@ def train(settings: TrainSettings, remaining: Callable[[], float] | None = None,
     settings that changed since the last attempt), DataError (shards missing or damaged).
     """
     begun = time.monotonic()
-    with torch_set_up(threads=settings.threads, compiled=settings.compile, device=settings.device), _Loop(settings, remaining, callbacks, begun) as loop:
+    compiled = settings.compile and compiles(settings.model, device=settings.device, dtype=settings.dtype)
+    with torch_set_up(threads=settings.threads, compiled=compiled, device=settings.device), _Loop(settings, remaining, callbacks, begun) as loop:
         return loop.run()
 
 

@@ -17,7 +17,7 @@ from hagane.data.source import StepData
 from hagane.model.config import ModelConfig
 from hagane.recipe.types import OptimizerKind, Phase, StepRate
 from hagane.train.meter import peak_memory_bytes
-from hagane.train.stepper import Stepper, torch_set_up
+from hagane.train.stepper import Stepper, compiles, torch_set_up
 
 NUM_STEPS_OF_DATA = 16  # different ones: with two, routed experts see two sets of shapes, and 25 % less memory was taken than in training
 
@@ -68,7 +68,7 @@ def time_steps(
     percent of a step and happens beside it.
     """
     phase = Phase(name="probe", collection="", context=context, rows=rows, accumulation=accumulation, num_steps=steps, mixture={}, learning_rate=1e-4)
-    with torch_set_up(threads=threads, compiled=compile, device=device):
+    with torch_set_up(threads=threads, compiled=compile and compiles(config, device=device, dtype=dtype), device=device):
         stepper = Stepper(config, device=device, dtype=dtype, compiled=compile, seed=seed, optimizer=optimizer)
         data = [random_step(config.vocabulary_size, rows, context, accumulation, seed + index) for index in range(NUM_STEPS_OF_DATA)]
 

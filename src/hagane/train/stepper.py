@@ -19,7 +19,7 @@ from hagane.kernels.build import load
 from hagane.kernels.memory import give_back_freed_memory, keep_freed_memory
 from hagane.kernels.threads import pinned
 from hagane.model.config import ModelConfig
-from hagane.model.decoder import Decoder, Outputs
+from hagane.model.decoder import Decoder, Outputs, needs_compiler
 from hagane.model.indexer import is_indexers
 from hagane.model.router import Stats
 from hagane.model.sequence import Sequence
@@ -131,6 +131,11 @@ class Stepper:
         part = slice(0, SAMPLED)
         loss_N = -self.decoder.head.token_logprobs(outputs.hidden_BTD.detach().flatten(0, 1)[part], batch.targets_BT.flatten()[part])
         return moments(used_N[part], loss_N, batch.weight_BT.flatten()[part])
+
+
+def compiles(config: ModelConfig, *, device: str, dtype: str) -> bool:
+    """Whether a compiled step of this model has anything that only the compiler can make."""
+    return needs_compiler(config, torch.device(device), DTYPES[dtype])
 
 
 @contextmanager
