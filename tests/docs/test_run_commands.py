@@ -181,10 +181,10 @@ def test_every_line_is_known_and_every_entry_needed() -> None:
 def test_documented_commands_run(line: str, place: Place, tmp_path: Path) -> None:
     (way,) = ways_of(line)
     folder = write_texts(tmp_path, way.damaged) if way.fresh else place.folder
-    if not way.fresh and (named := re.search(r"runs/(\w+)|run (\w+)", line)):
+    if not way.fresh and (named := re.search(r"--out runs/(\w+)", line) or re.search(r"runs/(\w+)|run (\w+)", line)):
         for source in re.findall(r"--from runs/(\w+)", line):
             place.with_run(source)
-        run = place.with_run(named[1] or named[2])
+        run = place.with_run(next(name for name in named.groups() if name))
         for stage in way.without:
             shutil.rmtree(run / stage)
     code, out, err = hagane(small(line) if way.small else line, folder, way.typed)
