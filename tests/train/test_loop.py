@@ -103,12 +103,15 @@ def test_a_finished_stage_gives_its_facts_again(tmp_path: Path, data: Path) -> N
     assert again.attempts == 2
 
 
-@pytest.mark.parametrize(("kind", "dtype"), KINDS)
-def test_an_interrupted_stage_ends_bit_equal(tmp_path: Path, data: Path, often: None, kind: str, dtype: str) -> None:
+BY_KERNELS = [("dense", "bfloat16", True), ("routed", "bfloat16", True), ("mtp", "float32", True)]  # `compile`, of which nothing is left for the compiler
+
+
+@pytest.mark.parametrize(("kind", "dtype", "compiled"), [*((*kind, False) for kind in KINDS), *BY_KERNELS])
+def test_an_interrupted_stage_ends_bit_equal(tmp_path: Path, data: Path, often: None, kind: str, dtype: str, compiled: bool) -> None:
     phases = (toy.phase(num_steps=12, accumulation=2), toy.phase(name="anneal", num_steps=8, mixture={"second.sv": 1.0}, warmup_steps=0))
-    whole = toy.settings(tmp_path / "whole", data, kind, phases, dtype=dtype)
+    whole = toy.settings(tmp_path / "whole", data, kind, phases, dtype=dtype, compile=compiled)
     train(whole)
-    broken = toy.settings(tmp_path / "broken", data, kind, phases, dtype=dtype, checkpoint_seconds=0.0)
+    broken = toy.settings(tmp_path / "broken", data, kind, phases, dtype=dtype, compile=compiled, checkpoint_seconds=0.0)
     for step in (2, 7, 12, 13, 18):
         with pytest.raises(toy.Crash):
             train(broken, callbacks=[toy.CrashAt(step)])

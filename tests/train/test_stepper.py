@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from hagane.data.batch import Batch
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import TrainingError
 from hagane.model.sequence import Sequence
-from hagane.train.stepper import Stepper, torch_set_up
+from hagane.train.stepper import Stepper, compiles, torch_set_up
 
 
 def stepper(kind: str, dtype: str = "float32", compiled: bool = False) -> Stepper:
@@ -123,6 +126,32 @@ def test_torchs_switches_are_put_back() -> None:
     assert torch.get_num_threads() == 1
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch._dynamo.config.automatic_dynamic_shapes
+
+
+@pytest.mark.parametrize("kind", ["dense", "routed", "bias", "mtp"])
+def test_steps_by_kernels_are_those_of_the_written_out_form(data, kind: str) -> None:
+    steps, plain, fast = read(data, "text", 4, 1, 6), stepper(kind), stepper(kind, compiled=True)
+    assert not compiles(model(kind), device="cpu", dtype="float32")
+    for step in steps:
+        ours, theirs = fast.step(step, phase(), 1e-2), plain.step(step, phase(), 1e-2)
+        for name in ("loss", "auxiliary_loss", "mtp_loss", "gradient_norm"):
+            assert float(getattr(ours, name)) == pytest.approx(float(getattr(theirs, name)), rel=1e-3, abs=1e-6), name
+    for name, master in plain.optimizer.masters.items():
+        torch.testing.assert_close(fast.optimizer.masters[name], master, atol=2e-3, rtol=1e-3, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize("kind", ["latent", "delta", "indexed", "null"])
+def test_the_compiler_has_what_kernels_do_not_serve(kind: str) -> None:
+    assert compiles(model(kind), device="cpu", dtype="bfloat16")
+
+
+def test_an_ordinary_model_is_trained_without_the_compiler(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from hagane.train.probe import time_steps; from toy_training import model;"
+        "time_steps(model('routed'), 2, 16, steps=3, threads=1); print('torch._inductor.compile_fx' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.slow

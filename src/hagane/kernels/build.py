@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,13 @@ class Library:
     def __init__(self, name: str, functions: Mapping[str, Sequence[type[Any]]]) -> None:
         self._name, self._functions = name, functions
 
-    @cached_property
-    def there(self) -> bool:
-        """Whether it could be compiled here; asked first, it is compiled."""
-        return load(self._name) is not None
+    def serves(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether there are kernels here for such tensors; asked first, it compiles them (seconds, once per machine)."""
+        return device.type == "cpu" and dtype in (torch.bfloat16, torch.float32) and load(self._name) is not None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         library = load(self._name)
-        assert library is not None, f"ask whether {self._name} is there first"
+        assert library is not None, "ask `serves` first"
         function = getattr(library, name)
         function.argtypes, function.restype = self._functions[name], None
 
@@ -83,6 +82,11 @@ class Library:
 
         setattr(self, name, call)
         return call
+
+
+def wide(tensor: torch.Tensor) -> int:
+    """What kernels are told of a tensor's precision: 1 for float32, 0 for bfloat16."""
+    return int(tensor.dtype == torch.float32)
 
 
 def _compile(compiler: str, source: Path, library: Path) -> None:

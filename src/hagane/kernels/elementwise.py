@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hagane.kernels.build import Library
+from hagane.kernels.build import Library, wide
 
 _HEADS = (c_int, c_long, c_int, c_int, c_int, c_int, c_float, *[c_void_p] * 5)
 _KERNELS = Library(
@@ -30,13 +30,7 @@ _KERNELS = Library(
 )
 
 
-def serves(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether these functions take such tensors here; asked first, it compiles the kernels (seconds, once per machine)."""
-    return device.type == "cpu" and dtype in (torch.bfloat16, torch.float32) and _KERNELS.there
-
-
-def _wide(tensor: Tensor) -> int:
-    return int(tensor.dtype == torch.float32)
+serves = _KERNELS.serves
 
 
 class _Norm(torch.autograd.Function):
@@ -44,7 +38,7 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
         hidden = hidden.contiguous()
         normed, width = torch.empty_like(hidden), hidden.shape[-1]
-        _KERNELS.norm_forward(_wide(hidden), hidden.numel() // width, width, epsilon, hidden, None, weight_D, None, normed)
+        _KERNELS.norm_forward(wide(hidden), hidden.numel() // width, width, epsilon, hidden, None, weight_D, None, normed)
         ctx.save_for_backward(hidden, weight_D)
         ctx.epsilon = epsilon
         return normed
@@ -59,7 +53,7 @@ class _NormOfSum(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, added: Tensor, weight_D: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         hidden, added = hidden.contiguous(), added.contiguous()
         total, normed, width = torch.empty_like(hidden), torch.empty_like(hidden), hidden.shape[-1]
-        _KERNELS.norm_forward(_wide(hidden), hidden.numel() // width, width, epsilon, hidden, added, weight_D, total, normed)
+        _KERNELS.norm_forward(wide(hidden), hidden.numel() // width, width, epsilon, hidden, added, weight_D, total, normed)
         ctx.save_for_backward(total, weight_D)
         ctx.epsilon = epsilon
         return total, normed
@@ -75,7 +69,7 @@ def _norm_gradients(ctx: Any, gradient: Tensor, other: Tensor | None) -> tuple[T
     hidden, weight_D = ctx.saved_tensors
     gradient, other = gradient.contiguous(), None if other is None else other.contiguous()
     of_hidden, of_weight_D, width = torch.empty_like(hidden), torch.empty_like(weight_D), hidden.shape[-1]
-    _KERNELS.norm_backward(_wide(hidden), hidden.numel() // width, width, ctx.epsilon, gradient, hidden, other, weight_D, of_hidden, of_weight_D)
+    _KERNELS.norm_backward(wide(hidden), hidden.numel() // width, width, ctx.epsilon, gradient, hidden, other, weight_D, of_hidden, of_weight_D)
     return of_hidden, of_weight_D
 
 
@@ -90,7 +84,7 @@ class _Heads(torch.autograd.Function):
         head_dim = size // (num_heads + 2 * num_kv_heads)
         query_BTNH = qkv_BTC.new_empty(rows, length, num_heads, head_dim)
         key_BTKH, value_BTKH = (qkv_BTC.new_empty(rows, length, num_kv_heads, head_dim) for _ in range(2))
-        ctx.shape = _wide(qkv_BTC), rows * length, num_heads, num_kv_heads, head_dim, cosine_BTR.shape[-1], epsilon
+        ctx.shape = wide(qkv_BTC), rows * length, num_heads, num_kv_heads, head_dim, cosine_BTR.shape[-1], epsilon
         inputs = qkv_BTC, cosine_BTR, sine_BTR, query_weight_H, key_weight_H
         _KERNELS.heads_forward(*ctx.shape, *inputs, query_BTNH, key_BTKH, value_BTKH)
         ctx.save_for_backward(*inputs)
@@ -112,7 +106,7 @@ class _SwiGlu(torch.autograd.Function):
         gate_up = gate_up.contiguous()
         hidden = gate_up.shape[-1] // 2
         result = gate_up.new_empty(*gate_up.shape[:-1], hidden)
-        _KERNELS.swiglu_forward(_wide(gate_up), gate_up.numel() // (2 * hidden), hidden, gate_up, result)
+        _KERNELS.swiglu_forward(wide(gate_up), gate_up.numel() // (2 * hidden), hidden, gate_up, result)
         ctx.save_for_backward(gate_up)
         return result
 
@@ -120,7 +114,7 @@ class _SwiGlu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (gate_up,) = ctx.saved_tensors
         hidden, result = gate_up.shape[-1] // 2, torch.empty_like(gate_up)
-        _KERNELS.swiglu_backward(_wide(gate_up), gate_up.numel() // (2 * hidden), hidden, gradient.contiguous(), gate_up, result)
+        _KERNELS.swiglu_backward(wide(gate_up), gate_up.numel() // (2 * hidden), hidden, gradient.contiguous(), gate_up, result)
         return result
 
 
@@ -155,5 +149,5 @@ def swiglu(gate_up: Tensor) -> Tensor:
 def nll_gradient(logit_NV: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
     """Σ weight · nll (float32 scalar) and its gradient for the logits, which takes their place in memory."""
     loss_N = torch.empty(logit_NV.shape[0])
-    _KERNELS.nll_gradient(_wide(logit_NV), *logit_NV.shape, logit_NV, target_N.contiguous(), weight_N.contiguous(), loss_N)
+    _KERNELS.nll_gradient(wide(logit_NV), *logit_NV.shape, logit_NV, target_N.contiguous(), weight_N.contiguous(), loss_N)
     return loss_N.sum(), logit_NV

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hagane.kernels.build import Library
+from hagane.kernels.build import Library, wide
 
 _WAY = (c_long, c_int, c_int, c_int, c_int, c_float)
 _KERNELS = Library(
@@ -28,13 +28,7 @@ _KERNELS = Library(
 )
 
 
-def serves(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether these functions take such tensors here; asked first, it compiles the kernels (seconds, once per machine)."""
-    return device.type == "cpu" and dtype in (torch.bfloat16, torch.float32) and _KERNELS.there
-
-
-def _wide(tensor: Tensor) -> int:
-    return int(tensor.dtype == torch.float32)
+serves = _KERNELS.serves
 
 
 class _Route(torch.autograd.Function):
@@ -67,7 +61,7 @@ class _Spread(torch.autograd.Function):
         hidden_ND = hidden_ND.contiguous()
         width = hidden_ND.shape[1]
         rows_MD = hidden_ND.new_empty(order_M.shape[0], width)
-        _KERNELS.spread(_wide(hidden_ND), order_M.shape[0], width, row_NK.shape[1], order_M, hidden_ND, rows_MD)
+        _KERNELS.spread(wide(hidden_ND), order_M.shape[0], width, row_NK.shape[1], order_M, hidden_ND, rows_MD)
         ctx.save_for_backward(row_NK)
         return rows_MD
 
@@ -87,7 +81,7 @@ class _Combine(torch.autograd.Function):
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, Tensor, None, None]:
         rows_MD, weight_NK, row_NK, order_M = ctx.saved_tensors
         of_rows_MD, of_weight_NK = torch.empty_like(rows_MD), torch.empty_like(weight_NK)
-        sizes = _wide(rows_MD), row_NK.shape[0], rows_MD.shape[0], rows_MD.shape[1], row_NK.shape[1]
+        sizes = wide(rows_MD), row_NK.shape[0], rows_MD.shape[0], rows_MD.shape[1], row_NK.shape[1]
         _KERNELS.gather_backward(*sizes, row_NK, order_M, weight_NK, rows_MD, gradient_ND.contiguous(), of_rows_MD, of_weight_NK)
         return of_rows_MD, of_weight_NK, None, None
 
@@ -97,7 +91,7 @@ def _gathered(rows_MD: Tensor, weight_NK: Tensor | None, row_NK: Tensor) -> Tens
     rows_MD = rows_MD.contiguous()
     num_tokens, top_k = row_NK.shape
     hidden_ND = rows_MD.new_empty(num_tokens, rows_MD.shape[1])
-    _KERNELS.gather(_wide(rows_MD), num_tokens, rows_MD.shape[1], top_k, row_NK, weight_NK, rows_MD, hidden_ND)
+    _KERNELS.gather(wide(rows_MD), num_tokens, rows_MD.shape[1], top_k, row_NK, weight_NK, rows_MD, hidden_ND)
     return hidden_ND
 
 

@@ -33,19 +33,23 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
     num_contexts = len(contexts(run.recipe))
 
     def time_step(config: ModelConfig, rows: int, context: int) -> StepRate:
+        from hagane.train.probe import time_steps
+        from hagane.train.stepper import compiles
+
+        compiled = execution.compile and compiles(config, device=run.machine.device, dtype=train.dtype)
         key = step_key(run.recipe, config, rows, context)
         kept = profile(execution.device, execution.threads)
         before = kept.steps.get(key)
         shape = f"a step of width {config.width}, {config.num_layers} layers{f', context {context:,}' if num_contexts > 1 else ''}"
         if before is not None and execution.steer:
-            run.say(f"plan       {shape} took {before.step_seconds * 1e3:.0f} ms before; compiling it")
+            run.say(f"plan       {shape} took {before.step_seconds * 1e3:.0f} ms before{'; compiling it' if compiled else ''}")
+            if not compiled:
+                return before.model_copy(update={"compile_seconds": 0.0})
             seconds = 0.0
         else:
-            run.say(f"plan       timing {shape} (compiling it the first time)")
+            run.say(f"plan       timing {shape}{' (compiling it the first time)' if compiled else ''}")
             share, (least, most) = (TIMED_SHARE, TIMED_SECONDS) if execution.steer else (FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS)
             seconds = min(max(share * (run.remaining() or 0.0), least), most) / num_contexts
-        from hagane.train.probe import time_steps
-
         # one that is known too: what training compiles is then compiled, and its seconds, few or many, are behind us
         rate = time_steps(
             config,

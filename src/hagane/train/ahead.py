@@ -29,8 +29,9 @@ def _get_ready(config: ModelConfig | None, device: str, dtype: str) -> None:
         if device == "cpu":
             for name in KERNELS:
                 load(name)
+        import torch._dynamo  # torch's optimizers do, compiled or not
+
         from hagane.train.stepper import compiles
 
         if config is not None and compiles(config, device=device, dtype=dtype):
-            import torch._dynamo
             import torch._inductor.compile_fx  # noqa: F401
