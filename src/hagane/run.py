@@ -201,13 +201,17 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
         check_release(run.recipe)
     if only is None and _plan_is_remade(run):
         run.clock.restart()
+    getting_ready = None
     if only is None and until not in ("corpus", "tokenizer") and run.record("pretrain") is None:
         from hagane.train.ahead import begin
 
-        begin(_likely_shape(run) if run.recipe.execution.compile else None, device=run.machine.device, dtype=run.recipe.train.dtype)
+        likely = _likely_shape(run) if run.recipe.execution.compile else None
+        getting_ready = begin(likely, device=run.machine.device, dtype=run.recipe.train.dtype)
     for stage in STAGES:
         if only is not None and stage.name != only:
             continue
+        if getting_ready is not None and stage.name not in ("corpus", "tokenizer"):
+            getting_ready.join()  # torch's modules import each other in circles: of two threads one may see the other's half of them
         _do(run, stage)
         if stage.name == until:
             break

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import pytest
@@ -152,6 +153,8 @@ def write_texts(folder: Path, damaged: bool = False) -> Path:
 class Place:
     """The folder a reader of the documentation would have: each run in it is made when a command first names it."""
 
+    MADE: ClassVar = {"nordic": "nordic --corpus texts/", "drafting": "quickstart --set model.pattern.mtp_layers=1 --out runs/drafting"}
+
     def __init__(self, folder: Path) -> None:
         self.folder = write_texts(folder)
         assert hagane("hagane recipe new mine.toml --yes", folder)[0] == 0
@@ -159,8 +162,7 @@ class Place:
 
     def with_run(self, name: str) -> Path:
         if not (self.folder / "runs" / name / "release").exists():
-            more = {"nordic": "nordic --corpus texts/", "drafting": "quickstart --set model.pattern.mtp_layers=1 --out runs/drafting"}
-            code, _, err = hagane(small(f"hagane run {more.get(name, name)} --budget 20min"), self.folder)
+            code, _, err = hagane(small(f"hagane run {self.MADE.get(name, name)} --budget 20min"), self.folder)
             assert code == 0, err
         return self.folder / "runs" / name
 
@@ -181,7 +183,7 @@ def test_every_line_is_known_and_every_entry_needed() -> None:
 def test_documented_commands_run(line: str, place: Place, tmp_path: Path) -> None:
     (way,) = ways_of(line)
     folder = write_texts(tmp_path, way.damaged) if way.fresh else place.folder
-    if not way.fresh and (named := re.search(r"--out runs/(\w+)", line) or re.search(r"runs/(\w+)|run (\w+)", line)):
+    if not way.fresh and (named := re.search(rf"--out runs/({'|'.join(Place.MADE)})", line) or re.search(r"runs/(\w+)|run (\w+)", line)):
         for source in re.findall(r"--from runs/(\w+)", line):
             place.with_run(source)
         run = place.with_run(next(name for name in named.groups() if name))

@@ -15,10 +15,7 @@ KERNELS = ("attention", "elementwise", "routing", "threads")
 
 
 def begin(config: ModelConfig | None, *, device: str, dtype: str) -> threading.Thread:
-    """Start getting ready to train a model like `config` compiled (None: not to compile); nobody needs to wait for it.
-
-    The interpreter does, for its last seconds, where it ends before.
-    """
+    """Start getting ready to train a model like `config` compiled (None: not to compile). Who imports more of torch must wait for it."""
     thread = threading.Thread(target=_get_ready, args=(config, device, dtype), name="ahead")
     thread.start()
     return thread
