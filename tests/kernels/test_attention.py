@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from hagane.kernels import build
-from hagane.kernels.attention import _library, attend_packed, serves
+from hagane.kernels.attention import attend_packed, serves
 from hagane.model.attention import attend
 from hagane.model.sequence import PADDING, Sequence, document_mask, first_visible
 from toy_models import toy_decoder
@@ -109,7 +109,6 @@ def test_without_a_compiler_the_model_goes_on_with_one_warning(monkeypatch):
         fast = model(tokens, Sequence.plain(2, 10)).hidden_BTD
         try:
             build._load.cache_clear()
-            _library.cache_clear()
             monkeypatch.setenv("CXX", "no-such-compiler")
             with pytest.warns(UserWarning, match="Install g\\+\\+"):
                 slow = model(tokens, Sequence.plain(2, 10)).hidden_BTD
@@ -118,7 +117,6 @@ def test_without_a_compiler_the_model_goes_on_with_one_warning(monkeypatch):
                 assert not serves(torch.device("cpu"), torch.float32, 8)
         finally:
             build._load.cache_clear()
-            _library.cache_clear()
     assert_close(fast, slow, atol=1e-5, rtol=1e-5)
 
 

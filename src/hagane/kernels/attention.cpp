@@ -93,20 +93,7 @@ void product(int M, int N, int K, const uint32_t* a, long am, long ak, const uin
 inline F16 exp16(F16 x) {
   const F16 low = F16{} - 87.f;
   const I16 alive = x > low;
-  x = alive ? x : low;
-  const F16 shift = F16{} + 12582912.f;  // 1.5 * 2^23: adding it rounds to a whole number
-  const F16 n = (x * 1.44269504089f + shift) - shift;
-  F16 r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  F16 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.f;
-  const I16 power = (__builtin_convertvector(n, I16) + 127) << 23;
-  F16 scale; std::memcpy(&scale, &power, sizeof scale);
-  F16 y = p * scale;
+  const F16 y = exp_within<F16, I16>(alive ? x : low);
   return alive ? y : F16{};
 }
 

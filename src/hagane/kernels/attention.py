@@ -9,30 +9,21 @@ The operator with a choice is one of its own: compilers keep graphs by the names
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_int, c_long, c_void_p
-from functools import cache
+from ctypes import c_int, c_long, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hagane.kernels.build import load
+from hagane.kernels.build import Library, wide
 
-
-@cache
-def _library() -> CDLL | None:
-    library = load("attention")
-    if library is not None:
-        inputs: list[type[Any]] = [*[c_int] * 6, c_void_p, c_void_p, c_long, c_void_p, c_long, c_void_p, c_void_p]
-        library.attend_forward.argtypes = [*inputs, *[c_void_p] * 2]
-        library.attend_backward.argtypes = [*inputs, *[c_void_p] * 6]
-        library.attend_forward.restype = library.attend_backward.restype = None
-    return library
+_INPUTS = (*[c_int] * 6, c_void_p, c_void_p, c_long, c_void_p, c_long, c_void_p, c_void_p)
+_KERNELS = Library("attention", {"attend_forward": (*_INPUTS, *[c_void_p] * 2), "attend_backward": (*_INPUTS, *[c_void_p] * 6)})
 
 
 def serves(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether the kernel takes such tensors here; asked first, it compiles the kernel (seconds, once per machine)."""
-    return device.type == "cpu" and dtype in (torch.bfloat16, torch.float32) and head_dim % 8 == 0 and _library() is not None
+    return head_dim % 8 == 0 and _KERNELS.serves(device, dtype)
 
 
 def _keys(tensor_BTKH: Tensor) -> Tensor:
@@ -44,22 +35,19 @@ def _keys(tensor_BTKH: Tensor) -> Tensor:
 
 def _arguments(query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor, chosen_BTS: Tensor | None) -> tuple[Any, ...]:
     rows, length, num_heads, head_dim = query_BTNH.shape
-    wide = int(query_BTNH.dtype == torch.float32)
     return (
-        wide, rows, length, num_heads, key_BTKH.shape[2], head_dim,
+        wide(query_BTNH), rows, length, num_heads, key_BTKH.shape[2], head_dim,
         query_BTNH.data_ptr(), key_BTKH.data_ptr(), key_BTKH.stride(1), value_BTKH.data_ptr(), value_BTKH.stride(1), first_BT.data_ptr(),
         None if chosen_BTS is None else chosen_BTS.data_ptr(),
     )  # fmt: skip
 
 
 def _forward(query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor, chosen_BTS: Tensor | None) -> tuple[Tensor, Tensor]:
-    library = _library()
-    assert library is not None, "ask `serves` first"
     query, key, value, first = query_BTNH.contiguous(), _keys(key_BTKH), _keys(value_BTKH), first_BT.contiguous()
     chosen = None if chosen_BTS is None else chosen_BTS.contiguous()
     mixed = torch.empty_like(query)
     log_sum = torch.empty(query.shape[:3])
-    library.attend_forward(*_arguments(query, key, value, first, chosen), mixed.data_ptr(), log_sum.data_ptr())
+    _KERNELS.attend_forward(*_arguments(query, key, value, first, chosen), mixed.data_ptr(), log_sum.data_ptr())
     return mixed, log_sum
 
 
@@ -67,13 +55,11 @@ def _gradients(
     gradient_BTNH: Tensor, query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor, chosen_BTS: Tensor | None, mixed_BTNH: Tensor,
     log_sum_BTN: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    library = _library()
-    assert library is not None
     query, key, value, first = query_BTNH.contiguous(), _keys(key_BTKH), _keys(value_BTKH), first_BT.contiguous()
     chosen = None if chosen_BTS is None else chosen_BTS.contiguous()
     gradient, mixed, log_sum = gradient_BTNH.contiguous(), mixed_BTNH.contiguous(), log_sum_BTN.contiguous()
     gradients = torch.empty_like(query), query.new_empty(key.shape), query.new_empty(value.shape)
-    library.attend_backward(
+    _KERNELS.attend_backward(
         *_arguments(query, key, value, first, chosen), mixed.data_ptr(), log_sum.data_ptr(), gradient.data_ptr(), *(one.data_ptr() for one in gradients)
     )
     return gradients
@@ -127,7 +113,7 @@ class _Attend(torch.autograd.Function):
 
 
 def attend_eagerly(query_BTNH: Tensor, key_BTKH: Tensor, value_BTKH: Tensor, first_BT: Tensor) -> Tensor:
-    """The first result of `attend_packed` without what it takes to be an operator: a fifth of the time to call, and not for a compiler."""
+    """The first result of `attend_packed` without what it takes to be an operator that can be compiled."""
     result: Tensor = _Attend.apply(query_BTNH, key_BTKH, value_BTKH, first_BT)  # type: ignore[no-untyped-call]
     return result
 

@@ -17,23 +17,28 @@ inline void narrow(float x, bf16& y) {  // to nearest, ties to even; NaN stays N
   y = (x != x) ? bf16(0x7fc0) : bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// exp of a number at most 0, within 2 units in the last place; below -87 it is about 1e-38. Loops over it become vectors.
-inline float exp_low(float x) {
-  x = x < -87.f ? -87.f : x;
-  const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to a whole number
-  const float n = (x * 1.44269504089f + shift) - shift;
-  float r = x - n * 0.693359375f;
+// exp of what lies between -87 and 0, within 2 units in the last place: of a float (F float, I int32_t), or of a vector of them with one of integers as wide.
+template <class F, class I> inline F exp_within(F x) {
+  const F shift = F{} + 12582912.f;  // 1.5 * 2^23: adding it rounds to a whole number
+  const F n = (x * 1.44269504089f + shift) - shift;
+  F r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
-  float p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  F p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.f;
-  const int32_t power = (int32_t(n) + 127) << 23;
-  float scale; std::memcpy(&scale, &power, 4);
+  I power;
+  if constexpr (sizeof(F) == sizeof(float)) power = I(n);
+  else power = __builtin_convertvector(n, I);
+  power = (power + 127) << 23;
+  F scale; std::memcpy(&scale, &power, sizeof scale);
   return p * scale;
 }
+
+// exp of a number at most 0; below -87 it is about 1e-38. Loops over it become vectors.
+inline float exp_low(float x) { return exp_within<float, int32_t>(x < -87.f ? -87.f : x); }
 
 inline float sigmoid(float x) {
   const float e = exp_low(x < 0.f ? x : -x);
