@@ -11,6 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hagane.process import prepare
+
+prepare()  # as `hagane` does for its own process; children inherit it
+
 
 def digest_of(paths: Iterable[Path], about: str = "") -> str:
     """Of what is in these files, and of `about`: kept results of other code are not those of this one."""

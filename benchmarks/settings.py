@@ -20,15 +20,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,38 +32,31 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import digest_of, finish
+from common import finish
 from hagane.data.source import StepData
-from hagane.engine.load import load_decoder
-from hagane.evaluate.bits_per_byte import score
-from hagane.folder import Run
-from hagane.measure.machine import cores, matmul_rate, profile
+from hagane.measure.machine import cores, matmul_rate
 from hagane.measure.rung import Ground, encoded
 from hagane.measure.small_runs import ground_of
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
-from hagane.plan.choose import batch_rule, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.batch import batch_rule
+from hagane.plan.choose import embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.cost import tokens_per_second
-from hagane.plan.index_phases import with_indexers
 from hagane.plan.languages import effective_total, read_by_language
 from hagane.plan.law import GENERAL
 from hagane.plan.shapes import shape_key
 from hagane.plan.sketch import best_shape, point_of
 from hagane.recipe.load import load_recipe
-from hagane.recipe.schema import Recipe, Source
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Phase
-from hagane.run import create, open_run, walk
-from hagane.train.loop import train
+from hagane.run import open_run, walk
 from hagane.train.probe import random_step
-from hagane.train.settings import TrainSettings
 from hagane.train.stepper import Stepper, torch_set_up
-from peers.ratios import OVERALL, Bits, compare, mean_bits
-from peers.score import read_test
+from peers.ratios import OVERALL, compare, mean_bits
 from peers.text import Text, prepare
+from small_models import in_processes, keep, open_folder, train_and_score, training_code
 
 ROUNDS, STEPS_A_ROUND = 12, 3
-ROOT = Path(__file__).resolve().parents[1]
-TRAINS = ("model", "train", "data", "kernels")  # rooms whose code decides what a run of so many steps learns
 
 
 @dataclass(frozen=True)
@@ -106,10 +95,6 @@ class Bench:
     out: Path
     seconds: float
     threads: int
-
-    @cached_property
-    def test(self) -> list[dict[str, str]]:
-        return read_test(self.text.test)
 
     def arm(self, name: str, sets: tuple[str, ...], recipe_name: str) -> Arm:
         """The plan's rules, applied to these settings."""
@@ -174,39 +159,12 @@ class Bench:
         if path.exists():
             return dict(json.loads(path.read_text()))
         phase = arm.timed(step_seconds, self.seconds)
-        data, tokenizer = encoded(self.ground, arm.config.vocabulary_size)
-        folder = self.out / f"training-{path.stem}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        torch._dynamo.reset()
-        begun = time.monotonic()
-        facts = train(
-            TrainSettings(
-                folder=folder, model=arm.config, phases=with_indexers((phase,), arm.config, arm.recipe.train), data=(data,), seed=seed, threads=self.threads,
-                checkpoint_seconds=1e9,
-            )
-        )  # fmt: skip
-        decoder, config = load_decoder(folder)
-        scores = score(decoder, tokenizer, [document["text"] for document in self.test], config.context)
-        bits: Bits = {}
-        for document, value in zip(self.test, scores.bits_D.tolist(), strict=True):
-            bits.setdefault(document["lang"], []).append(value)
-        read = facts.tokens * mean_bytes_per_token(self.ground.known, arm.config.vocabulary_size)
+        result = train_and_score(
+            self.ground, self.text, arm.recipe, arm.config, phase, folder=self.out / f"training-{path.stem}", seed=seed, threads=self.threads
+        )
+        read = result["tokens"] * mean_bytes_per_token(self.ground.known, arm.config.vocabulary_size)
         point = point_of(arm.config, effective_total(read_by_language(self.ground.shards, phase.mixture, read)))
-        result = {
-            "arm": arm.name, "sets": arm.sets, "seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun, "bits": bits,
-            "point": point._asdict(), "bits_per_byte": mean_bits(bits, self.text.test_bytes),
-        }  # fmt: skip
-        shutil.rmtree(folder)
-        path.write_text(json.dumps(result))
-        return result
-
-
-@cache
-def training_code() -> str:
-    """A digest of the code that trains: results of another version of it are not kept."""
-    rooms = ((ROOT / "src/hagane" / room).rglob("*") for room in TRAINS)
-    return digest_of(path for files in rooms for path in sorted(files) if path.suffix in (".py", ".cpp", ".h"))
+        return keep(path, {"arm": arm.name, "sets": arm.sets, "point": point._asdict(), **result})
 
 
 def arguments() -> argparse.Namespace:
@@ -260,13 +218,6 @@ def text_of(options: argparse.Namespace, out: Path) -> tuple[Text, Path]:
     return text, out / f"run-{text.digest[:6]}-{options.seconds:g}"
 
 
-def open_folder(options: argparse.Namespace, text: Text, folder: Path) -> Run:
-    recipe, written = load_recipe(options.recipe, ["corpus.sources=[]", "release.gguf=false"])
-    corpus = recipe.corpus.model_copy(update={"sources": (Source(name="text", path=(str(text.train),)),)})
-    recipe = recipe.model_copy(update={"budget": f"{max(600.0, 3 * options.seconds):g}s", "corpus": corpus})
-    return create(folder, recipe, written, profile(recipe.execution.device, cores(), say=print), (), started=time.monotonic(), say=print)
-
-
 def arms_of(options: argparse.Namespace, bench: Bench) -> list[Arm]:
     arms = [bench.arm("base", split(options.base), options.recipe)]
     for given in options.arms:
@@ -288,14 +239,7 @@ def train_all(options: argparse.Namespace, bench: Bench, arms: list[Arm], steps:
     wanted = [(arm, seed) for seed in options.seeds for arm in arms if not bench.path(arm, steps[arm.name], seed).exists()]
     for vocabulary in sorted({arm.config.vocabulary_size for arm, _ in wanted}):
         encoded(bench.ground, vocabulary)  # once, before processes that would make it at the same time
-    begun = time.monotonic()
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        runs = {pool.submit(one, options, bench.out, arm.name, seed, steps): (arm, seed) for arm, seed in wanted}
-        for number, future in enumerate(as_completed(runs), 1):
-            (arm, seed), result = runs[future], future.result()
-            left = (time.monotonic() - begun) / number * (len(wanted) - number)
-            print(f"[{time.strftime('%H:%M')}, about {left / 60:.0f} min left] ", end="")
-            print(f"{arm.name}, seed {seed}: {mean_bits(result['bits'], bench.text.test_bytes):.4f} bits per byte, {result['seconds']:.0f} s", flush=True)
+    in_processes(options.jobs, one, [(f"{arm.name}, seed {seed}", (options, bench.out, arm.name, seed, steps)) for arm, seed in wanted])
     return {arm.name: [bench.bits(arm, steps[arm.name], seed) for seed in options.seeds] for arm in arms}
 
 
@@ -306,7 +250,7 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         rate = matmul_rate("cpu", 2048, 512, 2048)
         text, folder = text_of(options, out)
-        with open_folder(options, text, folder) as run:
+        with open_folder(options.recipe, text, folder, max(600.0, 3 * options.seconds)) as run:
             walk(run, until="tokenizer", report=False)
             bench = Bench(text, ground_of(run), out, options.seconds, cores())
             arms = arms_of(options, bench)

@@ -30,6 +30,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import training_flops_per_token
 from hagane.plan.shapes import shape
+from hagane.process import ENVIRONMENT
 from hagane.recipe.schema import PatternSettings, SizeSettings
 
 GOAL = ">= 1.5"
@@ -74,7 +75,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, str(folder / "peers" / "step_worker.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"), text=True,
-            env={"GOMP_SPINCOUNT": "10000", **os.environ, "HF_HUB_OFFLINE": "1"},  # hagane's own spin count, for both: see `_prepare_process` in cli.py
+            env={**ENVIRONMENT, **os.environ, "HF_HUB_OFFLINE": "1"},  # hagane's own settings of the libraries, for both
         )  # fmt: skip
         self.ready = self.ask(job)
 

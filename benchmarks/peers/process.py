@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hagane.measure.machine import cores
+from hagane.process import ENVIRONMENT
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 
@@ -19,9 +20,9 @@ class ContestantError(Exception):
 
 
 def environment(caches: Path, **more: str) -> dict[str, str]:
-    """All cores and the same spin count of OpenMP threads for everybody; compiler caches and hagane's machine profile below `caches`."""
+    """All cores and hagane's settings of the libraries for everybody; compiler caches and hagane's machine profile below `caches`."""
     own = {"TORCHINDUCTOR_CACHE_DIR": str(caches / "compiled"), "TRITON_CACHE_DIR": str(caches / "triton"), "HAGANE_CACHE": str(caches / "hagane")}
-    same = {"OMP_NUM_THREADS": str(cores()), "GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
+    same = {"OMP_NUM_THREADS": str(cores()), "HF_HUB_OFFLINE": "1", **ENVIRONMENT}
     path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, **same, **own, "PYTHONPATH": path, **more}
 

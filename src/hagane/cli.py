@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from hagane.process import prepare
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -84,10 +86,7 @@ def _last_line(values: dict[str, Any]) -> None:
 
 def _prepare_process(recipe: Recipe) -> None:
     """Threads and caches that must be set before torch works; no setting here changes a result."""
-    # Read when libgomp is loaded, so before torch is. Threads that soon stop spinning at a barrier lose nothing on a quiet machine and
-    # a third less where another process takes a core (docs/notebook.md, "a stolen core").
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    prepare()
     from hagane.cache import cache_folder
     from hagane.measure.machine import cores
 
@@ -281,6 +280,7 @@ def ladder(
     settings: Settings = None,
 ) -> None:
     """Train small models on your own text and fit its loss law, which plan and run then use. After a kill, the same command goes on."""
+
     def climbed(run: Run, seconds: float | None) -> Page:
         from hagane.measure.ladder import climb
         from hagane.plan.kept import law_page
@@ -300,6 +300,7 @@ def mix(
     settings: Settings = None,
 ) -> None:
     """Find how much of each language to read by training small models on many mixtures. After a kill, the same command goes on."""
+
     def searched(run: Run, seconds: float | None) -> Page:
         from hagane.measure.mix import find
         from hagane.plan.found import mixture_page

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from hagane.errors import RecipeError
 from hagane.model.count import flops_per_token
-from hagane.plan.choose import Known, step_law_batch
+from hagane.plan.batch import step_law_batch
+from hagane.plan.choose import Known
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, mean_tokens_per_second, mean_training_flops, split, stretches
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.fitted import fitted
@@ -49,9 +50,7 @@ def plan_of(recipe, seconds=1200.0, timed=None, size=None):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(40, 300), st.floats(0, 1), st.floats(0, 1), st.integers(0, 30), st.lists(st.integers(1, 9), min_size=1, max_size=4)
-)
+@given(st.integers(40, 300), st.floats(0, 1), st.floats(0, 1), st.integers(0, 30), st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_the_learning_rate_of_the_parts_is_that_of_the_whole(steps, decay, final, warmup, weights):
     whole = Phase(
         name="pretrain", collection="text", context=64, rows=4, num_steps=steps, mixture={"a": 1.0}, learning_rate=3e-3, warmup_steps=warmup,

@@ -3,7 +3,7 @@
 import pytest
 
 from hagane.errors import RecipeError
-from hagane.plan.choose import batch_rule
+from hagane.plan.batch import batch_rule
 from hagane.plan.ladder import FEWEST_STEPS, LARGEST_SHARE, LEAST_RUNS, cost_of, design, smallest_tokens, targets
 from hagane.plan.law import GENERAL
 from hagane.recipe.load import load_recipe

@@ -84,6 +84,8 @@ def test_an_indexer_is_as_wide_as_what_turns_and_makes_attention_cheap():
 def test_an_indexer_that_cannot_be_is_refused(changes, named):
     with pytest.raises(ValidationError, match=named):
         PatternSettings(**changes)
+
+
 def test_modules_for_further_tokens_have_the_last_layer_that_sees_the_whole_document():
     assert made({**GLM, "mtp_layers": 2}).mtp_layers == (made(GLM).layers[-1],) * 2
     windowed = made({**AFMOE, "mtp_layers": 1}, num_layers=7)

@@ -21,7 +21,8 @@ from hagane.engine.load import load_decoder
 from hagane.evaluate.bits_per_byte import HeldOut, bits_per_byte
 from hagane.folder import Run, read_json, write_atomic
 from hagane.measure.machine import cores
-from hagane.plan.choose import Known, batch_rule, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.batch import batch_rule
+from hagane.plan.choose import Known, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.fit import Run as FitRun
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.ladder import Rung

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from hagane.folder import Run
@@ -18,6 +19,8 @@ from hagane.recipe.types import StepRate
 TIMED_SHARE, TIMED_SECONDS = 0.015, (4.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 # Without steering nothing corrects a step that was timed in a bad minute: one of 9 s was 15 % too slow (docs/notebook.md, "Promised and kept").
 FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS = 0.05, (9.0, 60.0)
+QUICK_SECONDS = 1.0  # of steps that only tell batches apart
+COMPILED_QUICKLY = 3600.0  # seconds left from which on it pays to compile such steps
 ANOTHER_MACHINE = 1.3  # a step timed today that differs from the kept one by more than this factor says that the machine has changed
 
 COPY_BYTES = 12  # per parameter: masters and moments, copied while a checkpoint is written
@@ -29,14 +32,24 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
 
     A run that may not steer times one in any case, for longer, and counts on the middle of that and of what whole runs took before.
     """
-    execution, train = run.recipe.execution, run.recipe.train
-    num_contexts = len(contexts(run.recipe))
+    start = starting_folder(run.recipe)
+    if start is not None:
+        refuse_strangers(run, start)
+    spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
+    known, timer = known_from(run.facts("corpus"), run.facts("tokenizer")), _Timer(run)
+    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, timer.step, spent, run.law, timer.quickly)
 
-    def time_step(config: ModelConfig, rows: int, context: int) -> StepRate:
-        from hagane.train.probe import time_steps
-        from hagane.train.stepper import compiles
 
-        compiled = execution.compile and compiles(config, device=run.machine.device, dtype=train.dtype)
+@dataclass(frozen=True)
+class _Timer:
+    """Times micro-steps of shapes that the plan asks about; what was timed is kept in the machine's profile."""
+
+    run: Run
+
+    def step(self, config: ModelConfig, rows: int, context: int) -> StepRate:
+        """A micro-step as training will take it."""
+        run, execution = self.run, self.run.recipe.execution
+        num_contexts, compiled = len(contexts(run.recipe)), self._compiled(config)
         key = step_key(run.recipe, config, rows, context)
         kept = profile(execution.device, execution.threads)
         before = kept.steps.get(key)
@@ -51,18 +64,7 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
             share, (least, most) = (TIMED_SHARE, TIMED_SECONDS) if execution.steer else (FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS)
             seconds = min(max(share * (run.remaining() or 0.0), least), most) / num_contexts
         # one that is known too: what training compiles is then compiled, and its seconds, few or many, are behind us
-        rate = time_steps(
-            config,
-            rows,
-            context,
-            device=run.machine.device,
-            threads=execution.threads or cores(),
-            compile=execution.compile,
-            dtype=train.dtype,
-            optimizer=train.optimizer,
-            steps=500,
-            seconds=seconds,
-        ).model_copy(update={"compile_seconds": 0.0})
+        rate = self._timed(config, rows, context, seconds)
         if before is not None and execution.steer:
             return before.model_copy(update={"compile_seconds": 0.0})
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
@@ -73,12 +75,33 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
         add_step(kept, key, rate, execution.threads)
         return rate
 
-    start = starting_folder(run.recipe)
-    if start is not None:
-        refuse_strangers(run, start)
-    spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
-    known = known_from(run.facts("corpus"), run.facts("tokenizer"))
-    return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, time_step, spent, run.law)
+    def quickly(self, config: ModelConfig, rows: int, context: int) -> StepRate | None:
+        """A micro-step that only tells batches apart; None where compiling it would cost more than a better batch brings."""
+        run, execution, left = self.run, self.run.recipe.execution, self.run.remaining()
+        if self._compiled(config) and left is not None and left < COMPILED_QUICKLY:
+            return None
+        key = f"{step_key(run.recipe, config, rows, context)}-quick"
+        kept = profile(execution.device, execution.threads)
+        if key in kept.steps:
+            return kept.steps[key]
+        rate = self._timed(config, rows, context, QUICK_SECONDS)
+        run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms for {rows} rows of {context} tokens")
+        add_step(kept, key, rate, execution.threads)
+        return rate
+
+    def _compiled(self, config: ModelConfig) -> bool:
+        from hagane.train.stepper import compiles
+
+        return self.run.recipe.execution.compile and compiles(config, device=self.run.machine.device, dtype=self.run.recipe.train.dtype)
+
+    def _timed(self, config: ModelConfig, rows: int, context: int, seconds: float) -> StepRate:
+        from hagane.train.probe import time_steps
+
+        execution, train = self.run.recipe.execution, self.run.recipe.train
+        return time_steps(
+            config, rows, context, device=self.run.machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype,
+            optimizer=train.optimizer, steps=500, seconds=seconds,
+        ).model_copy(update={"compile_seconds": 0.0})  # fmt: skip
 
 
 def between(now: StepRate, before: StepRate) -> StepRate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import harmonic_mean
@@ -11,6 +10,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.extend import extended
+from hagane.plan.batch import Batch, by_time, by_tokens, most_rows
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, split
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
@@ -34,7 +34,11 @@ EMBEDDING_RATE = 0.25  # 0.18 and 0.45 did equally well (docs/notebook.md, "Sett
 # minute: it then costs STOLEN_SECONDS, as a step waits for its slowest thread.
 STEADY_SHARE, PROMISED_SHARE = 0.96, 0.85
 STOLEN_SECONDS, LEAST_SHARE = 33.0, 0.5
-MAX_ROWS_TOKENS = {"cpu": 8192, "cuda": 65536}  # a micro-step beyond this is no faster and takes more memory
+MEMORY_SHARE = 0.9  # of the machine's, that a training may take
+
+# (config, rows, context) -> a measured micro-step
+TimeStep = Callable[[ModelConfig, int, int], StepRate]
+TimeQuickly = Callable[[ModelConfig, int, int], StepRate | None]
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,13 @@ def choose(
     known: Known,
     sketch: Sketch,
     allowance: Allowance,
-    time_step: Callable[[ModelConfig, int, int], StepRate],
+    time_step: TimeStep,
     model: ModelConfig | None = None,
     law: Law = GENERAL,
+    time_quickly: TimeQuickly | None = None,
 ) -> PlanFacts:
     """The plan. `time_step(config, rows, context)` returns a measured micro-step of the chosen shape, and the seconds of
-    compiling that training has still before it; `model` is one chosen before.
+    compiling that training has still before it; `time_quickly` one that only tells batches apart, or None. `model` is one chosen before.
 
     Raises RecipeError where nothing fits.
     """
@@ -80,7 +85,8 @@ def choose(
     config = model or _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
     bytes_per_token = mean_bytes_per_token(known, config.vocabulary_size)
     roughly = seconds * mean_tokens_per_second(recipe, config, machine) if allowance.training_seconds is not None else sketch.tokens
-    rows, accumulation = _choose_batch(recipe, machine, roughly, reasons)
+    batch = _choose_batch(recipe, config, machine, known, law, allowance.training_seconds, roughly, time_quickly)
+    rows, accumulation, reasons["batch"] = batch.rows, batch.accumulation, batch.reason
     memory = _checked_memory(recipe, config, rows, accumulation, machine)
     share = promised_share(seconds) if recipe.execution.steer else STEADY_SHARE
     pace = Pace.of(recipe, config, (rows, accumulation), share, time_step)
@@ -162,12 +168,12 @@ def _checked_memory(recipe: Recipe, config: ModelConfig, rows: int, accumulation
     """Peak bytes of training at the context that takes most. Raises RecipeError where the machine has less."""
     batches = {context: batch_at(context, recipe.train.context, rows, accumulation) for context in contexts(recipe, config.context)}
     memory, context = max((training_memory(config, own_rows, context), context) for context, (own_rows, _) in batches.items())
-    if context != recipe.train.context and memory > machine.memory_bytes * 0.9:
+    if context != recipe.train.context and memory > machine.memory_bytes * MEMORY_SHARE:
         raise RecipeError(
             f"training rows of {context:,} tokens needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
             "Lower extend.factor or train.context."
         )
-    if memory > machine.memory_bytes * 0.9:
+    if memory > machine.memory_bytes * MEMORY_SHARE:
         raise RecipeError(
             f"training this model needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
             f"Lower train.rows (now {rows}), model.size.width (now {config.width}), or give no size so that the plan chooses one that fits."
@@ -201,11 +207,8 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
-
     def loss(config: ModelConfig) -> float:
-        read = seconds * tokens_per_second(config, context, machine) * mean_bytes_per_token(known, config.vocabulary_size)
-        return law.constants.loss(point_of(config, effective_total(readings(recipe, shards, read))))
+        return expected_loss(recipe, config, known, law)(seconds * tokens_per_second(config, context, machine))
 
     sizes = [pinned.vocabulary_size] if pinned.vocabulary_size else sorted(known.bytes_per_token)
     missing = [size for size in sizes if size not in known.bytes_per_token]
@@ -228,33 +231,24 @@ def mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
     return harmonic_mean([*known.bytes_per_token[vocabulary_size].values()])
 
 
-def _choose_batch(recipe: Recipe, machine: Machine, tokens: float, reasons: dict[str, str]) -> tuple[int, int]:
-    """Rows of a micro-step and micro-steps of a step: Step Law's 0.58 D^0.571 tokens, as a power of two of rows."""
-    context = recipe.train.context
-    wanted = step_law_batch(tokens)
-    total_rows = recipe.train.rows or max(1, batch_rule(recipe, tokens) // context)
-    most = max(1, MAX_ROWS_TOKENS[machine.device] // context)
-    accumulation = recipe.train.accumulation or max(1, math.ceil(total_rows / most))
-    rows = recipe.train.rows or math.ceil(total_rows / accumulation)
-    reasons["batch"] = (
-        f"{rows * accumulation} rows of {context} tokens: Step Law (Li et al. 2025), 0.58 D^0.571 = {wanted:,.0f} tokens for D = {tokens:,.0f}"
-        if recipe.train.rows is None
-        else f"{rows} rows of {context} tokens, as the recipe says"
-    )
-    return rows, accumulation
+def _choose_batch(
+    recipe: Recipe, config: ModelConfig, machine: Machine, known: Known, law: Law, seconds: float | None, tokens: float, time_quickly: TimeQuickly | None
+) -> Batch:
+    """By time where that is what is given and the recipe leaves the batch open, else by tokens."""
+    if recipe.train.rows is not None or recipe.train.accumulation is not None or seconds is None or time_quickly is None:
+        return by_tokens(recipe, machine, tokens)
+    context, most = recipe.train.context, most_rows(recipe, machine)
+    while most > 1 and training_memory(config, most, context) > machine.memory_bytes * MEMORY_SHARE:
+        most //= 2
+    found = by_time(recipe, machine, seconds, most, expected_loss(recipe, config, known, law), lambda rows: time_quickly(config, rows, context))
+    return found or by_tokens(recipe, machine, tokens)
 
 
-def step_law_batch(tokens: float) -> float:
-    """Tokens of an optimizer step for a run of `tokens` (Li et al. 2025)."""
-    return float(0.58 * tokens**0.571)
-
-
-def batch_rule(recipe: Recipe, tokens: float) -> int:
-    """Tokens of an optimizer step for a run of `tokens`: Step Law's, as a power of two of rows, unless the recipe gives its rows."""
-    context = recipe.train.context
-    if recipe.train.rows is not None:
-        return recipe.train.rows * (recipe.train.accumulation or 1) * context
-    return int(2 ** max(0, round(math.log2(max(1.0, step_law_batch(tokens) / context))))) * context
+def expected_loss(recipe: Recipe, config: ModelConfig, known: Known, law: Law) -> Callable[[float], float]:
+    """Of a shape, bits per byte by the law after so many tokens of the recipe's mixture."""
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    each = mean_bytes_per_token(known, config.vocabulary_size)
+    return lambda tokens: law.constants.loss(point_of(config, effective_total(readings(recipe, shards, tokens * each))))
 
 
 def learning_rate_rule(config: ModelConfig, tokens: float) -> float:
@@ -323,9 +317,7 @@ def _phases(
         phases["midtrain"] = (phase("midtrain", "text", mid_steps, learning_rate * recipe.midtrain.learning_rate_ratio, 0.02, train.decay_share, final, rates),)
     if long_steps and longest is not None:
         ratio, final = recipe.extend.learning_rate_ratio, 0.0 if not tune_steps else train.handover_share
-        phases["extend"] = (
-            phase("extend", "text", long_steps, learning_rate * ratio, recipe.extend.warmup_share, train.decay_share, final, mixture, longest),
-        )
+        phases["extend"] = (phase("extend", "text", long_steps, learning_rate * ratio, recipe.extend.warmup_share, train.decay_share, final, mixture, longest),)
     if tune_steps:
         total_share = sum(step.share for step in recipe.tune.steps)
         for step in recipe.tune.steps:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hagane.folder import pinned_only
-from hagane.plan.choose import step_law_batch
+from hagane.plan.batch import step_law_batch
 from hagane.plan.sketch import sketch
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Machine

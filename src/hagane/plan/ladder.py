@@ -25,7 +25,7 @@ from pydantic import Field
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import flops_per_token
-from hagane.plan.choose import batch_rule
+from hagane.plan.batch import batch_rule
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.fit import NOISE, Prior, slopes
 from hagane.plan.law import FORM_ERROR, Law, Point, usual_bytes_per_token
@@ -70,9 +70,7 @@ class Rung(Frozen):
 
     def config(self, recipe: Recipe) -> ModelConfig:
         pattern = recipe.model.pattern.model_copy(update={"ffn": self.ffn} | ({"balance": "loss"} if self.ffn == "dense" else {}))
-        return shape(
-            pattern, SizeSettings(), width=self.width, num_layers=self.num_layers, vocabulary_size=self.vocabulary_size, context=recipe.train.context
-        )
+        return shape(pattern, SizeSettings(), width=self.width, num_layers=self.num_layers, vocabulary_size=self.vocabulary_size, context=recipe.train.context)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import math
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.plan.choose import MAX_ROWS_TOKENS, STEADY_SHARE, batch_rule, promised_share
+from hagane.plan.batch import MAX_ROWS_TOKENS, batch_rule
+from hagane.plan.choose import STEADY_SHARE, promised_share
 from hagane.plan.contexts import contexts, mean_tokens_per_second, stretches
 from hagane.plan.cost import least_step_seconds
 from hagane.plan.law import Law

@@ -7,7 +7,7 @@ from typing import Any
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.plan.choose import Allowance, Known, choose
+from hagane.plan.choose import Allowance, Known, TimeQuickly, TimeStep, choose
 from hagane.plan.facts import PlanFacts
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.sketch import CONVERSE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
@@ -40,9 +40,10 @@ def make_plan(
     known: Known,
     sketch: Sketch,
     remaining: Callable[[], float | None],
-    time_step: Callable[[ModelConfig, int, int], StepRate],
+    time_step: TimeStep,
     spent: dict[str, float],
     law: Law = GENERAL,
+    time_quickly: TimeQuickly | None = None,
 ) -> PlanFacts:
     """Choose for what is left of the budget once the step of the chosen shape was timed. `spent`: seconds of the stages before."""
     preparing = {"encode": sum(known.shard_bytes.values()) / ENCODE_BYTES_PER_SECOND}
@@ -68,7 +69,7 @@ def make_plan(
         training = None if left is None else max(1.0, left - sum(ahead.values()))
         return Allowance(training_seconds=training, other_seconds={**spent, **ahead})
 
-    first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once, law=law)
+    first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once, law=law, time_quickly=time_quickly)
     if remaining() is None:
         return first
     # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch

@@ -5,6 +5,8 @@ bf16 but the rounding of one step's computation. Parameters that compute in floa
 Weight decay is on matrices other than the embedding table: shrinking embeddings makes early layers' gradients grow (OLMo 2, 2024, §3.3).
 Norms are never decayed, so a norm stored around zero (Qwen3-Next: 1 + w) trains like ours, around one: AdamW's updates do not know where
 a parameter lies.
+
+On a CPU kernels do all that is between gradient and working copy in one pass, and read the gradient as the backward pass left it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hagane.errors import TrainingError
+from hagane.kernels import updates
 from hagane.model.initial import to_working
 from hagane.recipe.types import OptimizerKind, Phase
 from hagane.train import muon
@@ -31,7 +34,7 @@ def part_of(name: str) -> str:
 
 
 class MasterOptimizer:
-    """Masters, moments and gradients by canonical name, all float32 and allocated once."""
+    """Masters and moments by canonical name, all float32 and allocated once."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, kind: OptimizerKind = "adamw") -> None:
         """Take the model's float32 weights as masters and turn the model into the working copy.
@@ -45,24 +48,31 @@ class MasterOptimizer:
             name: parameter.data if parameter.dtype == torch.float32 else masters[name] for name, parameter in self.working.items()
         }
         self._narrow = [name for name, parameter in self.working.items() if parameter.dtype != torch.float32]
-        self._wide = [name for name, parameter in self.working.items() if parameter.dtype == torch.float32]
-        self._gradients = {name: torch.zeros_like(self.masters[name]) for name in self._narrow}
+        self._copies = {name: self.working[name].data if name in set(self._narrow) else None for name in self.working}
         by_muon = [name for name, master in self.masters.items() if kind == "muon" and muon.takes(name, master)]
-        names = [name for name in self.masters if name not in by_muon]
-        groups: dict[tuple[bool, str], list[Tensor]] = {}
-        for name in names:
-            groups.setdefault((decays(name, self.masters[name]), part_of(name)), []).append(self.masters[name])
-        self._optimizer = torch.optim.AdamW([{"params": group, "decay": decay, "part": part} for (decay, part), group in groups.items()], fused=True)
-        self.moments: dict[str, Tensor] = {}
-        momentum = {name: torch.zeros_like(self.masters[name]) for name in by_muon}
-        self.moments |= {f"{name}.mean": mean for name, mean in momentum.items()}
-        self._muon = muon.Muon({name: self.masters[name] for name in by_muon}, momentum)
-        for name, master in ((name, self.masters[name]) for name in names):
-            mean, square = torch.zeros_like(master), torch.zeros_like(master)
-            self.moments[f"{name}.mean"], self.moments[f"{name}.square"] = mean, square
-            self._optimizer.state[master] = {"step": torch.zeros((), device=master.device), "exp_avg": mean, "exp_avg_sq": square}
-        self._num_collected = 0
+        self._by_adamw = [name for name in self.masters if name not in by_muon]
+        self.moments: dict[str, Tensor] = {f"{name}.mean": torch.zeros_like(master) for name, master in self.masters.items()}
+        self.moments |= {f"{name}.square": torch.zeros_like(self.masters[name]) for name in self._by_adamw}
+        device = next(iter(self.masters.values())).device
+        self._kernels = updates.serves(device, dtype)
+        momentum = {name: self.moments[f"{name}.mean"] for name in by_muon}
+        self._muon = muon.Muon({name: self.masters[name] for name in by_muon}, momentum, self._copies if self._kernels else None)
+        self._adamw = None if self._kernels else self._torchs_adamw()
+        self._num_steps = 0
+        self._sums: dict[str, Tensor] = {}  # of the gradients of several micro-steps, float32
+        self._gradients: dict[str, Tensor] = {}  # collected; empty once they are spent
+        self._scale = 1.0  # what clipping multiplies them with, where that is left to the kernels
         self._frozen: frozenset[str] = frozenset()
+
+    def _torchs_adamw(self) -> torch.optim.AdamW:
+        groups: dict[tuple[bool, str], list[Tensor]] = {}
+        for name in self._by_adamw:
+            groups.setdefault((decays(name, self.masters[name]), part_of(name)), []).append(self.masters[name])
+        made = torch.optim.AdamW([{"params": group, "decay": decay, "part": part} for (decay, part), group in groups.items()], fused=True)
+        for name in self._by_adamw:
+            master, mean, square = self.masters[name], self.moments[f"{name}.mean"], self.moments[f"{name}.square"]
+            made.state[master] = {"step": torch.zeros((), device=master.device), "exp_avg": mean, "exp_avg_sq": square}
+        return made
 
     def freeze(self, names: Iterable[str]) -> None:
         """Leave these parameters, and no others, as they are from now on: neither gradients, nor weight decay, nor fading moments."""
@@ -71,30 +81,38 @@ class MasterOptimizer:
             parameter.requires_grad_(name not in self._frozen)
 
     @torch.no_grad()
-    def collect(self) -> None:
-        """After each micro-step's backward pass: move the working gradients to float32, adding to those of earlier micro-steps."""
+    def collect(self, *, alone: bool = False) -> None:
+        """After each micro-step's backward pass: add up the working gradients in float32. `alone`: there is just this one in the step."""
         missing = [name for name, parameter in self.working.items() if parameter.grad is None and name not in self._frozen]
         if missing:
             raise TrainingError(f"{missing[0]} got no gradient: the objective does not use it.")
-        gradients = [self._gradients[name] for name in self._narrow if name not in self._frozen]
-        working = [gradient for name in self._narrow if (gradient := self.working[name].grad) is not None]
-        if gradients and self._num_collected == 0:
-            torch._foreach_copy_(gradients, working)
+        found = {name: parameter.grad for name, parameter in self.working.items() if parameter.grad is not None and name not in self._frozen}
+        if alone and self._kernels:  # which read either precision
+            self._gradients = {name: gradient.contiguous() for name, gradient in found.items()}
+            return
+        narrow = [name for name in self._narrow if name in found]
+        for name in narrow:
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(self.masters[name])
+        sums, addends = [self._sums[name] for name in narrow], [found[name] for name in narrow]
+        if narrow and not self._gradients:
+            torch._foreach_copy_(sums, addends)
         else:
-            for gradient, addend in zip(gradients, working, strict=True):
+            for gradient, addend in zip(sums, addends, strict=True):
                 gradient.add_(addend)
-        for name in self._narrow:
+        for name in narrow:
             self.working[name].grad = None
-        self._num_collected += 1  # float32 parameters add up in their own gradient
+        # float32 parameters add up in their own gradient
+        self._gradients = {name: self._sums.get(name, gradient) for name, gradient in found.items()}
 
     @torch.no_grad()
     def clip(self, limit: float) -> Tensor:
         """Scale the collected gradient to at most `limit` (0: never) in norm. Returns the norm before, float32 scalar."""
-        for name in self._narrow:
-            self.masters[name].grad = None if name in self._frozen else self._gradients[name]
-        for name in self._wide:
-            self.masters[name].grad = self.working[name].grad
-        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
+        gradients = list(self._gradients.values())
+        if self._kernels:
+            value = updates.norm(gradients)
+            self._scale = limit / (value + 1e-6) if limit > 0 and value > limit else 1.0
+            return torch.tensor(value)
         norm = nn.utils.get_total_norm(gradients)
         # multiplying by 1 changes no bit, so where looking is free the pass over memory is saved
         if limit > 0 and (norm.device.type != "cpu" or norm.item() > limit):
@@ -104,18 +122,32 @@ class MasterOptimizer:
     @torch.no_grad()
     def step(self, learning_rate: float, phase: Phase) -> None:
         """One update of masters and working copy by the settings of a phase; the gradient is spent."""
-        self._muon.step(learning_rate * phase.muon_ratio, phase.weight_decay)
+        self._num_steps += 1  # one count of updates for all, frozen ones too: a checkpoint has no other
+        self._muon.step(self._gradients, learning_rate * phase.muon_ratio, phase.weight_decay, self._scale)
         ratios = {"embedding": phase.embedding_ratio, "head": phase.head_ratio}
-        for group in self._optimizer.param_groups:
+        if self._adamw is None:
+            for name in (name for name in self._by_adamw if name in self._gradients):
+                decay = phase.weight_decay if decays(name, self.masters[name]) else 0.0
+                updates.adamw(
+                    self.masters[name], self._gradients[name], self.moments[f"{name}.mean"], self.moments[f"{name}.square"], self._copies[name],
+                    step=self._num_steps, scale=self._scale, learning_rate=learning_rate * ratios.get(part_of(name), 1.0), weight_decay=decay,
+                    betas=(phase.beta1, phase.beta2), epsilon=phase.epsilon,
+                )  # fmt: skip
+        else:
+            self._step_torchs(self._adamw, learning_rate, phase, ratios)
+        for parameter in self.working.values():
+            parameter.grad = None
+        self._gradients, self._scale = {}, 1.0
+
+    def _step_torchs(self, adamw: torch.optim.AdamW, learning_rate: float, phase: Phase, ratios: Mapping[str, float]) -> None:
+        for name in self._by_adamw:
+            self.masters[name].grad = self._gradients.get(name)
+        for group in adamw.param_groups:
             group.update(lr=learning_rate * ratios.get(group["part"], 1.0), weight_decay=phase.weight_decay if group["decay"] else 0.0)
             group.update(betas=(phase.beta1, phase.beta2), eps=phase.epsilon)
-        self._optimizer.step()
-        for name in self._frozen:  # one count of updates for all: a checkpoint has no other
-            if self.masters[name] in self._optimizer.state:
-                self._optimizer.state[self.masters[name]]["step"] += 1
-        for name in self._wide:
-            self.working[name].grad = None
-        self._num_collected = 0
+        adamw.step()
+        for name in self._frozen.intersection(self._by_adamw):
+            adamw.state[self.masters[name]]["step"] += 1
         self._refresh()
 
     @torch.no_grad()
@@ -129,7 +161,8 @@ class MasterOptimizer:
         _copy_all(self.masters, masters)
         if moments is not None:
             _copy_all(self.moments, moments)
-        for state in self._optimizer.state.values():
+        self._num_steps = num_steps
+        for state in self._adamw.state.values() if self._adamw is not None else ():
             state["step"].fill_(num_steps)
         self._refresh()
 

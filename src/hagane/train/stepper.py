@@ -107,7 +107,7 @@ class Stepper:
                     further = further + module / share
             auxiliary = self.decoder.auxiliary_loss_sum(outputs.stats) / data.num_tokens
             (loss + auxiliary + phase.mtp_coefficient * further).backward()  # type: ignore[no-untyped-call]
-            self.optimizer.collect()
+            self.optimizer.collect(alone=len(data.batches) == 1)
             loss_sum += loss.detach()
             auxiliary_sum += auxiliary.detach()
             mtp_sum += further.detach()
