@@ -84,8 +84,8 @@ def test_evaluation_is_planned_by_what_it_scores_and_asks():
 
 
 def test_small_languages_are_not_repeated_beyond_the_cap():
-    recipe = recipe_with(budget="20min")
-    plan = plan_of(recipe, 1200)
+    recipe = recipe_with(budget="10min")
+    plan = plan_of(recipe, 600)
     assert plan.repeats["corpus.smj"] <= 4.0 + 1e-6
     assert plan.mixture["problems.ja"] == pytest.approx(recipe.corpus.sources[0].share)
 
@@ -149,7 +149,7 @@ def test_latent_attention_scales_with_the_width():
         num_heads=64, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, rope=RopeConfig(theta=pattern.rope_theta)
     )
     small = shape(pattern, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256).layers[0].mixer
-    assert (small.num_heads, small.nope_dim, small.rope_dim, small.query_rank, small.kv_rank) == (8, 32, 16, 64, 32)
+    assert (small.num_heads, small.nope_dim, small.rope_dim, small.query_rank, small.kv_rank) == (4, 64, 32, 64, 32)
     uncompressed = pattern.model_copy(update={"query_ratio": 0.0})
     assert shape(uncompressed, SizeSettings(), width=256, num_layers=1, vocabulary_size=4096, context=256).layers[0].mixer.query_rank is None
 

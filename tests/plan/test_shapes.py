@@ -66,7 +66,7 @@ def test_an_indexer_is_as_wide_as_what_turns_and_makes_attention_cheap():
     config = made(V32)
     indexers = {layer.mixer.index for layer in config.layers}
     assert indexers == {IndexConfig(num_heads=4, head_dim=32, top_k=64, share=0.9)}
-    assert made({**V32, "index_head_dim": 8}).layers[0].mixer.index.head_dim == config.layers[0].mixer.rope_dim == 16
+    assert made({**V32, "index_head_dim": 8}).layers[0].mixer.index.head_dim == config.layers[0].mixer.rope_dim == 32
     assert made({**V32, "index_share": 0.0}).layers[0].mixer.index.share is None
     dense, sparse = (workload(made({**V32, "index_share": 0.0, "index_top_k": keys}), 4096) for keys in (4096, 64))
     assert sparse.attention_flops < 0.3 * dense.attention_flops
@@ -138,9 +138,9 @@ def test_a_window_makes_the_cache_of_long_contexts_small_and_attention_cheap():
 
 def test_the_key_of_a_plain_shape_is_what_profiles_already_hold():
     config = made({}, width=256, num_layers=2)
-    assert shape_key(config, 8, 128, "bfloat16") == "w256l2h8-4x32f672v1024-8x128-bfloat16"
+    assert shape_key(config, 8, 128, "bfloat16") == "w256l2h4-2x64f672v1024-8x128-bfloat16"
     mixed = shape_key(made(GLM, num_layers=3), 8, 128, "bfloat16")
-    assert mixed == "w256l3h8-4x32f672*1+h8-4x32e16k4f352s352*2v1024-8x128-bfloat16"
+    assert mixed == "w256l3h4-2x64f672*1+h4-2x64e16k4f352s352*2v1024-8x128-bfloat16"
 
 
 def test_null_experts_and_bands_are_what_the_pattern_says():

@@ -126,14 +126,16 @@ def test_kernels_do_what_torch_does(kind: str, dtype: torch.dtype, num_micro_ste
     if not updates.serves(torch.device("cpu"), dtype):
         pytest.skip("no compiler here")
     norms: list[float] = []
+    start = {name: parameter.detach().clone() for name, parameter in decoder().named_parameters()}
     ours, theirs = trained(kernels=True), trained(kernels=False)
     assert ours._adamw is None and theirs._adamw is not None
     assert norms[:4] == pytest.approx(norms[4:], rel=1e-5)
     for name, master in ours.masters.items():
-        by_muon = kind == "muon" and f"{name}.square" not in ours.moments
-        # what Muon iterates is rounded to bfloat16: an update may differ by that
-        tolerance = {"rtol": 1e-3, "atol": 2e-4} if by_muon else {"rtol": 1e-5, "atol": 1e-6}
-        torch.testing.assert_close(master, theirs.masters[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        if kind == "muon" and f"{name}.square" not in ours.moments:  # it iterates numbers rounded to bfloat16: updates may differ by that
+            moved, apart = (master - start[name]).norm(), (master - theirs.masters[name]).norm()
+            assert 0 < moved and apart < 0.03 * moved, name
+        else:
+            torch.testing.assert_close(master, theirs.masters[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
         assert torch.equal(ours.working[name], master.to(ours.working[name].dtype)), name
     for name, moment in ours.moments.items():
         torch.testing.assert_close(moment, theirs.moments[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")

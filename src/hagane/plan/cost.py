@@ -6,16 +6,19 @@ from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.model.count import flops_per_token, mixer_counts, num_trained_parameters
 from hagane.recipe.types import Machine
 
-# Share of the matrix rate that a compiled training step of a dense model reaches on a CPU: 0.44 at width 256 and 0.63 at 512
-# (two cores, AVX512-bf16; docs/notebook.md "speed of a step"), fitted as a * w / (w + w0).
-_UTILISATION_LIMIT, _HALF_WIDTH, _UTILISATION_CAP = 1.11, 389.0, 0.8
-# Layers with routed experts against dense ones of the same active size, forward and backward. The head stays as fast as it is: at width 192 with eight experts
-# a vocabulary of 2,048, 4,096 and 8,192 takes 58, 64 and 82 microseconds a token (docs/notebook.md, "Settings of small models").
-_EXPERTS_FACTOR = 0.54
-# Seconds that each routed expert adds to a micro-step on a CPU, forward and backward, whatever it computes: its products are of shapes met for the first
-# time. The least of five steps with 128 and 512 experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
+# Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
+# its FLOPs at the matrix rate, 5 % more, and passes over memory between the products that count for less the wider they are,
+_MATRIX_SECONDS, _PASSES_WIDTH = 1.05, 85.0
+# and a step, whatever it reads, Muon's iterations in FLOPs per parameter of the layers and unit of width (three of 5, at 3/4 of the rate), a pass over
+# all parameters, and the calls of every layer.
+_MUON_FLOPS, _PARAMETER_SECONDS, _LAYER_SECONDS = 20.0, 1.5e-9, 2.8e-3
+# Seconds that each routed expert adds to a micro-step on a CPU, forward and backward, whatever it computes. The least of five steps with 128 and 512
+# experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
 _EXPERT_SECONDS = 2.5e-4
-# A run measures its own step before it freezes a plan, so these constants only rank shapes and size samples.
+USUAL_BATCH = 4096  # tokens of a step, where none was chosen yet
+# Share of the matrix rate of a whole step on a GPU: dense, and of layers with routed experts (docs/notebook.md, "Speed of a step").
+_GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35
+# A run measures its own steps before it freezes a plan, so these constants only rank shapes and size samples.
 
 
 def training_flops_per_token(config: ModelConfig, context: int) -> float:
@@ -24,18 +27,21 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
-    """Expected training speed from the matrix rate alone, before any step was measured."""
-    share = min(_UTILISATION_CAP, _UTILISATION_LIMIT * config.width / (config.width + _HALF_WIDTH))
-    head = 6 * config.vocabulary_size * config.width * (1 + len(config.mtp_layers))
-    layers = training_flops_per_token(config, context) - head
-    routed = sum(isinstance(layer.ffn, ExpertsConfig) for layer in config.layers) / config.num_layers
-    return machine.matmul_flops * share / (head + layers / (1 - routed * (1 - _EXPERTS_FACTOR)))
+    """Expected training speed in steps of USUAL_BATCH tokens from the matrix rate alone, before any step was measured."""
+    return USUAL_BATCH / least_step_seconds(config, USUAL_BATCH, context, machine)
 
 
 def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:
-    """Seconds that a micro-step of `tokens` takes at least: by the matrix rate, and on a CPU by the number of routed experts, however few rows each gets."""
-    experts = sum(layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig))
-    return tokens / tokens_per_second(config, context, machine) + (_EXPERT_SECONDS * experts if machine.device == "cpu" else 0.0)
+    """Seconds that a step of one micro-step of `tokens` takes: what every token takes, and on a CPU what a step takes however few there are."""
+    each = training_flops_per_token(config, context) / machine.matmul_flops
+    routed = [layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
+    if machine.device != "cpu":
+        share = len(routed) / config.num_layers
+        return tokens * each * ((1 - share) / _GPU_SHARE + share / _GPU_EXPERTS_SHARE)
+    parameters = num_trained_parameters(config)
+    body = parameters - config.vocabulary_size * config.width * (1 if config.tied else 2)
+    fixed = _MUON_FLOPS * config.width * body / machine.matmul_flops + _PARAMETER_SECONDS * parameters + _LAYER_SECONDS * config.num_layers
+    return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / config.width) + fixed + _EXPERT_SECONDS * sum(routed)
 
 
 def training_memory(config: ModelConfig, rows: int, context: int, *, compute_bytes: int = 2) -> int:
