@@ -26,7 +26,7 @@ CPU_SHAPES = ((4096, 256, 1024), (4096, 512, 2048), (2048, 1024, 4096), (4096, 1
 CUDA_SHAPES = ((8192, 2048, 8192), (8192, 4096, 4096), (8192, 8192, 8192))
 SECONDS_PER_SHAPE = 0.25
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA's driver, the same under WSL, AMD's
-STEP_VERSION = 6  # raised when a change makes steps faster or slower: what was timed before it says nothing then
+STEP_VERSION = 7  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 # Watts of a core under AVX load and of the rest of a small machine, where no counter can be read: a stated model, not a measurement.
 _WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
 

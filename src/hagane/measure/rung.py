@@ -35,6 +35,7 @@ from hagane.train.callbacks import Callback
 from hagane.train.loop import train
 from hagane.train.settings import TrainSettings
 
+VERSION = 2  # raised when a change makes the same settings another model or another training: kept runs are not its own
 TILT = 2.0  # how much more or less often a language is read in a tilted run
 
 
@@ -88,7 +89,7 @@ class Ground:
         scored = [(part.shard, len(part.texts), sum(map(len, part.texts))) for part in self.held_out]
         if recipe.mix.weights:
             settings.append(result_settings(recipe.mix.weights))
-        return hashlib.blake2b(json.dumps([digests, settings, scored, 1], sort_keys=True).encode(), digest_size=12).hexdigest()
+        return hashlib.blake2b(json.dumps([digests, settings, scored, VERSION], sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def finished(ground: Ground, rung: Rung) -> RungFacts | None:

@@ -208,7 +208,7 @@ class PatternSettings(Frozen):
     scaled_embedding: bool = Field(False, description="embeddings are multiplied with the square root of the model width")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
-    head_dim: int = Field(64, ge=8, description="width of an attention head; small models may use 32")
+    head_dim: int = Field(64, ge=8, description="width of an attention head; models too narrow for eight such heads have heads of 64 at most, two at least")
     heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
     dense_layers: int = Field(0, ge=0, description="first layers of a model with experts that are dense")
