@@ -133,7 +133,7 @@ def test_kernels_do_what_torch_does(kind: str, dtype: torch.dtype, num_micro_ste
     for name, master in ours.masters.items():
         if kind == "muon" and f"{name}.square" not in ours.moments:  # it iterates numbers rounded to bfloat16: updates may differ by that
             moved, apart = (master - start[name]).norm(), (master - theirs.masters[name]).norm()
-            assert 0 < moved and apart < 0.03 * moved, name
+            assert moved > 0 and apart < 0.03 * moved, name
         else:
             torch.testing.assert_close(master, theirs.masters[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
         assert torch.equal(ours.working[name], master.to(ours.working[name].dtype)), name
