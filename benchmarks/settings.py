@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,16 @@ from hagane.measure.rung import Ground, encoded
 from hagane.measure.small_runs import ground_of
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
-from hagane.plan.batch import batch_rule
-from hagane.plan.choose import embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
-from hagane.plan.cost import tokens_per_second
+from hagane.plan.batch import by_time, by_tokens, most_rows
+from hagane.plan.choose import embedding_ratio_rule, expected_loss, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.cost import least_step_seconds, tokens_per_second
 from hagane.plan.languages import effective_total, read_by_language
 from hagane.plan.law import GENERAL
 from hagane.plan.shapes import shape_key
 from hagane.plan.sketch import best_shape, point_of
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import Recipe
-from hagane.recipe.types import Phase
+from hagane.recipe.types import Phase, StepRate
 from hagane.run import open_run, walk
 from hagane.train.probe import random_step
 from hagane.train.stepper import Stepper, torch_set_up
@@ -103,14 +104,22 @@ class Bench:
         vocabulary = size.vocabulary_size or 4096
         config = best_shape(recipe, size, machine, vocabulary, self.seconds, GENERAL)
         tokens = self.seconds * tokens_per_second(config, settings.context, machine)
-        batch = batch_rule(recipe, tokens)
-        accumulation = settings.accumulation or 1
+        batch = by_tokens(recipe, machine, tokens)
+        if settings.rows is None and settings.accumulation is None:
+            # as the plan chooses, but by the steps that it expects: those of an arm are timed when its batch is known
+            loss = expected_loss(recipe, config, self.ground.known, GENERAL)
+            batch = by_time(recipe, machine, self.seconds, most_rows(recipe, machine), loss, partial(self.expected, config, settings.context)) or batch
         rates, _ = mixture_of(recipe, self.ground.known, tokens * mean_bytes_per_token(self.ground.known, vocabulary))
         phase = Phase(
-            name="settings", collection="text", context=settings.context, rows=batch // settings.context // accumulation, accumulation=accumulation,
+            name="settings", collection="text", context=settings.context, rows=batch.rows, accumulation=batch.accumulation,
             num_steps=1, mixture=rates, learning_rate=1e-3, warmup_steps=1, **settings.of_phases(),
         )  # fmt: skip
         return Arm(name, sets, recipe, config, phase)
+
+    def expected(self, config: ModelConfig, context: int, rows: int) -> StepRate:
+        """A micro-step by the plan's arithmetic."""
+        seconds = least_step_seconds(config, rows * context, context, self.ground.run.machine)
+        return StepRate(tokens_per_second=rows * context / seconds, step_seconds=seconds, compile_seconds=0.0)
 
     def step_seconds(self, arms: list[Arm]) -> dict[str, float]:
         """Arm -> seconds of a step, timed in turns. What was timed in an earlier call is taken from there, over that call's `base`."""
@@ -237,8 +246,8 @@ def one(options: argparse.Namespace, out: Path, name: str, seed: int, steps: dic
 def train_all(options: argparse.Namespace, bench: Bench, arms: list[Arm], steps: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
     """Arm -> its results by seed. What is kept costs nothing; the rest is trained `--jobs` at a time, seed after seed."""
     wanted = [(arm, seed) for seed in options.seeds for arm in arms if not bench.path(arm, steps[arm.name], seed).exists()]
-    for vocabulary in sorted({arm.config.vocabulary_size for arm, _ in wanted}):
-        encoded(bench.ground, vocabulary)  # once, before processes that would make it at the same time
+    for vocabulary, context in sorted({(arm.config.vocabulary_size, arm.config.context) for arm, _ in wanted}):
+        encoded(bench.ground, vocabulary, context)  # once, before processes that would make it at the same time
     in_processes(options.jobs, one, [(f"{arm.name}, seed {seed}", (options, bench.out, arm.name, seed, steps)) for arm, seed in wanted])
     return {arm.name: [bench.bits(arm, steps[arm.name], seed) for seed in options.seeds] for arm in arms}
 

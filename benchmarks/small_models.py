@@ -56,7 +56,7 @@ def open_folder(recipe_name: str, text: Text, folder: Path, budget_seconds: floa
 
 def train_and_score(ground: Ground, text: Text, recipe: Recipe, config: ModelConfig, phase: Phase, *, folder: Path, seed: int, threads: int) -> dict[str, Any]:
     """Train one phase in a folder that is deleted afterwards. Tokens read, seconds, and bits of every held-out document by language."""
-    data, tokenizer = encoded(ground, config.vocabulary_size)
+    data, tokenizer = encoded(ground, config.vocabulary_size, config.context)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     torch._dynamo.reset()
