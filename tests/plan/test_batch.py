@@ -11,9 +11,7 @@ from hagane.plan.law import GENERAL, Point
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Machine, StepRate
 
-MACHINE = Machine(
-    name="two cores", device="cpu", num_cores=2, memory_bytes=8 << 30, matmul_flops=4e11, bandwidth=2e10, power_watts=50.0, power_source="a test"
-)
+MACHINE = Machine(name="two cores", device="cpu", num_cores=2, memory_bytes=8 << 30, matmul_flops=4e11, bandwidth=2e10, power_watts=50.0, power_source="a test")
 
 
 def recipe(*sets: str):

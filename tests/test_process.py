@@ -1,0 +1,21 @@
+"""Settings of the libraries are made before torch is loaded, and the user's own win."""
+
+import os
+import subprocess
+import sys
+
+from hagane.process import ENVIRONMENT, prepare
+
+
+def test_the_users_own_settings_win(monkeypatch):
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    prepare()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    assert {name: os.environ[name] for name in ENVIRONMENT} == {**ENVIRONMENT, "GOMP_SPINCOUNT": "7"}
+
+
+def test_asking_for_them_loads_no_torch():
+    code = "import sys; import hagane.process; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
