@@ -39,3 +39,4 @@ def help_examples() -> dict[str, str]:
 
 COMMANDS = sorted({line for page in PAGES for line in lines(page)})
 EXAMPLES = sorted(set(help_examples().values()))
+

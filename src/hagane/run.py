@@ -75,18 +75,12 @@ STAGES: tuple[Stage, ...] = (
     Stage("extend", "hagane.train.stage:run_extend", ("train", "extend", "seed"), ("plan", "encode", "pretrain", "midtrain"), in_place=True, skip=_LOGS),
     Stage("converse", "hagane.tune.converse:run_stage", ("tune", "seed"), ("plan", "encode")),
     Stage(
-        "tune",
-        "hagane.tune.stage:run_stage",
-        ("tune", "train", "seed"),
-        ("plan", "encode", "pretrain", "midtrain", "extend", "converse"),
-        in_place=True,
-        skip=_LOGS,
+        "tune", "hagane.tune.stage:run_stage", ("tune", "train", "seed"),
+        ("plan", "encode", "pretrain", "midtrain", "extend", "converse"), in_place=True, skip=_LOGS,
     ),
     Stage("evaluate", "hagane.evaluate.stage:run_stage", ("evaluate", "tune", "seed"), ("corpus", "encode", "plan", "pretrain", "midtrain", "extend", "tune")),
     Stage(
-        "release",
-        "hagane.release.stage:run_stage",
-        ("release", "name", "description"),
+        "release", "hagane.release.stage:run_stage", ("release", "name", "description"),
         ("encode", "plan", "pretrain", "midtrain", "extend", "tune", "evaluate"),
     ),
 )
@@ -245,7 +239,9 @@ def check_recipe(run: Run) -> None:
     if run.record("plan") is None:
         refuse_few_steps(run.recipe, run.pinned_size, run.machine, run.law)
     context = run.recipe.train.context
-    config = starting_model(run.recipe) or shape(run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context)
+    config = starting_model(run.recipe) or shape(
+        run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
+    )
     extension = run.recipe.extend
     if extension.share > 0:
         config = extended(config, extension.factor, extension.method)

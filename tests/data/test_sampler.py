@@ -72,7 +72,9 @@ def test_ranks_share_the_global_batch(counter: int, num_ranks: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(num_rows=st.integers(1, 3000), part=st.sampled_from([2, 4, 8]), chunks=st.lists(st.integers(1, 200), min_size=1, max_size=4), shares=st.booleans())
+@given(
+    num_rows=st.integers(1, 3000), part=st.sampled_from([2, 4, 8]), chunks=st.lists(st.integers(1, 200), min_size=1, max_size=4), shares=st.booleans()
+)
 def test_longer_rows_go_on_where_shorter_ones_stopped(num_rows: int, part: int, chunks: list[int], shares: bool) -> None:
     mixture = {"a": 0.7, "b": 0.3} if shares else {"a": 1.0}
     rows = {"a": num_rows, "b": 5 * num_rows}

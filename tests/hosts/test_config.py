@@ -229,14 +229,8 @@ def test_the_share_of_a_head_that_turns_comes_back_exactly(head_dim):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [
-        ({"rope_interleave": False}, "rope_interleave"),
-        ({"kv_lora_rank": None}, "kv_lora_rank"),
-        ({"num_key_value_heads": 8}, "num_key_value_heads"),
-        ({"scoring_func": "softmax"}, "scoring_func"),
-        ({"moe_layer_freq": 2}, "moe_layer_freq"),
-        ({"n_shared_experts": None}, "n_shared_experts"),
-    ],
+    [({"rope_interleave": False}, "rope_interleave"), ({"kv_lora_rank": None}, "kv_lora_rank"), ({"num_key_value_heads": 8}, "num_key_value_heads"),
+     ({"scoring_func": "softmax"}, "scoring_func"), ({"moe_layer_freq": 2}, "moe_layer_freq"), ({"n_shared_experts": None}, "n_shared_experts")],
 )
 def test_a_deepseek_v3_we_cannot_compute_is_refused_by_field(change, named):
     with pytest.raises(RecipeError, match=named):

@@ -43,7 +43,9 @@ def attention(qk_norm, window=None):
 
 
 def latent(query_rank=10, yarn=None, value_dim=7):
-    return LatentConfig(num_heads=4, query_rank=query_rank, kv_rank=12, nope_dim=6, rope_dim=8, value_dim=value_dim, rope=RopeConfig(theta=500.0, yarn=yarn))
+    return LatentConfig(
+        num_heads=4, query_rank=query_rank, kv_rank=12, nope_dim=6, rope_dim=8, value_dim=value_dim, rope=RopeConfig(theta=500.0, yarn=yarn)
+    )
 
 
 def indexed(top_k=5, num_heads=8, head_dim=16, **settings):
@@ -84,15 +86,12 @@ def hybrid(*mixers, ffns=None, **settings):
 
 CONFIGS = {
     "llama": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 3),
-    "llama yarn": tiny(
-        [
-            LayerConfig(
-                mixer=attention(False).model_copy(update={"rope": RopeConfig(theta=500.0, yarn=YarnConfig(factor=4.0, original_context=16))}),
-                ffn=DenseConfig(hidden=40),
-            )
-        ]
-        * 2
-    ),
+    "llama yarn": tiny([
+        LayerConfig(
+            mixer=attention(False).model_copy(update={"rope": RopeConfig(theta=500.0, yarn=YarnConfig(factor=4.0, original_context=16))}),
+            ffn=DenseConfig(hidden=40),
+        )
+    ] * 2),
     "llama linear": extended(tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2), 4.0, "linear"),
     "qwen3_moe yarn": extended(tiny([LayerConfig(mixer=attention(True), ffn=EXPERTS)] * 2), 8.0, "yarn"),
     "llama tied": tiny([LayerConfig(mixer=attention(False), ffn=DenseConfig(hidden=40))] * 2, tied=True, norm_epsilon=1e-5),
@@ -113,7 +112,9 @@ CONFIGS = {
     "deepseek_v3 extended": extended(tiny([LayerConfig(mixer=latent(), ffn=DenseConfig(hidden=40))] * 2), 8.0, "yarn"),
     "glm4_moe linear": extended(tiny(glm(DenseConfig(hidden=40), sigmoid())), 8.0, "linear"),
     "qwen3_next yarn": extended(hybrid(DELTA, GATED), 8.0, "yarn"),
-    "axk1": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
+    "axk1": tiny([
+        LayerConfig(mixer=latent(yarn=YARN), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)
+    ]),
     "deepseek_v3 yarn": tiny([LayerConfig(mixer=latent(yarn=YARN), ffn=DenseConfig(hidden=40))] * 2, norm_epsilon=1e-5),
     "deepseek_v32": tiny([LayerConfig(mixer=indexed(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
     "deepseek_v32 dense": tiny([LayerConfig(mixer=indexed(top_k=7, num_heads=1, head_dim=8, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),

@@ -21,7 +21,9 @@ def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=
     ffn = EXPERTS.model_copy(update=experts) if kind == "experts" else DENSE
     mixers = [AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=head_dim, qk_norm=qk_norm, window=w) for w in (window, None)]
     if kind == "latent":
-        mixers = [LatentConfig(num_heads=4, query_rank=rank, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim) for rank in query_ranks]
+        mixers = [
+            LatentConfig(num_heads=4, query_rank=rank, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim) for rank in query_ranks
+        ]
     if kind == "indexed":
         indexers = [IndexConfig(num_heads=8, head_dim=6, top_k=3, share=share) for share in (None, 0.6)]
         mixers = [LatentConfig(num_heads=4, query_rank=10, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim, index=index) for index in indexers]

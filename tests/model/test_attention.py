@@ -57,8 +57,7 @@ def pack(documents, padding):
 
 
 @pytest.mark.parametrize(
-    ("kind", "head_dim"),
-    [("dense", 8), ("dense", 6), ("experts", 8), ("latent", 8), ("delta", 8), ("sandwich", 8)],  # heads of 6 go without the kernel
+    ("kind", "head_dim"), [("dense", 8), ("dense", 6), ("experts", 8), ("latent", 8), ("delta", 8), ("sandwich", 8)]  # heads of 6 go without the kernel
 )
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), padding=st.integers(0, 3), window=st.sampled_from([None, 1, 3]), seed=st.integers(0, 9))
 @settings(max_examples=15, deadline=None)

@@ -170,7 +170,9 @@ def test_a_layout_can_make_it_global_and_a_step_without_tokens_changes_nothing()
     assert all(torch.equal(before[name], tensor) for name, tensor in whole.named_buffers())
 
 
-@pytest.mark.parametrize(("change", "reason"), [({"conditional_low": 0.9, "conditional_high": 0.5}, "must be below"), ({"start": 2.0}, "must be between")])
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"conditional_low": 0.9, "conditional_high": 0.5}, "must be below"), ({"start": 2.0}, "must be between")]
+)
 def test_impossible_bands_are_refused(change, reason):
     with pytest.raises(ValidationError, match=reason):
         EntropyClamp(**change)

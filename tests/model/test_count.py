@@ -161,7 +161,9 @@ def test_an_indexer_is_counted_by_hand():
 
 def test_flops_of_sparse_attention_are_those_that_torch_counts():
     """In the written-out form, which meets every pair of a row: per token what is counted, per pair too, the unread ones included."""
-    mixer = LatentConfig(num_heads=3, query_rank=10, kv_rank=12, nope_dim=6, rope_dim=4, value_dim=7, index=IndexConfig(num_heads=5, head_dim=8, top_k=4))
+    mixer = LatentConfig(
+        num_heads=3, query_rank=10, kv_rank=12, nope_dim=6, rope_dim=4, value_dim=7, index=IndexConfig(num_heads=5, head_dim=8, top_k=4)
+    )
     config = ModelConfig(vocabulary_size=11, width=24, layers=(LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=16)),), context=32)
     model, rows, length = Decoder(config).to(torch.float64), 2, 19  # the kernel, which torch cannot count, does not take these
     model.init_weights(0)

@@ -62,7 +62,7 @@ def test_the_keys_read_are_the_best_and_no_more_than_needed(scores, top_k, share
     for row, mine in zip(scores, chosen[0], strict=True):
         order = sorted((slot for slot in range(7) if seen[slot]), key=lambda slot: (-row[slot], slot))
         mass = torch.tensor([row[slot] for slot in order]).double().softmax(0).cumsum(0)
-        held = [float(value) for value in mass[:top_k]]
+        held = [float(value) for value in mass[: top_k]]
         count = len(held) if share is None else next((index + 1 for index, value in enumerate(held) if value >= share), len(held))
         if share is None or all(abs(value - share) > 1e-9 for value in held):
             assert mine.nonzero()[:, 0].tolist() == sorted(order[:count])
@@ -232,7 +232,9 @@ def test_decoding_reads_no_more_than_the_chosen_keys(tiny, monkeypatch):
     assert spans == [3, 3]
 
 
-@pytest.mark.parametrize(("change", "named"), [({"query_rank": None}, "index needs query_rank"), ({"rope_dim": 8}, "head_dim 6 must be at least rope_dim 8")])
+@pytest.mark.parametrize(
+    ("change", "named"), [({"query_rank": None}, "index needs query_rank"), ({"rope_dim": 8}, "head_dim 6 must be at least rope_dim 8")]
+)
 def test_impossible_indexers_are_refused(change, named):
     with pytest.raises(ValidationError, match=named):
         LatentConfig(**{**sparse().model_dump(exclude={"kind"}), **change})

@@ -20,7 +20,9 @@ WIDTH = 20
 
 
 def latent(query_rank=10, nope=6, rope=4, value=7, yarn=None):
-    return LatentConfig(num_heads=3, query_rank=query_rank, kv_rank=9, nope_dim=nope, rope_dim=rope, value_dim=value, rope=RopeConfig(theta=100.0, yarn=yarn))
+    return LatentConfig(
+        num_heads=3, query_rank=query_rank, kv_rank=9, nope_dim=nope, rope_dim=rope, value_dim=value, rope=RopeConfig(theta=100.0, yarn=yarn)
+    )
 
 
 def mixer(config, seed=0):

@@ -30,7 +30,9 @@ def every_layout(work, machine):
         if rows * 2048 * data > BATCH:
             continue
         for mode in ("none", "selective", "full"):
-            layout = Layout(data=data, zero=zero, tensor=tensor, pipeline=pipeline, interleave=turns, expert=expert, micro_batch=rows, checkpointing=mode)
+            layout = Layout(
+                data=data, zero=zero, tensor=tensor, pipeline=pipeline, interleave=turns, expert=expert, micro_batch=rows, checkpointing=mode
+            )
             if check(work, layout, machine) is None:
                 found = estimate(work, layout, machine, BATCH)
                 if found.memory.total <= machine.accelerator.memory_bytes:

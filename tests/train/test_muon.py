@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from toy_training import model
 
 from hagane.model.decoder import Decoder
-from hagane.train.muon import Muon, orthogonalise, takes
+from hagane.train.muon import COEFFICIENTS, Muon, orthogonalise, takes
 from hagane.train.optimizer import MasterOptimizer
 
 
@@ -15,12 +15,19 @@ def test_singular_values_move_near_one_and_vectors_stay(shape):
     matrix = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     result = orthogonalise(matrix).float()
     values = torch.linalg.svdvals(result)
-    # a square random matrix has a few singular values near zero, which five iterations do not bring up
-    assert values.median() > 0.6 and values.max() < 1.3 and (shape[0] == shape[1] or values.min() > 0.5)
+    # a square random matrix has a few singular values near zero, which no few iterations bring up; rounding to bfloat16 throws a few beyond 1.3
+    assert 0.8 < values.median() < 1.2 and values.quantile(0.95) < 1.35 and values.max() < 1.7 and (shape[0] == shape[1] or values.min() > 0.5)
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     nearest = u @ vh
     cosine = (result * nearest).sum((-2, -1)) / (result.norm(dim=(-2, -1)) * nearest.norm(dim=(-2, -1)))
     assert (cosine > 0.95).all()
+
+
+def test_the_constants_bring_everything_between_a_hundredth_and_one_near_one():
+    value = torch.logspace(-2, 0, 10_000, dtype=torch.float64)
+    for a, b, c in COEFFICIENTS:
+        value = a * value + b * value**3 + c * value**5
+    assert value.min() > 0.72 and value.max() < 1.28
 
 
 def test_updates_go_where_torch_optim_muon_goes():

@@ -126,7 +126,9 @@ class _Documents:
         return texts
 
 
-def decide(inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped, progress: pool.Progress = pool.silent) -> Decided:
+def decide(
+    inputs: Sequence[Input], gathered: Sequence[Gathered], settings: CorpusSettings, dropped: Dropped, progress: pool.Progress = pool.silent
+) -> Decided:
     """The shards to write. Also counts the documents whose id another one has."""
     pairs = [(inputs[result.index].source, part) for result in gathered for part in result.parts]
     if not pairs:

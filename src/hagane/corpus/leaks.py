@@ -95,7 +95,9 @@ def _held_runs(files: Sequence[Sketch], offsets: NDArray[np.int64], held: NDArra
     return run_S[order], held_S[order], size
 
 
-def _matches(file: Sketch, train_D: NDArray[np.bool_], run_S: Hashes, held_S: NDArray[np.int64], num_held: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _matches(
+    file: Sketch, train_D: NDArray[np.bool_], run_S: Hashes, held_S: NDArray[np.int64], num_held: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`document * num_held + held-out document` for every run that both have, and how many sampled runs each document has."""
     table_R, starts = _load(file)
     document_N = np.full(len(starts) - 1, -1, np.int64)  # by number in the file

@@ -100,7 +100,9 @@ def _groups(shards: Mapping[str, Shard], replay: Replay | None) -> list[tuple[Ma
     return [(known, replay.share), (others, 1 - replay.share)]
 
 
-def _by_language(shards: Mapping[str, Shard], weight: float, budget: float, max_repeats: float, weights: Mapping[str, float] | None = None) -> dict[str, float]:
+def _by_language(
+    shards: Mapping[str, Shard], weight: float, budget: float, max_repeats: float, weights: Mapping[str, float] | None = None
+) -> dict[str, float]:
     if not shards or weight <= 0:
         return dict.fromkeys(shards, 0.0)
     most: dict[str, float] = {}

@@ -164,3 +164,4 @@ def _confirmed(pairs: NDArray[np.int64], table: _Table, threshold: float) -> NDA
         some = pairs[start : start + _BLOCK]
         good.append(some[similarity(table.rows(some[:, 0]), table.rows(some[:, 1])) >= threshold])
     return np.concatenate(good)
+

@@ -166,7 +166,9 @@ def _first_pieces(part: Part, wanted_D: NDArray[np.bool_]) -> Iterator[tuple[lis
             yield [document[start + row] for row in own], [columns["text"][row].as_py() for row in own]
 
 
-def _buckets(shards: Sequence[Shard], settings: QualitySettings, scores: dict[tuple[str, int], NDArray[np.float64]]) -> dict[str, list[NDArray[np.int64]]]:
+def _buckets(
+    shards: Sequence[Shard], settings: QualitySettings, scores: dict[tuple[str, int], NDArray[np.float64]]
+) -> dict[str, list[NDArray[np.int64]]]:
     """Bucket of every document, by shard and part: equal parts of the text, the best first; documents of equal score in the order of their hashes."""
     order: list[tuple[float, int, int, str, int, int]] = []
     found: dict[str, list[NDArray[np.int64]]] = {}

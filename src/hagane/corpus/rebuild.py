@@ -67,7 +67,9 @@ def find_manifest(place: Path) -> Path:
     raise RunError(f"{place} is no manifest, and no corpus or run folder with a {MANIFEST}.")
 
 
-def rebuild(place: Path, folder: Path, moved: Mapping[str, str] | None = None, *, workers: int | None = None, progress: pool.Progress = pool.silent) -> Rebuilt:
+def rebuild(
+    place: Path, folder: Path, moved: Mapping[str, str] | None = None, *, workers: int | None = None, progress: pool.Progress = pool.silent
+) -> Rebuilt:
     """Make the corpus of a manifest again in `folder`, which appears whole or not at all, and compare.
 
     `moved`: beginnings of paths in the manifest, and where those texts are now. Raises DataError for texts that cannot be read, RunError for a
@@ -114,7 +116,9 @@ def _files(path: Path) -> dict[str, dict[str, Any]]:
     return {line["path"]: line for line in lines}
 
 
-def _compared(manifest: Mapping[str, Any], before: Mapping[str, Any], made: Mapping[str, Any], now: Mapping[str, Any], moved: Mapping[str, str]) -> Rebuilt:
+def _compared(
+    manifest: Mapping[str, Any], before: Mapping[str, Any], made: Mapping[str, Any], now: Mapping[str, Any], moved: Mapping[str, str]
+) -> Rebuilt:
     before = {_moved(path, moved): line for path, line in before.items()}
     changed = sorted(path for path in before.keys() & now.keys() if any(before[path][name] != now[path][name] for name in ("bytes_read", "blake2b")))
     shards = manifest["shards"], made["shards"]

@@ -125,7 +125,9 @@ class Seen:
         return sorted(self.taken.keys() | self.passed.keys())
 
 
-def plan_sample(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int, stretch_bytes: int = EXCERPT_BYTES) -> list[Take]:
+def plan_sample(
+    inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float], seed: int, stretch_bytes: int = EXCERPT_BYTES
+) -> list[Take]:
     """One `Take` per input; of a long document at least `stretch_bytes`.
 
     With `sample_bytes` None files are taken whole and generated text is sized by its share.

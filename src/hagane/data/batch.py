@@ -56,7 +56,9 @@ class Row:
     num_tokens: int
 
 
-def collate(rows: list[Row], *, sources: list[int], names: tuple[str, ...], counters: list[int], numbers: list[int], pin: bool = False) -> Batch:
+def collate(
+    rows: list[Row], *, sources: list[int], names: tuple[str, ...], counters: list[int], numbers: list[int], pin: bool = False
+) -> Batch:
     """Stack rows of equal length. `pin` puts the tensors in page-locked memory for a copy that does not wait."""
 
     def stack(values: list[np.ndarray]) -> Tensor:

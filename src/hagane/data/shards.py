@@ -1,10 +1,10 @@
 """Reading the token shards that `encode` wrote: memory-mapped ids, document starts and packed rows.
 
-{collection}/index.json           format, dtype, vocabulary_size, end_token, shards {name: {language, source, tokens, documents, ...}}
-{collection}/{shard}.bin          ids, little-endian, one flat stream
-{collection}/{shard}.weight.bin   uint8 per token: 1 where it is a training target (absent: every token is)
-{collection}/{shard}.documents.npy          int64, start of every document, plus the end
-{collection}/{shard}.rows-{context}.npz     the packing (see `pack`)
+    {collection}/index.json           format, dtype, vocabulary_size, end_token, shards {name: {language, source, tokens, documents, ...}}
+    {collection}/{shard}.bin          ids, little-endian, one flat stream
+    {collection}/{shard}.weight.bin   uint8 per token: 1 where it is a training target (absent: every token is)
+    {collection}/{shard}.documents.npy          int64, start of every document, plus the end
+    {collection}/{shard}.rows-{context}.npz     the packing (see `pack`)
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ def run_stage(run: Run, folder: Path) -> EncodeFacts:
     shards = {name: ShardFacts.model_validate(facts) for name, facts in run.facts("corpus")["shards"].items() if name in plan.mixture}
     contexts = sorted({plan.context, *(phase.context for parts in plan.phases.values() for phase in parts if phase.collection == "text")})
     collections = {
-        "text": encode_text(run.path("corpus"), shards, tokenizer, folder / "text", contexts, tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress())
+        "text": encode_text(
+            run.path("corpus"), shards, tokenizer, folder / "text", contexts, tokens_per_step=plan.tokens_per_step, progress=ConsoleProgress()
+        )
     }
     return EncodeFacts(vocabulary_size=plan.vocabulary_size, collections=collections, seconds=time.monotonic() - started)

@@ -87,7 +87,9 @@ class DraftedBatch(Batch):
         self._guess(row_A, hidden_ATD, following_AT, length_A, cache)
         self.draft_cache.put(row_A.tolist(), cache)
 
-    def _guess(self, row_A: NDArray[np.int64], hidden_ATD: Tensor, following_AT: NDArray[np.int64], num_A: NDArray[np.int64], cache: Cache) -> None:
+    def _guess(
+        self, row_A: NDArray[np.int64], hidden_ATD: Tensor, following_AT: NDArray[np.int64], num_A: NDArray[np.int64], cache: Cache
+    ) -> None:
         """Guess the token after the last of `num_A` new ones of these rows; `hidden_ATD` are of the tokens before them."""
         drafted_ATD = self.decoder.draft(hidden_ATD, self._tensor(following_AT), cache.sequence(num_A.tolist(), following_AT.shape[1]), cache)
         last_A = self._tensor(np.maximum(num_A - 1, 0))

@@ -120,7 +120,9 @@ def retrieval(
         found = [is_right for _, is_right in group]
         low, high = wilson(sum(found), len(found))
         kind, language, length, depth = key
-        cells.append(RetrievalCell(kind=kind, language=language, length=length, depth=depth, correct=sum(found), total=len(found), low=low, high=high))
+        cells.append(
+            RetrievalCell(kind=kind, language=language, length=length, depth=depth, correct=sum(found), total=len(found), low=low, high=high)
+        )
     return tuple(cells)
 
 

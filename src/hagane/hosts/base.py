@@ -235,7 +235,9 @@ def rotary_from_host(host: Mapping[str, Any], default: float) -> tuple[float, Js
     return default if share is None else share, plain
 
 
-def attention_from_host(host: Mapping[str, Any], *, qk_norm: bool, default_head_dim: int | None = None, rotary_share: float | None = None) -> AttentionConfig:
+def attention_from_host(
+    host: Mapping[str, Any], *, qk_norm: bool, default_head_dim: int | None = None, rotary_share: float | None = None
+) -> AttentionConfig:
     """The attention of a llama-like config.json. Raises RecipeError for biases, scaled positions and other activations."""
     refuse(host, hidden_act="silu", attention_bias=False, mlp_bias=False, partial_rotary_factor=1.0)
     refuse(host.get("rope_parameters") or host.get("rope_scaling") or {}, partial_rotary_factor=1.0)

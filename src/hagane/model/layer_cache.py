@@ -83,7 +83,9 @@ class KeyValueCache(LayerCache):
 
     names = ("key_BKLH", "value_BKLH")
 
-    def __init__(self, rows: int, length: int, key: tuple[int, int], value: tuple[int, int], dtype: torch.dtype, device: torch.device | str | None) -> None:
+    def __init__(
+        self, rows: int, length: int, key: tuple[int, int], value: tuple[int, int], dtype: torch.dtype, device: torch.device | str | None
+    ) -> None:
         # zeros: a masked slot still meets a weight of zero in the mixing product, and 0 · NaN is NaN
         self.key_BKLH, self.value_BKLH = (torch.zeros((rows, heads, length, dim), dtype=dtype, device=device) for heads, dim in (key, value))
 

@@ -91,7 +91,9 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     return lines, facts
 
 
-def _curve(recipe: Recipe, config: ModelConfig, law: Law, work: Workload, machine: Cluster, best: Estimate, tokens: float) -> tuple[CurvePoint, ...]:
+def _curve(
+    recipe: Recipe, config: ModelConfig, law: Law, work: Workload, machine: Cluster, best: Estimate, tokens: float
+) -> tuple[CurvePoint, ...]:
     """Loss over training time around the plan's own, for the recipe's shape and the fastest layout."""
     each = usual_bytes_per_token(config.vocabulary_size)
     shards, found = text_of(law), []

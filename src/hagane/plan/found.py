@@ -158,7 +158,7 @@ def mixture_page(mixture: FoundMixture) -> tuple[list[str], dict[str, Any]]:
         told = "" if item.expected_unimax is None else f"{item.expected_unimax:.3f} -> {item.expected_found:.3f}"
         lines.append(f"  {name:<14} {100 * item.unimax:>6.1f} % {100 * item.found:>6.1f} % {item.repeats:>5.1f}x  {told}")
     lines.append(
-        'hagane plan and hagane run use it for this text (mix.rule = "unimax" turns it off).'
+        "hagane plan and hagane run use it for this text (mix.rule = \"unimax\" turns it off)."
         if mixture.gains
         else "No gain here: the interval includes zero, or the proxies trained on it disagree or are fewer than two pairs. UniMax stays."
     )

@@ -199,7 +199,9 @@ def assemble(unit: Units, constants: Constants) -> StepTime:
     )  # fmt: skip
 
 
-def estimate(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float, *, balanced: bool = False, constants: Constants = FITTED) -> Estimate:
+def estimate(
+    work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float, *, balanced: bool = False, constants: Constants = FITTED
+) -> Estimate:
     """Seconds and bytes of a step of `batch_tokens` tokens. `balanced`: routing is forced to be even, as in most benchmarks.
 
     Raises RecipeError where the layout is not possible.

@@ -119,7 +119,9 @@ def best_mixture(
     return dict(zip(names, best_F.tolist(), strict=True))
 
 
-def _descend(bits: Callable[[Array], Array], score: Callable[[Array], float], objective: Objective, start_F: Array, low_F: Array, high_F: Array) -> Array:
+def _descend(
+    bits: Callable[[Array], Array], score: Callable[[Array], float], objective: Objective, start_F: Array, low_F: Array, high_F: Array
+) -> Array:
     """The minimum that sequential quadratic programming finds from here."""
     count = len(start_F)
     sums = {"type": "eq", "fun": lambda x: x[:count].sum() - 1}

@@ -42,7 +42,9 @@ def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: 
     return found if all_shapes else [value for value in found if value & (value - 1) == 0]
 
 
-def _variants(work: Workload, batch_tokens: float, precision: Precision, tensor: int, pipeline: int, context: int, data: int, expert: int) -> Iterator[Layout]:
+def _variants(
+    work: Workload, batch_tokens: float, precision: Precision, tensor: int, pipeline: int, context: int, data: int, expert: int
+) -> Iterator[Layout]:
     for zero in (1, 3) if pipeline == 1 else (1,):  # gathering weights for every micro-batch of a pipeline costs what the pipeline saves
         for interleave in INTERLEAVES if pipeline > 1 else (1,):
             if pipeline * interleave > work.num_layers:

@@ -315,7 +315,9 @@ def _used_experts(record: Record) -> list[Table]:
 
 def _clamping(record: Record) -> list[Table]:
     names = ("clamped_share", "multiplier_marginal_low", "multiplier_conditional_low", "multiplier_conditional_high")
-    lines = [(stage, text.percent(health.get(names[0])), *(text.fixed(health.get(name), 4) for name in names[1:])) for stage, health in _ends(record, names[0])]
+    lines = [
+        (stage, text.percent(health.get(names[0])), *(text.fixed(health.get(name), 4) for name in names[1:])) for stage, health in _ends(record, names[0])
+    ]
     columns = ("stage", "bounds outside", "marginal low", "conditional low", "conditional high")
     return [Table("Multipliers of entropy clamping", columns, tuple(lines), frozenset(range(1, 5)))] if lines else []
 

@@ -1,9 +1,9 @@
 """metrics.jsonl and events.jsonl: one JSON object a line, appended; a line that a kill tore is dropped when the file is opened again.
 
-metrics  step, phase, progress, tokens, seconds, loss, auxiliary_loss, mtp_loss, learning_rate, gradient_norm, tokens_per_second,
-         flop_utilisation, data_seconds, memory_bytes, router
-events   time (seconds since 1970), step, event: start | resume | phase | compiled | steer | checkpoint | broken_checkpoint |
-         no_checkpoint | callback_failed | stopped | not_finite | done, and what belongs to each
+    metrics  step, phase, progress, tokens, seconds, loss, auxiliary_loss, mtp_loss, learning_rate, gradient_norm, tokens_per_second,
+             flop_utilisation, data_seconds, memory_bytes, router
+    events   time (seconds since 1970), step, event: start | resume | phase | compiled | steer | checkpoint | broken_checkpoint |
+             no_checkpoint | callback_failed | stopped | not_finite | done, and what belongs to each
 """
 
 from __future__ import annotations

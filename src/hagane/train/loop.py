@@ -208,7 +208,9 @@ class _Loop:
         self._load_weights(saved.masters, saved.moments, saved.step)
         for name, tensor in self.stepper.decoder.router_state().items():
             tensor.copy_(saved.rest[f"router.{name}"])
-        self.router.tensors = {name.removeprefix("sums."): tensor.to(self.stepper.device) for name, tensor in saved.rest.items() if name.startswith("sums.")}
+        self.router.tensors = {
+            name.removeprefix("sums."): tensor.to(self.stepper.device) for name, tensor in saved.rest.items() if name.startswith("sums.")
+        }
         self.indexers.tensors = {
             name.removeprefix("index_sums."): tensor.to(self.stepper.device) for name, tensor in saved.rest.items() if name.startswith("index_sums.")
         }

@@ -1,5 +1,6 @@
 """Every number has one spelling in every language, and the spelling leads back to the number."""
 
+
 import pytest
 
 from hagane.corpus.embedded.numbers import LIMIT, all_places, all_words, parse, squash, words

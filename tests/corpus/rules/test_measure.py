@@ -57,7 +57,8 @@ def test_lines_that_differ_in_digits_or_white_space_around_have_one_hash(other):
 
 @pytest.mark.parametrize(
     "text",
-    ["```\n{}\n```\n", "    {}\n", "# {}\n", "| {} |\n", "12. {}\n", "{}:\n", "{}\n==========================\n", "text\n~~~python\n{}\n"],
+    ["```\n{}\n```\n", "    {}\n", "# {}\n", "| {} |\n", "12. {}\n", "{}:\n", "{}\n==========================\n",
+     "text\n~~~python\n{}\n"],
 )
 def test_code_headings_tables_steps_and_openings_are_no_running_lines(text):
     line = "import numpy as np, and a few more words"

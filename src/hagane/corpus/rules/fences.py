@@ -57,7 +57,9 @@ def script_of(text: str) -> str:
     return scripts.most_common(1)[0][0] if scripts else "COMMON"
 
 
-def judge(values_DF: NDArray[np.float64], language_D: NDArray[np.str_], excerpts: Callable[[str], str], width: float, rules: Mapping[str, bool]) -> Found:
+def judge(
+    values_DF: NDArray[np.float64], language_D: NDArray[np.str_], excerpts: Callable[[str], str], width: float, rules: Mapping[str, bool]
+) -> Found:
     """Fences from the documents themselves, and which of these lie beyond theirs. `excerpts` gives some text of a language; `rules` may turn some off."""
     names = sorted(set(language_D.tolist()))
     scripts = {name: script_of(excerpts(name)) for name in names}

@@ -158,7 +158,9 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     types, routed = _types(host), _routed_layers(host)
     dense = DenseConfig(hidden=require(host, "intermediate_size")) if len(routed) < len(types) else None
     experts = _experts_from_host(host) if routed else None
-    layers = tuple(LayerConfig(mixer=delta if kind == LINEAR else attention, ffn=experts if index in routed else dense) for index, kind in enumerate(types))
+    layers = tuple(
+        LayerConfig(mixer=delta if kind == LINEAR else attention, ffn=experts if index in routed else dense) for index, kind in enumerate(types)
+    )
     return ModelConfig(layers=layers, **model_fields(host))
 
 
