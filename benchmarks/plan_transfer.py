@@ -99,11 +99,7 @@ class Bench:
     def recipe(self, size: Size, change: Change) -> Recipe:
         base, _ = load_recipe("nordic", ["corpus.sources=[]"])
         pattern, train = base.model.pattern, base.train
-        sets = [
-            "corpus.sources=[]",
-            f"model.pattern.init_std={pattern.init_std * change.init}",
-            f"train.weight_decay={train.weight_decay * change.weight_decay}",
-        ]
+        sets = [f"model.pattern.init_std={pattern.init_std * change.init}", f"train.weight_decay={train.weight_decay * change.weight_decay}"]
         if size.num_experts:
             sets += [f"model.pattern.num_experts={size.num_experts}", f"model.pattern.top_k={size.top_k}"]
             sets += [f"model.pattern.aux_coefficient={pattern.aux_coefficient * change.router}"]

@@ -11,7 +11,7 @@ import threading
 from hagane.kernels.build import load
 from hagane.model.config import ModelConfig
 
-KERNELS = ("attention", "elementwise", "routing", "threads")
+KERNELS = ("attention", "elementwise", "routing", "threads", "updates")
 
 
 def begin(config: ModelConfig | None, *, device: str, dtype: str) -> threading.Thread:
@@ -26,7 +26,7 @@ def _get_ready(config: ModelConfig | None, device: str, dtype: str) -> None:
         if device == "cpu":
             for name in KERNELS:
                 load(name)
-        import torch._dynamo  # torch's optimizers do, compiled or not
+        import torch._dynamo  # torch's switch to deterministic kernels does, compiled or not
 
         from hagane.train.stepper import compiles
 

@@ -48,7 +48,7 @@ class MasterOptimizer:
             name: parameter.data if parameter.dtype == torch.float32 else masters[name] for name, parameter in self.working.items()
         }
         self._narrow = [name for name, parameter in self.working.items() if parameter.dtype != torch.float32]
-        self._copies = {name: self.working[name].data if name in set(self._narrow) else None for name in self.working}
+        self._copies = {name: None if parameter.dtype == torch.float32 else parameter.data for name, parameter in self.working.items()}
         by_muon = [name for name, master in self.masters.items() if kind == "muon" and muon.takes(name, master)]
         self._by_adamw = [name for name in self.masters if name not in by_muon]
         self.moments: dict[str, Tensor] = {f"{name}.mean": torch.zeros_like(master) for name, master in self.masters.items()}
