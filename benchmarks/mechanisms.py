@@ -4,8 +4,8 @@
     python benchmarks/mechanisms.py --only clamping --corpus DIR     # one row, on a folder with one folder of text per language
     python benchmarks/mechanisms.py --full --corpus DIR --out DIR    # what is quoted; finished runs are kept in --out, and gone on from
 
-A row is a function `(Bench) -> None` in a file of `claims/`, which trains its arms with `bench.train`, prints its table and notes its figures; it is
-named in `ROWS`. Without `--corpus` the text is the Python library's own.
+A row is a function `(Bench) -> None` in a file of `claims/`, which trains its arms with `bench.train` or `bench.arms`, prints its table and notes its
+figures; it is named in `ROWS`. Without `--corpus` the text is the Python library's own.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from claims import adaptive_capacity, clamping
+from claims import adaptive_capacity, clamping, ladder, swap
 from claims.bench import CONTEXT, Bench
 from common import finish
 from hagane.measure.machine import cores
 from peers.text import prepare
 
-ROWS: dict[str, Callable[[Bench], None]] = {"clamping": clamping.row, "adaptive-capacity": adaptive_capacity.row}
+ROWS: dict[str, Callable[[Bench], None]] = {
+    "clamping": clamping.row, "adaptive-capacity": adaptive_capacity.row, "sparse": ladder.row,
+    **{one.name: partial(swap.row, swap=one) for one in swap.SWAPS},
+}  # fmt: skip
 BYTES_PER_TOKEN = 3.0  # of text that is prepared for every token trained on; a vocabulary of 1,024 needs about 2.5
 
 
@@ -36,7 +40,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, help="folder with one folder of text per language; else the Python library's own text")
     parser.add_argument("--languages", nargs="*", help="names of folders of the corpus, or how many of the largest")
     parser.add_argument("--out", type=Path, help="text and finished runs; a temporary folder where not given")
-    parser.add_argument("--steps", type=int, help="of every run")
+    parser.add_argument("--steps", type=int, help="of every run of clamping and adaptive-capacity")
+    parser.add_argument("--tokens", type=float, help="of every run of the other rows")
+    parser.add_argument("--jobs", type=int, default=1, help="runs of the other rows at once")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--width", type=int, help="of the model")
     parser.add_argument("--rows", type=int, help="of 128 tokens in a step")
@@ -46,6 +52,7 @@ def arguments() -> argparse.Namespace:
     options.width = options.width or (64 if options.full else 32)
     options.rows = options.rows or (8 if options.full else 4)
     options.steps = options.steps or (1500 if options.full else 20)
+    options.tokens = options.tokens or (2e6 if options.full else 1e5)
     options.seeds = options.seeds or (10 if options.full else 1)
     options.sweep = options.sweep or (3 if options.full else 1)
     options.languages = options.languages or (["10"] if options.full else ["2"])
@@ -58,11 +65,12 @@ def main() -> None:
         out = options.out or Path(name)
         (out / "runs").mkdir(parents=True, exist_ok=True)
         # for 200 steps of 8 rows at least: then the size of a small run does not change its text
-        stream_bytes = round(BYTES_PER_TOKEN * CONTEXT * max(1600, options.rows * options.steps))
+        stream_bytes = round(BYTES_PER_TOKEN * max(CONTEXT * max(1600, options.rows * options.steps), options.tokens))
         text = prepare(options.corpus, options.languages, stream_bytes, 30_000 if options.full else 10_000, out)
         mode = "full" if options.full else "quick"
-        bench = Bench(text, out / "runs", mode, options.steps, options.seeds, options.sweep, options.width, options.rows, options.threads)
-        print(f"{', '.join(text.train_bytes)}: {sum(map(sum, text.test_bytes.values())):,} held-out bytes, {len(bench.stream):,} tokens to train on")
+        sizes = {name: getattr(options, name) for name in ("steps", "seeds", "sweep", "width", "rows", "threads", "tokens", "jobs")}
+        bench = Bench(text, out / "runs", mode, **sizes)
+        print(f"{', '.join(text.train_bytes)}: {sum(map(sum, text.test_bytes.values())):,} held-out bytes")
         for row in options.only or ROWS:
             ROWS[row](bench)
     finish("mechanisms", mode, bench.figures, bench.spread, bench.goals)

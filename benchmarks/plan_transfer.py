@@ -14,31 +14,22 @@ they depend on; trainings count tokens and read no clock, so the machine may be 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common import finish
-from hagane.measure.machine import cores
-from hagane.measure.rung import Ground, encoded
 from hagane.measure.small_runs import ground_of
-from hagane.model.config import ModelConfig
-from hagane.plan.batch import batch_rule
-from hagane.plan.choose import embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.cost import training_flops_per_token
 from hagane.plan.shapes import shape
 from hagane.recipe.load import load_recipe
-from hagane.recipe.schema import Recipe, SizeSettings
-from hagane.recipe.types import Phase
-from hagane.run import open_run, walk
+from hagane.recipe.schema import SizeSettings
+from hagane.run import walk
 from peers.ratios import OVERALL, compare, mean_bits
-from peers.text import Text, prepare
-from small_models import in_processes, keep, open_folder, train_and_score, training_code
+from peers.text import prepare
+from small_models import Arm, Arms, open_folder
 
 GOAL = "<= 1.01"
 RULES = "rules"
@@ -85,67 +76,23 @@ CHANGES = (
 QUICK_SIZES = (Size("dense 1x", 1, 32, 2, 0), Size("dense 4x", 4, 48, 2, 0))
 
 
-@dataclass
-class Bench:
-    """What all trainings share. `flops`: training compute of the smallest size."""
-
-    text: Text
-    ground: Ground
-    out: Path
-    flops: float
-    vocabulary_size: int
-    threads: int
-
-    def recipe(self, size: Size, change: Change) -> Recipe:
-        base, _ = load_recipe("nordic", ["corpus.sources=[]"])
-        pattern, train = base.model.pattern, base.train
-        sets = [f"model.pattern.init_std={pattern.init_std * change.init}", f"train.weight_decay={train.weight_decay * change.weight_decay}"]
-        if size.num_experts:
-            sets += [f"model.pattern.num_experts={size.num_experts}", f"model.pattern.top_k={size.top_k}"]
-            sets += [f"model.pattern.aux_coefficient={pattern.aux_coefficient * change.router}"]
-        else:
-            sets += ["model.pattern.ffn=dense"]
-        return load_recipe("nordic", ["corpus.sources=[]", *sets])[0]
-
-    def planned(self, size: Size, change: Change) -> tuple[Recipe, ModelConfig, Phase]:
-        """Model and phase by the plan's rules, one of them changed."""
-        recipe = self.recipe(size, change)
-        train, context = recipe.train, recipe.train.context
-        config = shape(
-            recipe.model.pattern, SizeSettings(), width=size.width, num_layers=size.num_layers, vocabulary_size=self.vocabulary_size, context=context
-        )
-        tokens = size.compute * self.flops / training_flops_per_token(config, context)
-        rows = max(1, round(change.batch * batch_rule(recipe, tokens) / context))
-        steps = max(1, round(tokens / rows / context))
-        rule = learning_rate_rule(config, tokens)
-        rates, _ = mixture_of(recipe, self.ground.known, tokens * mean_bytes_per_token(self.ground.known, self.vocabulary_size))
-        phase = Phase(
-            name="transfer", collection="text", context=context, rows=rows, num_steps=steps, mixture=rates, learning_rate=rule * change.learning_rate,
-            warmup_steps=max(1, round(steps * train.warmup_share)), **train.of_phases(),
-            # the table's own rate stays where the others' are changed
-            embedding_ratio=embedding_ratio_rule(recipe, config, rule) * change.embedding / change.learning_rate,
-        )  # fmt: skip
-        return recipe, config, phase
-
-    def path(self, size: Size, change: Change, seed: int) -> Path:
-        _, config, phase = self.planned(size, change)
-        named = [config.model_dump_json(), phase.model_dump_json(), seed, self.text.digest, training_code()]
-        return self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
-
-    def result(self, size: Size, change: Change, seed: int) -> dict[str, Any]:
-        """Train and score; from the file where it was done before."""
-        path = self.path(size, change, seed)
-        if path.exists():
-            return dict(json.loads(path.read_text()))
-        recipe, config, phase = self.planned(size, change)
-        folder = self.out / f"training-{path.stem}"
-        result = train_and_score(self.ground, self.text, recipe, config, phase, folder=folder, seed=seed, threads=self.threads)
-        return keep(path, {"size": size.name, "change": change.name, **result})
-
-
-def one(out: Path, text: Text, folder: Path, flops: float, vocabulary_size: int, threads: int, size: Size, change: Change, seed: int) -> dict[str, Any]:
-    """A single training, in a process of its own."""
-    return Bench(text, ground_of(open_run(folder)), out, flops, vocabulary_size, threads).result(size, change, seed)
+def arm(size: Size, change: Change, flops: float, vocabulary_size: int) -> Arm:
+    """The size by the plan's rules, one of them changed; `flops` is the training compute of the smallest size."""
+    recipe, _ = load_recipe("nordic", ["corpus.sources=[]"])
+    pattern, train = recipe.model.pattern, recipe.train
+    sets = [f"model.pattern.init_std={pattern.init_std * change.init}", f"train.weight_decay={train.weight_decay * change.weight_decay}"]
+    kind = ["model.pattern.ffn=dense"]
+    if size.num_experts:
+        kind = [f"model.pattern.num_experts={size.num_experts}", f"model.pattern.top_k={size.top_k}"]
+        sets += [f"model.pattern.aux_coefficient={pattern.aux_coefficient * change.router}"]
+    recipe, _ = load_recipe("nordic", ["corpus.sources=[]", *kind])
+    config = shape(
+        recipe.model.pattern, SizeSettings(), width=size.width, num_layers=size.num_layers, vocabulary_size=vocabulary_size, context=train.context
+    )
+    return Arm(
+        f"{size.name}, {change.name}", size.width, size.num_layers, size.compute * flops / training_flops_per_token(config, train.context), (*kind, *sets),
+        learning_rate=change.learning_rate, batch=change.batch, embedding=change.embedding,
+    )  # fmt: skip
 
 
 def changes_of(size: Size, full: bool) -> list[Change]:
@@ -153,14 +100,15 @@ def changes_of(size: Size, full: bool) -> list[Change]:
     return changes if full else changes[:3]
 
 
-def report(bench: Bench, sizes: tuple[Size, ...], seeds: list[int], full: bool) -> tuple[dict[str, float], dict[str, float]]:
+def report(arms: Arms, table: dict[tuple[Size, Change], Arm], seeds: list[int]) -> tuple[dict[str, float], dict[str, float]]:
     """Print every sweep; the rules over the best of it, and the width of the interval."""
-    figures, spread, num_bytes = {}, {}, bench.text.test_bytes
-    for size in sizes:
-        _, config, phase = bench.planned(size, CHANGES[0])
+    figures, spread, num_bytes = {}, {}, arms.text.test_bytes
+    for size in dict.fromkeys(size for size, _ in table):
+        own = {change.name: one for (other, change), one in table.items() if other == size}
+        config, phase = arms.config(own[RULES]), arms.phase(own[RULES])
         print(f"\n{size.name}: width {config.width}, {config.num_layers} layers, {size.num_experts or 'no'} experts, ", end="")
         print(f"{phase.num_steps * phase.tokens_per_step / 1e6:.2f}M tokens, {phase.tokens_per_step} a step, learning rate {phase.learning_rate:.4g}")
-        bits = {change.name: [bench.result(size, change, seed)["bits"] for seed in seeds] for change in changes_of(size, full)}
+        bits = {name: [arms.result(one, seed)["bits"] for seed in seeds] for name, one in own.items()}
         mean = {name: sum(mean_bits(one, num_bytes) for one in runs) / len(runs) for name, runs in bits.items()}
         for name, value in mean.items():
             ratio = compare(bits[name], {RULES: bits[RULES]}, num_bytes)[OVERALL] if math.isfinite(value) and name != RULES else None
@@ -198,19 +146,16 @@ def main() -> None:
         out = (options.out or Path(name)).resolve()
         out.mkdir(parents=True, exist_ok=True)
         text = prepare(options.corpus, options.languages, 24_000_000 if options.full else 1_000_000, 100_000 if options.full else 10_000, out)
-        folder, threads, vocabulary_size = out / f"run-{text.digest[:6]}", max(1, cores() // options.jobs), 2048 if options.full else 1024
+        folder, vocabulary_size = out / f"run-{text.digest[:6]}", 2048 if options.full else 1024
         with open_folder("nordic", text, folder, 1200.0) as run:
             walk(run, until="tokenizer", report=False)
-            bench = Bench(text, ground_of(run), out, options.flops, vocabulary_size, threads)
-        encoded(bench.ground, vocabulary_size)  # once, before processes that would make it at the same time
-        wanted = [(size, change, seed) for seed in options.seeds for size in sizes for change in changes_of(size, options.full)]
-        missing = [(size, change, seed) for size, change, seed in wanted if not bench.path(size, change, seed).exists()]
-        shared = (out, text, folder, options.flops, vocabulary_size, threads)
-        calls = [(f"{size.name}, {change.name}, seed {seed}", (*shared, size, change, seed)) for size, change, seed in missing]
-        if not in_processes(options.jobs, one, calls, ends):
+            arms = Arms(text, ground_of(run), out, "nordic", vocabulary_size, options.jobs)
+        pairs = [(size, change) for size in sizes for change in changes_of(size, options.full)]
+        table = {(size, change): arm(size, change, options.flops, vocabulary_size) for size, change in pairs}
+        if not arms.train([(one, seed) for seed in options.seeds for one in table.values()], ends):
             print("not done: what was trained is kept, the same command goes on")
             return
-        figures, spread = report(bench, sizes, options.seeds, options.full)
+        figures, spread = report(arms, table, options.seeds)
     goals = {name: GOAL for name in figures if not name.endswith(" 1x")} if options.full else {}
     finish("plan_transfer", "full" if options.full else "quick", figures, spread, goals)
 

@@ -23,18 +23,14 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parent))
 
 from common import finish
-from hagane.data.source import StepData
 from hagane.measure.machine import cores, matmul_rate
 from hagane.measure.rung import Ground, encoded
 from hagane.measure.small_runs import ground_of
@@ -42,6 +38,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
 from hagane.plan.batch import by_time, by_tokens, most_rows
 from hagane.plan.choose import embedding_ratio_rule, expected_loss, learning_rate_rule, mean_bytes_per_token, mixture_of
+from hagane.plan.contexts import contexts
 from hagane.plan.cost import least_step_seconds, tokens_per_second
 from hagane.plan.languages import effective_total, read_by_language
 from hagane.plan.law import GENERAL
@@ -51,13 +48,9 @@ from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Phase, StepRate
 from hagane.run import open_run, walk
-from hagane.train.probe import random_step
-from hagane.train.stepper import Stepper, torch_set_up
 from peers.ratios import OVERALL, compare, mean_bits
 from peers.text import Text, prepare
-from small_models import in_processes, keep, open_folder, train_and_score, training_code
-
-ROUNDS, STEPS_A_ROUND = 12, 3
+from small_models import in_processes, keep, open_folder, step_seconds, train_and_score, training_code
 
 
 @dataclass(frozen=True)
@@ -129,34 +122,13 @@ class Bench:
         wanted = [arm for cost, arm in by_cost.items() if f"{cost} {code}" not in kept]
         if wanted:
             base = by_cost[arms[0].cost]
-            timed = self._time(wanted if base in wanted else [base, *wanted])
+            told = wanted if base in wanted else [base, *wanted]
+            timed = step_seconds({arm.name: (arm.config, arm.phase) for arm in told}, self.threads)
             # the machine's speed differs between calls: base's first timing is the measure of all
             scale = kept.get(f"{base.cost} {code}", timed[base.name]) / timed[base.name]
             kept |= {f"{arm.cost} {code}": timed[arm.name] * scale for arm in wanted}
             path.write_text(json.dumps(kept, indent=1))
         return {arm.name: kept[f"{arm.cost} {code}"] for arm in arms}
-
-    def _time(self, arms: list[Arm]) -> dict[str, float]:
-        """The lower quartile over rounds of the mean step of a round: other work on the machine only ever adds."""
-        rounds: dict[str, list[float]] = {arm.name: [] for arm in arms}
-        with torch_set_up(threads=self.threads, compiled=True):
-            steppers: dict[str, tuple[Stepper, list[StepData]]] = {}
-            for arm in arms:
-                torch._dynamo.reset()  # each with its own compiled code; what was compiled before keeps working
-                phase = arm.phase
-                stepper = Stepper(arm.config, device="cpu", dtype="bfloat16", compiled=True, seed=0, optimizer=phase.optimizer)
-                data = [random_step(arm.config.vocabulary_size, phase.rows, phase.context, phase.accumulation, index) for index in range(STEPS_A_ROUND)]
-                for index in range(2):
-                    stepper.step(data[index], phase, 1e-4)
-                steppers[arm.name] = stepper, data
-            for turn in range(ROUNDS):
-                for arm in arms if turn % 2 else arms[::-1]:
-                    stepper, data = steppers[arm.name]
-                    begun = time.perf_counter()
-                    for one in data:
-                        stepper.step(one, arm.phase, 1e-4)
-                    rounds[arm.name].append((time.perf_counter() - begun) / len(data))
-        return {name: sorted(times)[len(times) // 4] for name, times in rounds.items()}
 
     def path(self, arm: Arm, step_seconds: float, seed: int) -> Path:
         named = [arm.digest, arm.timed(step_seconds, self.seconds).num_steps, seed, self.text.digest, training_code()]
@@ -246,8 +218,8 @@ def one(options: argparse.Namespace, out: Path, name: str, seed: int, steps: dic
 def train_all(options: argparse.Namespace, bench: Bench, arms: list[Arm], steps: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
     """Arm -> its results by seed. What is kept costs nothing; the rest is trained `--jobs` at a time, seed after seed."""
     wanted = [(arm, seed) for seed in options.seeds for arm in arms if not bench.path(arm, steps[arm.name], seed).exists()]
-    for vocabulary, context in sorted({(arm.config.vocabulary_size, arm.config.context) for arm, _ in wanted}):
-        encoded(bench.ground, vocabulary, context)  # once, before processes that would make it at the same time
+    for vocabulary, lengths in sorted({(arm.config.vocabulary_size, tuple(contexts(arm.recipe))) for arm, _ in wanted}):
+        encoded(bench.ground, vocabulary, lengths)  # once, before processes that would make it at the same time
     in_processes(options.jobs, one, [(f"{arm.name}, seed {seed}", (options, bench.out, arm.name, seed, steps)) for arm, seed in wanted])
     return {arm.name: [bench.bits(arm, steps[arm.name], seed) for seed in options.seeds] for arm in arms}
 

@@ -6,10 +6,10 @@ given the same learning rates to choose from, with a seed that is not used again
 
 from __future__ import annotations
 
-from claims.bench import Bench, Outcome, small
+from claims.bench import TUNING_SEED, Bench, Outcome, small
 from hagane.model.config import ExpertsConfig
 
-BUDGET, RATES, TUNING_SEED = 2.0, (4e-3, 2e-3, 8e-3), 1000
+BUDGET, RATES = 2.0, (4e-3, 2e-3, 8e-3)
 ARMS = {"fixed": {"top_k": 2}, "adaptive": {"top_k": 4, "null_experts": 8, "mean_experts": BUDGET}}
 
 

@@ -1,8 +1,9 @@
 """What all rows share: text, small models trained on it in the same way, held-out bits per byte, intervals, and results that are kept.
 
 An arm is a configuration and a way to train it. Everything else is equal between the arms of a row: text, tokenizer, order of the data, steps,
-schedule. Training is the code of the real loop (`train.stepper`), in float32 and not compiled: shapes this small would compile longer
-than they train.
+schedule. There are two kinds. `Bench.train` makes any configuration and lets a row look into its training: the code of the real loop (`train.stepper`), in
+float32 and not compiled, as shapes this small would compile longer than they train. `Bench.arms` trains by the plan's rules for so many tokens, as a run of
+hagane does, several at once.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from tokenizers import Tokenizer
 from common import digest_of
 from hagane.data.batch import Row, collate
 from hagane.data.source import StepData
+from hagane.measure.small_runs import ground_of
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import PADDING
 from hagane.model.sequence import Sequence as Rows
 from hagane.recipe.types import Phase
+from hagane.run import walk
 from hagane.tokenizer.bpe import special_ids, train_tokenizer
 from hagane.tokenizer.special import END_OF_TEXT
 from hagane.train.health import RouterSums
@@ -37,8 +40,11 @@ from hagane.train.schedule import Timetable
 from hagane.train.stepper import Stepper, StepResult, torch_set_up
 from peers.ratios import OVERALL, Bits, Ratio, compare, mean_bits
 from peers.text import Text
+from small_models import Arm, Arms, open_folder
 
 VOCABULARY, CONTEXT = 1024, 128
+TUNING_SEED = 1000  # chooses between an arm's own settings, and is not used again
+ARM_VOCABULARY = {"full": 2048, "quick": 1024}
 SCORED_ROWS = 32  # of held-out text at a time
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +75,8 @@ class Bench:
     width: int
     rows: int
     threads: int
+    tokens: float = 0.0
+    jobs: int = 1
     figures: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     goals: dict[str, str] = field(default_factory=dict)
@@ -93,6 +101,21 @@ class Bench:
         for record in records:
             found[record["lang"]].append([self.end, *self.tokenizer.encode(record["text"], add_special_tokens=False).ids])
         return found
+
+    @cached_property
+    def arms(self) -> Arms:
+        """Trainings by the plan's rules, on a run folder of their own with the corpus of this text and a tokenizer."""
+        folder = self.out.parent / f"arms-{self.text.digest[:6]}"
+        with open_folder("nordic", self.text, folder, 1200.0) as run:
+            walk(run, until="tokenizer", report=False)
+            return Arms(self.text, ground_of(run), self.out, "nordic", ARM_VOCABULARY[self.mode], self.jobs)
+
+    def tuned(self, tries: Mapping[str, Sequence[Arm]]) -> dict[str, Arm]:
+        """Of every arm's tries, all of which have the tuning seed, the best; nothing is trained for an arm that has one."""
+        self.arms.train([(arm, TUNING_SEED) for own in tries.values() if len(own) > 1 for arm in own])
+        return {
+            name: own[0] if len(own) == 1 else min(own, key=lambda arm: self.arms.result(arm, TUNING_SEED)["bits_per_byte"]) for name, own in tries.items()
+        }  # fmt: skip
 
     @property
     def end(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from claims.bench import Bench, Hook, Outcome, small
+from claims.bench import TUNING_SEED, Bench, Hook, Outcome, small
 from hagane.model.config import EntropyClamp, ExpertsConfig
 from hagane.model.decoder import Decoder
 from hagane.train.stepper import StepResult
@@ -22,7 +22,7 @@ from hagane.train.stepper import StepResult
 NUM_EXPERTS, TOP_K, RATE = 8, 2, 4e-3
 PULL = 3.0  # logits by which the loved experts lead when a model collapses: the others get e^-3 of a share, and no token
 FACTORS = (1.0, 0.3, 3.0)  # of the coefficients below, in the order in which they are tried
-GOAL_ALIVE, TUNING_SEED = 0.9, 1000
+GOAL_ALIVE = 0.9
 
 
 @dataclass(frozen=True)

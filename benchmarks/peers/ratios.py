@@ -52,7 +52,7 @@ def compare(ours: Sequence[Bits], others: Mapping[str, Sequence[Bits]], num_byte
     """Every figure of ours over that of the contestant which is best at it."""
     own = figures(ours, num_bytes)
     theirs = {name: figures(seeds, num_bytes) for name, seeds in others.items()}
-    draws = _draws({"": ours, **others}, num_bytes)
+    draws = draws_of({"": ours, **others}, num_bytes)
     ratios = {}
     for key, value in own.items():
         best = min(theirs, key=lambda name: theirs[name][key])
@@ -62,7 +62,7 @@ def compare(ours: Sequence[Bits], others: Mapping[str, Sequence[Bits]], num_byte
     return ratios
 
 
-def _draws(contestants: Mapping[str, Sequence[Bits]], num_bytes: Mapping[str, Sequence[int]]) -> list[dict[str, dict[str, float]]]:
+def draws_of(contestants: Mapping[str, Sequence[Bits]], num_bytes: Mapping[str, Sequence[int]]) -> list[dict[str, dict[str, float]]]:
     """Figures of all contestants on resampled documents (the same ones for all of them) and resampled seeds (each its own)."""
     generator = np.random.default_rng(0)
     arrays = {name: {language: np.array([bits[language] for bits in seeds]) for language in num_bytes} for name, seeds in contestants.items()}

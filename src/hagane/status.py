@@ -23,7 +23,7 @@ from hagane.plan.languages import language_lines, language_plans, mixture_reason
 from hagane.plan.law import usual_bytes_per_token
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import served_lines, serving_options
-from hagane.plan.shapes import published
+from hagane.plan.shapes import experts_of, published
 from hagane.plan.sketch import best_shape, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -98,7 +98,8 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     rows = max(1, 4096 // recipe.train.context)
     facts: dict[str, Any] = {
         "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
-        "vocabulary_size": vocabulary, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config),
+        "num_experts": experts_of(config), "vocabulary_size": vocabulary, "num_parameters": num_parameters(config),
+        "num_active_parameters": num_active_parameters(config),
         "tokens": plan.tokens, "training_seconds": round(plan.training_seconds, 1), "sample_bytes": plan.sample_bytes,
         "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": training_memory(config, rows, recipe.train.context),
         "joules": round(joules(plan.training_seconds, machine)), "law": law.source, "mixture": mixture_reason(recipe),
@@ -110,7 +111,8 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         facts |= {"serve_tokens": serve_tokens, "serving_seconds": round(serving.serving_seconds, 1), "width_without_serving": alone.width}
     lines = [
         f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
-        f"  model      width {config.width}, {config.num_layers} layers, {num_parameters(config) / 1e6:.2f}M parameters "
+        f"  model      width {config.width}, {config.num_layers} layers{f', {experts_of(config)} experts' * (experts_of(config) > 0)}, "
+        f"{num_parameters(config) / 1e6:.2f}M parameters "
         f"({num_active_parameters(config) / 1e6:.2f}M active), "
         f"vocabulary about {vocabulary:,}",
         f"  training   {plan.tokens / 1e6:.2f}M tokens in {duration(plan.training_seconds)} "
@@ -176,10 +178,11 @@ def _preview_reasons(recipe: Recipe, pinned: tuple[str, ...]) -> dict[str, str]:
 
 def _reasons(recipe: Recipe, machine: Machine, facts: dict[str, Any]) -> dict[str, str]:
     """How each number of a preview follows, by the name of the setting that overrides it where there is one."""
-    seconds = duration(facts["training_seconds"])
+    seconds, count = duration(facts["training_seconds"]), facts["num_experts"]
+    experts = f", {count} experts" if count else ""
     return {
-        "model": f"width {facts['width']}, {facts['num_layers']} layers: lowest expected loss of the ladder in {seconds} of training; "
-        "model.size.width and model.size.num_layers override it",
+        "model": f"width {facts['width']}, {facts['num_layers']} layers{experts}: lowest expected loss of the ladder in {seconds} of training; "
+        f"model.size.width, model.size.num_layers{', model.pattern.num_experts' * (count > 0)} override it",
         "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured; "
         "model.size.vocabulary_size overrides it",
         "mixture": facts["mixture"],

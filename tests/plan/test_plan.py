@@ -8,9 +8,10 @@ from hagane.model.config import DeltaConfig, LatentConfig, RopeConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.decoder import Decoder
 from hagane.plan.choose import EMBEDDING_RATE, LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, embedding_ratio_rule, promised_share
-from hagane.plan.cost import tokens_per_second, training_flops_per_token
+from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_flops_per_token, training_memory
+from hagane.plan.law import GENERAL
 from hagane.plan.shapes import candidates, published, shape, shape_key
-from hagane.plan.sketch import sketch
+from hagane.plan.sketch import best_shape, sketch
 from hagane.plan.stage import make_plan
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import SizeSettings
@@ -245,3 +246,20 @@ def test_every_phase_learns_its_embeddings_by_the_same_ratio():
     plan = plan_of(recipe_with(budget="20min"), 1200)
     (ratio,) = {phase.embedding_ratio for parts in plan.phases.values() for phase in parts}
     assert ratio == pytest.approx(EMBEDDING_RATE / plan.phases["pretrain"][0].learning_rate, rel=0.01)
+
+
+def test_the_number_of_experts_is_chosen_where_the_recipe_leaves_it_open():
+    plan = plan_of(recipe_with(budget="20min"), 1200)
+    chosen = plan.model.layers[0].ffn
+    assert chosen.num_experts in (4, 8, 16, 32, 64, 128) and chosen.top_k == 2
+    assert plan.reasons["experts"].startswith(f"{chosen.num_experts}: lowest expected loss of 4, 8, 16, 32, 64, 128 ")
+    told = plan_of(recipe_with(budget="20min", model={"pattern": {"ffn": "experts", "num_experts": 6}}), 1200)
+    assert told.model.layers[0].ffn.num_experts == 6 and "experts" not in told.reasons
+
+
+def test_a_shape_is_chosen_that_fits_into_memory():
+    recipe, enough = recipe_with(), 7 * 86400.0
+    large = best_shape(recipe, SizeSettings(), MACHINE, 4096, enough, GENERAL)
+    needed = training_memory(large, 1, recipe.train.context)
+    small = best_shape(recipe, SizeSettings(), MACHINE.model_copy(update={"memory_bytes": needed}), 4096, enough, GENERAL)
+    assert training_memory(small, 1, recipe.train.context) <= MEMORY_SHARE * needed < needed

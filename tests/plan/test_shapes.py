@@ -8,9 +8,9 @@ from hagane.hosts import host_for
 from hagane.model.config import DenseConfig, ExpertsConfig, IndexConfig
 from hagane.model.count import flops_per_token, num_parameters, num_trained_parameters
 from hagane.plan.cost import training_flops_per_token, training_memory
-from hagane.plan.shapes import LADDER, candidates, shape, shape_key
+from hagane.plan.shapes import LADDER, candidates, expert_counts, published, shape, shape_key
 from hagane.plan.workload import workload
-from hagane.recipe.schema import PatternSettings, Recipe, SizeSettings
+from hagane.recipe.schema import ModelSettings, PatternSettings, Recipe, SizeSettings
 
 GLM = {"ffn": "experts", "num_experts": 16, "top_k": 4, "score": "sigmoid", "balance": "bias", "shared_experts": 1, "dense_layers": 1, "rotary_share": 0.5}
 AFMOE = {
@@ -154,3 +154,30 @@ def test_null_experts_and_bands_are_what_the_pattern_says():
     assert counted.expert_flops == 0.75 * plain.expert_flops and counted.expert_parameters == plain.expert_parameters
     with pytest.raises(RecipeError, match="qwen3_moe weighs experts by their softmax"):
         host_for(made({**changes, "score": "sigmoid"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, (4, 8, 16, 32, 64, 128)),
+        ({"top_k": 8}, (16, 32, 64, 128)),
+        ({"num_groups": 4, "top_groups": 2, "top_k": 4}, (8, 16, 32, 64, 128)),
+        ({"num_groups": 4, "top_groups": 1, "top_k": 4}, (16, 32, 64, 128)),
+        ({"num_groups": 3, "top_groups": 1, "top_k": 1}, (6,)),  # no power of two is a multiple of three
+        ({"num_experts": 12}, (12,)),
+    ],
+)
+def test_a_pattern_that_leaves_the_number_of_experts_open_has_every_possible_one(changes, counts):
+    pattern = PatternSettings(ffn="experts", **changes)
+    assert expert_counts(pattern) == counts
+    configs = candidates(pattern, SizeSettings(), vocabulary_size=1024, context=128)
+    assert {config.layers[0].ffn.num_experts for config in configs} == set(counts)
+    assert len(configs) == len(LADDER) * len(counts) == len(set(configs))
+    assert made({"ffn": "experts", **changes}).layers[0].ffn.num_experts == (8 if 8 in counts else counts[0])
+
+
+def test_a_size_without_a_number_of_experts_is_not_published():
+    sizes = {"width": 256, "num_layers": 4, "vocabulary_size": 1024}
+    assert published(ModelSettings(pattern=PatternSettings(ffn="experts"), size=SizeSettings(**sizes)), 128) is None
+    assert published(ModelSettings(pattern=PatternSettings(ffn="experts", num_experts=16), size=SizeSettings(**sizes)), 128) is not None
+    assert published(ModelSettings(size=SizeSettings(**sizes)), 128) is not None

@@ -124,17 +124,17 @@ def phase_of(ground: Ground, rung: Rung) -> Phase:
     )  # fmt: skip
 
 
-def encoded(ground: Ground, vocabulary_size: int, context: int | None = None) -> tuple[Path, Tokenizer]:
-    """The text encoded with a vocabulary and packed for a context (the recipe's where not given), made once, and the tokenizer."""
-    context = context or ground.run.recipe.train.context
-    folder = ground.folder / f"text-{vocabulary_size}-{context}-{ground.key()[:8]}"
+def encoded(ground: Ground, vocabulary_size: int, contexts: Sequence[int] = ()) -> tuple[Path, Tokenizer]:
+    """The text encoded with a vocabulary and packed for contexts (the recipe's train.context where none is given), made once, and the tokenizer."""
+    contexts = contexts or [ground.run.recipe.train.context]
+    folder = ground.folder / f"text-{vocabulary_size}-{'-'.join(map(str, contexts))}-{ground.key()[:8]}"
     tokenizer = cut(load_tokenizer(ground.run.path("tokenizer")), vocabulary_size)
     if not folder.exists():
         temporary = folder.with_name(f".{folder.name}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         shards = {name: ShardFacts.model_validate(facts) for name, facts in ground.run.facts("corpus")["shards"].items() if name in ground.known.shard_bytes}
-        encode_text(ground.run.path("corpus"), shards, tokenizer, temporary / "text", [context])
+        encode_text(ground.run.path("corpus"), shards, tokenizer, temporary / "text", contexts)
         temporary.replace(folder)
     return folder, tokenizer
 

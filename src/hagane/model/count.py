@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
@@ -98,6 +99,7 @@ def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
 _MIXERS: dict[str, Callable[[int, Any], MixerCounts]] = {"attention": _attention, "latent": _latent, "delta": _delta}
 
 
+@lru_cache(maxsize=4096)
 def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:
     """A mixer of any kind in a model of this width."""
     return _MIXERS[mixer.kind](width, mixer)

@@ -12,29 +12,28 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.extend import extended
 from hagane.plan.batch import Batch, by_time, by_tokens, most_rows
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, split
-from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token, training_memory
+from hagane.plan.cost import MEMORY_SHARE, joules, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
-from hagane.plan.shapes import published
+from hagane.plan.shapes import expert_counts, experts_of, published
 from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, in_proportion, point_of
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 
-# Step Law was fitted from 60M parameters up; below that its power law runs away: 0.006 diverged and 0.003 did not at 2M parameters
-# (docs/notebook.md, "learning rate of small models").
-MAX_LEARNING_RATE = 3e-3
+# Step Law was fitted from 60M parameters up; below that its power law runs away: at a million it asks for 0.013, where 0.0045 to 0.009 are alike and 0.003
+# loses a percent (docs/notebook.md, "Learning rate of small models").
+MAX_LEARNING_RATE = 6e-3
 EMBEDDING_RATE = 0.25  # 0.18 and 0.45 did equally well (docs/notebook.md, "Settings of small models")
 # Speed of training over that of the timed steps: 0.79 to 1.07 in sixteen runs (docs/notebook.md, "Promised and kept"). Without steering the
 # time is promised, so the plan counts on the mean. With it tokens are, and a promise should hold though another process takes a core for a
 # minute: it then costs STOLEN_SECONDS, as a step waits for its slowest thread.
 STEADY_SHARE, PROMISED_SHARE = 0.96, 0.85
 STOLEN_SECONDS, LEAST_SHARE = 33.0, 0.5
-MEMORY_SHARE = 0.9  # of the machine's, that a training may take
 
 # (config, rows, context) -> a measured micro-step
 TimeStep = Callable[[ModelConfig, int, int], StepRate]
@@ -223,6 +222,9 @@ def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known:
     reasons["model"] = (
         f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"
     )
+    if experts_of(best) and recipe.model.pattern.num_experts is None:
+        counts = ", ".join(map(str, expert_counts(recipe.model.pattern)))
+        reasons["experts"] = f"{experts_of(best)}: lowest expected loss of {counts} in the same time; a token uses {recipe.model.pattern.top_k} of them"
     return best
 
 

@@ -15,6 +15,7 @@ _MUON_FLOPS, _PARAMETER_SECONDS, _LAYER_SECONDS = 20.0, 1.5e-9, 2.8e-3
 # Seconds that each routed expert adds to a micro-step on a CPU, forward and backward, whatever it computes. The least of five steps with 128 and 512
 # experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
 _EXPERT_SECONDS = 2.5e-4
+MEMORY_SHARE = 0.9  # of the machine's, that a training may take
 USUAL_BATCH = 4096  # tokens of a step, where none was chosen yet
 # Share of the matrix rate of a whole step on a GPU: dense, and of layers with routed experts (docs/notebook.md, "Speed of a step").
 _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35

@@ -13,7 +13,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
 from hagane.plan.cost import tokens_per_second
 from hagane.plan.law import Law, usual_bytes_per_token
-from hagane.plan.shapes import candidates
+from hagane.plan.shapes import candidates, experts_of
 from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, point_of
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -69,6 +69,7 @@ def serving_options(recipe: Recipe, pinned: SizeSettings, machine: Machine, voca
 
 def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
     """How the time is divided, why the shape is what it is, and how to ask for it."""
+    experts = experts_of(best.config)
     reason = f"the shape with the lowest expected loss after that; without serving it would have {num_active_parameters(alone) / 1e6:.2f}M active"
     if alone == best.config:
         reason = "the shape is the same as without serving"
@@ -76,5 +77,5 @@ def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
         f"  serving    {tokens:g} tokens at a third of a trained token's cost (a forward pass) take {duration(best.serving_seconds)}, which leaves "
         f"{duration(best.training_seconds)} for training; {reason}",
         f"             to train it: a budget that is less by that, and --set model.size.width={best.config.width} "
-        f"--set model.size.num_layers={best.config.num_layers}",
+        f"--set model.size.num_layers={best.config.num_layers}{f' --set model.pattern.num_experts={experts}' * (experts > 0)}",
     ]

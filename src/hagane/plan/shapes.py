@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hagane.errors import RecipeError
 from hagane.model.config import (
     AttentionConfig,
@@ -27,6 +29,9 @@ LADDER: tuple[tuple[int, int], ...] = (
 )  # fmt: skip
 
 
+EXPERT_COUNTS = (4, 8, 16, 32, 64, 128)  # that the plan chooses from
+USUAL_EXPERTS = 8  # where a recipe leaves them open and nothing is chosen: the runs of a ladder
+
 # Of models too narrow for eight heads of the pattern's size. Narrower heads learn no more and cost more: at width 192 eight of 24 lose 2 % against three of
 # 64 in the same time (docs/notebook.md, "Heads of small models").
 SMALL_HEAD = 64
@@ -40,7 +45,7 @@ def rounded(value: float, multiple: int) -> int:
 def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
     """The model of `pattern` at a width and depth; every field given in `size` wins. Raises RecipeError where they contradict.
 
-    Where `size` leaves the depth open, there are layers of every kind.
+    Where `size` leaves the depth open, there are layers of every kind. Where the pattern leaves the number of experts open, it is USUAL_EXPERTS if that can be.
     """
     width, num_layers = size.width or width, _depth(pattern, size, num_layers)
     head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, min(SMALL_HEAD, pattern.head_dim, width // 2))
@@ -81,13 +86,31 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         return [DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))] * num_layers
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
     routed = ExpertsConfig(
-        num_experts=pattern.num_experts, top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
+        num_experts=_usual_experts(pattern), top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
         null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
     return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)
+
+
+def expert_counts(pattern: PatternSettings) -> tuple[int, ...]:
+    """Numbers of routed experts the plan may choose for a pattern: the one it gives, or all of EXPERT_COUNTS of which a token leaves half or more out."""
+    if pattern.num_experts is not None:
+        return (pattern.num_experts,)
+    least = pattern.num_groups * max(2, math.ceil(2 * pattern.top_k / pattern.num_groups), math.ceil(pattern.top_k / pattern.top_groups))
+    return tuple(count for count in EXPERT_COUNTS if count >= least and count % pattern.num_groups == 0) or (least,)
+
+
+def experts_of(config: ModelConfig) -> int:
+    """Routed experts of a layer that has some; 0 in a dense model."""
+    return max((layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)), default=0)
+
+
+def _usual_experts(pattern: PatternSettings) -> int:
+    counts = expert_counts(pattern)
+    return USUAL_EXPERTS if pattern.num_experts is None and USUAL_EXPERTS in counts else counts[0]
 
 
 def _clamp(pattern: PatternSettings) -> EntropyClamp | None:
@@ -152,21 +175,24 @@ def _in_order(pattern: PatternSettings, attention: MixerConfig, width: int, num_
 
 
 def published(model: ModelSettings, context: int) -> ModelConfig | None:
-    """The shape that the recipe publishes, or None where it leaves width, depth or vocabulary open."""
+    """The shape that the recipe publishes, or None where it leaves width, depth, vocabulary or the number of experts open."""
     size = model.size
-    if size.width is None or size.num_layers is None or size.vocabulary_size is None:
+    open_experts = model.pattern.ffn == "experts" and model.pattern.num_experts is None
+    if open_experts or size.width is None or size.num_layers is None or size.vocabulary_size is None:
         return None
     return shape(model.pattern, size, width=size.width, num_layers=size.num_layers, vocabulary_size=size.vocabulary_size, context=context)
 
 
 def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_size: int, context: int) -> list[ModelConfig]:
-    """Every rung of the ladder in this pattern; pinned settings hold in all of them, so duplicates are dropped."""
-    found: list[ModelConfig] = []
+    """Every rung of the ladder in this pattern, with every number of experts it leaves open; pinned settings hold in all of them."""
+    patterns = [pattern]
+    if pattern.ffn == "experts":
+        patterns = [pattern.model_copy(update={"num_experts": count}) for count in expert_counts(pattern)]
+    found: dict[ModelConfig, None] = {}  # what is pinned makes duplicates
     for width, num_layers in LADDER:
-        config = shape(pattern, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)
-        if config not in found:
-            found.append(config)
-    return found
+        for one in patterns:
+            found[shape(one, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)] = None
+    return [*found]
 
 
 def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:

@@ -13,7 +13,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
-from hagane.plan.cost import tokens_per_second
+from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_memory
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
@@ -66,8 +66,8 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
 
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
-    """The rung of the ladder with the lowest expected loss after training for `seconds`, the largest of those that are alike; the checkpoint's shape where
-    the run starts from one."""
+    """The rung of the ladder that fits into memory with the lowest expected loss after training for `seconds`, the largest of those that are alike; the
+    checkpoint's shape where the run starts from one."""
     start, context = starting_model(recipe), recipe.train.context
     if start is not None:
         return start
@@ -76,7 +76,8 @@ def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
     def loss(config: ModelConfig) -> float:
         return law.constants.loss(point_of(config, seconds * tokens_per_second(config, context, machine) * each))
 
-    options = candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
+    every = candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
+    options = [config for config in every if training_memory(config, 1, context) <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
     losses = [loss(config) for config in options]
     alike = [config for config, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
     return max(alike, key=body_parameters)

@@ -212,7 +212,7 @@ class PatternSettings(Frozen):
     heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
     dense_layers: int = Field(0, ge=0, description="first layers of a model with experts that are dense")
-    num_experts: int = Field(8, ge=2)
+    num_experts: int | None = Field(None, ge=2, description="routed experts of a layer; left out, the plan chooses")
     top_k: int = Field(2, ge=1)
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
     scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
@@ -277,7 +277,7 @@ class PatternSettings(Frozen):
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
             return self
-        if self.top_k > self.num_experts:
+        if self.num_experts is not None and self.top_k > self.num_experts:
             raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
         if self.shared_gate and not self.shared_experts:
             raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
@@ -288,8 +288,8 @@ class PatternSettings(Frozen):
             raise ValueError(f"conditional_entropy_low = {self.conditional_entropy_low:g} must be below {self.conditional_entropy_high:g}, its upper bound")
         try:
             ExpertsConfig(
-                num_experts=self.num_experts, top_k=self.top_k, hidden=1, num_groups=self.num_groups, top_groups=self.top_groups,
-                null_experts=self.null_experts, mean_experts=self.mean_experts,
+                num_experts=self.num_experts or 2 * self.top_k * self.num_groups, top_k=self.top_k, hidden=1, num_groups=self.num_groups,
+                top_groups=self.top_groups, null_experts=self.null_experts, mean_experts=self.mean_experts,
             )  # fmt: skip
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None

@@ -1,0 +1,107 @@
+"""Routed experts, and the whole pattern of NeuroSynth-9, beside a ladder of dense models of the same text, tokenizer and tokens.
+
+Dense models of five widths, one with experts, and one with experts, Gated DeltaNet and gated attention; the latter two of the width of the second, with as
+much of a feed-forward in use. Each has the best of the learning rates that all may try. What a dense model as good would cost is read from the dense ones,
+log against log between neighbours, in inference FLOPs (a token's forward pass, head included: the claim of NeuroSynth-7 is 40 % fewer), in the time of a
+trained and of a generated token. At the machine's stated power the time is the energy (the claim of NeuroSynth-9 is 42 % less); steps and decoding are
+timed in turns on a quiet machine. Every other language is read an eighth as often, as a small language is, and the perplexity of a token over that of
+a dense model of equal inference FLOPs is told by language: the claim is that small ones gain most. Intervals: 95 %, bootstrap over documents and seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from claims.bench import Bench
+from hagane.model.count import flops_per_token
+from peers.ratios import CONFIDENCE, OVERALL, draws_of, figures
+from small_models import Arm
+
+WIDTHS, LAYERS = (96, 128, 160, 192, 256), 4
+QUICK_WIDTHS, QUICK_LAYERS = (32, 48, 64), 4
+EXPERTS = ("model.pattern.num_experts=8", "model.pattern.top_k=2")
+SPARSE = {
+    "experts": EXPERTS,
+    "whole pattern": (*EXPERTS, "model.pattern.deltas=3", "model.pattern.attention_gate=sigmoid", "model.pattern.shared_experts=1"),
+}
+RATES = (1.0, 1.5, 0.67)  # times the plan's, in the order in which they are tried
+RARE = 1 / 8
+FLOPS, TRAINED, GENERATED = "inference FLOPs", "time of a trained token", "time of a generated token"
+GOALS = {("experts", FLOPS): ">= 1.67", ("whole pattern", TRAINED): ">= 1.72", ("whole pattern", GENERATED): ">= 1.72"}
+Rates = Mapping[str, Mapping[str, float]]  # arm -> figure -> bits per byte
+
+
+def arms_of(bench: Bench) -> dict[str, Arm]:
+    """The dense ladder by width, and the sparse ones."""
+    widths, layers = (WIDTHS, LAYERS) if bench.mode == "full" else (QUICK_WIDTHS, QUICK_LAYERS)
+    weights = tuple((language, RARE) for language in rare(bench))
+    dense = {f"dense {width}": Arm(f"dense {width}", width, layers, bench.tokens, ("model.pattern.ffn=dense",), weights=weights) for width in widths}
+    return dense | {name: Arm(name, widths[1], layers, bench.tokens, sets, weights=weights) for name, sets in SPARSE.items()}
+
+
+def rare(bench: Bench) -> list[str]:
+    return sorted(bench.text.test_bytes)[1::2]
+
+
+def cost_needed(value: float, cost_W: Sequence[float], bits_W: Sequence[float]) -> float:
+    """The cost at which a ladder reaches `value` bits per byte: between its neighbours, or on the line through its last two; log against log."""
+    log_cost, log_bits = np.log(cost_W), np.log(bits_W)
+    place = int(np.clip(np.searchsorted(-log_bits, -math.log(value)), 1, len(log_bits) - 1))
+    slope = (log_cost[place] - log_cost[place - 1]) / min(log_bits[place] - log_bits[place - 1], -1e-9)  # a ladder that does not fall tells nothing
+    return float(np.exp(log_cost[place - 1] + slope * (math.log(value) - log_bits[place - 1])))
+
+
+def at_cost(cost: float, cost_W: Sequence[float], bits_W: Sequence[float]) -> float:
+    """Bits per byte of a dense model of this cost, between those of the ladder."""
+    return float(np.exp(np.interp(math.log(cost), np.log(cost_W), np.log(bits_W))))
+
+
+def claimed(rates: Rates, costs: Mapping[str, Mapping[str, float]], name: str, bytes_per_token: Mapping[str, float], small: Sequence[str]) -> dict[str, float]:
+    """Kind of cost -> a dense model as good over the sparse one; language, `rare`, `frequent` -> perplexity of a token over a dense model's of equal FLOPs."""
+    dense = [arm for arm in rates if arm not in SPARSE]
+    found = {}
+    for kind, own in costs.items():
+        found[kind] = cost_needed(rates[name][OVERALL], [own[arm] for arm in dense], [rates[arm][OVERALL] for arm in dense]) / own[name]
+    logs = {}
+    for language, each in bytes_per_token.items():
+        beside = at_cost(costs[FLOPS][name], [costs[FLOPS][arm] for arm in dense], [rates[arm][language] for arm in dense])
+        logs[language] = (rates[name][language] - beside) * each
+    for group, members in (("rare", small), ("frequent", [language for language in logs if language not in small])):
+        found[group] = 2 ** float(np.mean([logs[language] for language in members]))
+    return found | {"rare over frequent": found["rare"] / found["frequent"]} | {language: 2**value for language, value in logs.items()}
+
+
+def row(bench: Bench) -> None:
+    arms = arms_of(bench)
+    best = bench.tuned({name: [replace(arm, learning_rate=rate) for rate in RATES[: bench.sweep]] for name, arm in arms.items()})
+    bench.arms.train([(arm, seed) for seed in range(bench.seeds) for arm in best.values()])
+    bits = {name: [bench.arms.result(arm, seed)["bits"] for seed in range(bench.seeds)] for name, arm in best.items()}
+    configs = {name: bench.arms.config(arm) for name, arm in best.items()}
+    costs = {
+        FLOPS: {name: flops_per_token(config, config.context) for name, config in configs.items()},
+        TRAINED: {name: seconds / bench.arms.phase(best[name]).tokens_per_step for name, seconds in bench.arms.step_seconds(best).items()},
+        GENERATED: bench.arms.decode_seconds(best),
+    }
+    num_bytes, small = bench.text.test_bytes, rare(bench)
+    rates = {name: figures(seeds, num_bytes) for name, seeds in bits.items()}
+    tried = ", ".join(f"{rate:g}" for rate in RATES[: bench.sweep])
+    print(f"\nbeside dense models: {bench.tokens / 1e6:g}M tokens, {bench.seeds} seeds, learning rates to choose from: {tried} times the plan's")
+    print(f"{'':<16}{'MFLOPs':>10}{'us trained':>12}{'generated':>12}{'bits/byte':>12}{'rate x':>8}")
+    for name, arm in best.items():
+        shown = f"{costs[FLOPS][name] / 1e6:>10.2f}{1e6 * costs[TRAINED][name]:>12.1f}{1e6 * costs[GENERATED][name]:>12.1f}"
+        print(f"{name:<16}{shown}{rates[name][OVERALL]:>12.4f}{arm.learning_rate:>8g}")
+    known = bench.arms.ground.known.bytes_per_token[bench.arms.vocabulary_size]
+    each, draws = {language: known[language] for language in num_bytes}, draws_of(bits, num_bytes)
+    for name in SPARSE:
+        value, drawn = claimed(rates, costs, name, each, small), [claimed(draw, costs, name, each, small) for draw in draws]
+        print(f"{name}: a dense model as good over it, and perplexity of a token over a dense model's of equal inference FLOPs")
+        for key, one in value.items():
+            low, high = np.quantile([draw[key] for draw in drawn], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+            print(f"    {key + ' (rare)' * (key in small):<28}{one:>8.3f} ({low:.3f} to {high:.3f})")
+            if key not in each:
+                goal = "< 1" if key == "rare over frequent" else GOALS.get((name, key))
+                bench.note(f"{name}, {key}", one, float(high - low), goal if bench.mode == "full" else None)
