@@ -35,7 +35,7 @@ from hagane.train.callbacks import Callback
 from hagane.train.loop import train
 from hagane.train.settings import TrainSettings
 
-VERSION = 2  # raised when a change makes the same settings another model or another training: kept runs are not its own
+VERSION = 3  # raised when a change makes the same settings another model or another training: kept runs are not its own
 TILT = 2.0  # how much more or less often a language is read in a tilted run
 
 
