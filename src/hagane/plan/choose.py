@@ -81,7 +81,7 @@ def choose(
     """
     reasons: dict[str, str] = {}
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
-    config = model or _choose_model(recipe, pinned, machine, known, seconds, law, reasons)
+    config = model or choose_model(recipe, pinned, machine, known, seconds, law, reasons)
     bytes_per_token = mean_bytes_per_token(known, config.vocabulary_size)
     roughly = seconds * mean_tokens_per_second(recipe, config, machine) if allowance.training_seconds is not None else sketch.tokens
     batch = _choose_batch(recipe, config, machine, known, law, allowance.training_seconds, roughly, time_quickly)
@@ -191,7 +191,11 @@ def promised_share(training_seconds: float) -> float:
     return max(LEAST_SHARE, PROMISED_SHARE * (1 - STOLEN_SECONDS / training_seconds))
 
 
-def _choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
+def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: Known, seconds: float, law: Law, reasons: dict[str, str]) -> ModelConfig:
+    """The model for `seconds` of training, and why in `reasons`: the checkpoint's, the published one, or shape and vocabulary of the lowest expected loss.
+
+    Raises RecipeError where a pinned vocabulary was not trained.
+    """
     context, start = recipe.train.context, starting_model(recipe)
     if start is not None:
         reasons["model"] = reasons["vocabulary"] = f"as {recipe.start.from_} has it: the run starts from its weights"
