@@ -4,8 +4,8 @@
     python benchmarks/plan_choice.py                                            # half a minute, a grid of two, to see that it works
 
 The grid: five widths, two vocabularies, and 4 or 16 experts, with the batch and the learning rate that the plan's rules give each of them for the time. A
-step of every shape is timed first, in turns, which needs a quiet machine; training then counts steps (`settings.py`, which also says how to go on). The
-figure is the chosen shape's bits per byte over the best of all, 95 % interval over documents and seeds drawn in pairs; as the best of twenty is partly luck,
+step of every shape is timed first, in turns, which needs a quiet machine (--seeds with no number does no more); training then counts steps (`settings.py`,
+which also says how to go on). The figure is the chosen shape's bits per byte over the best of all, 95 % interval over documents and seeds drawn in pairs; as the best of twenty is partly luck,
 it errs against the plan.
 """
 
@@ -79,6 +79,8 @@ def main() -> None:
             options.base, options.arms = "", [f"{named(*one)}={sets(*one)}" for one in [point(chosen), *(one for one in grid if one != point(chosen))]]
             arms = settings.arms_of(options, bench)[1:]
             steps = bench.step_seconds(arms)
+            if not options.seeds:
+                return
             results = settings.train_all(options, bench, arms, steps)
     bits = {arm.name: [result["bits"] for result in results[arm.name]] for arm in arms}
     mean = {arm: statistics.fmean(result["bits_per_byte"] for result in found) for arm, found in results.items()}
