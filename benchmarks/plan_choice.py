@@ -5,8 +5,8 @@
 
 The grid: five widths, two vocabularies, and 4 or 16 experts, with the batch and the learning rate that the plan's rules give each of them for the time. A
 step of every shape is timed first, in turns, which needs a quiet machine (--seeds with no number does no more); training then counts steps (`settings.py`,
-which also says how to go on). The figure is the chosen shape's bits per byte over the best of all, 95 % interval over documents and seeds drawn in pairs; as the best of twenty is partly luck,
-it errs against the plan.
+which also says how to go on). The figure is the chosen shape's bits per byte over the best of all, 95 % interval over documents and seeds drawn in pairs; as
+the best of twenty is partly luck, it errs against the plan.
 """
 
 from __future__ import annotations
