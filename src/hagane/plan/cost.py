@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.model.count import flops_per_token, mixer_counts, num_trained_parameters
 from hagane.recipe.types import Machine
@@ -32,17 +34,39 @@ def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> fl
     return USUAL_BATCH / least_step_seconds(config, USUAL_BATCH, context, machine)
 
 
-def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:
-    """Seconds that a step of one micro-step of `tokens` takes: what every token takes, and on a CPU what a step takes however few there are."""
-    each = training_flops_per_token(config, context) / machine.matmul_flops
-    routed = [layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-    if machine.device != "cpu":
-        share = len(routed) / config.num_layers
-        return tokens * each * ((1 - share) / _GPU_SHARE + share / _GPU_EXPERTS_SHARE)
-    parameters = num_trained_parameters(config)
+class StepWork(NamedTuple):
+    """What the seconds of a step follow from, whatever the machine: FLOPs of training a token, parameters with and without embedding and head, routed experts
+    of all layers together and the share of layers that have some."""
+
+    flops: float
+    parameters: int
+    body: int
+    width: int
+    num_layers: int
+    experts: int
+    routed_share: float
+
+
+def step_work(config: ModelConfig, context: int) -> StepWork:
+    """Of a shape trained on rows of `context` tokens."""
+    parameters, routed = num_trained_parameters(config), [layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
     body = parameters - config.vocabulary_size * config.width * (1 if config.tied else 2)
-    fixed = _MUON_FLOPS * config.width * body / machine.matmul_flops + _PARAMETER_SECONDS * parameters + _LAYER_SECONDS * config.num_layers
-    return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / config.width) + fixed + _EXPERT_SECONDS * sum(routed)
+    flops = training_flops_per_token(config, context)
+    return StepWork(flops, parameters, body, config.width, config.num_layers, sum(routed), len(routed) / config.num_layers)
+
+
+def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
+    """Seconds that a step of one micro-step of `tokens` takes: what every token takes, and on a CPU what a step takes however few there are."""
+    each = work.flops / machine.matmul_flops
+    if machine.device != "cpu":
+        return tokens * each * ((1 - work.routed_share) / _GPU_SHARE + work.routed_share / _GPU_EXPERTS_SHARE)
+    fixed = _MUON_FLOPS * work.width * work.body / machine.matmul_flops + _PARAMETER_SECONDS * work.parameters + _LAYER_SECONDS * work.num_layers
+    return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / work.width) + fixed + _EXPERT_SECONDS * work.experts
+
+
+def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:
+    """`step_seconds` of a shape."""
+    return step_seconds(step_work(config, context), tokens, machine)
 
 
 def training_memory(config: ModelConfig, rows: int, context: int, *, compute_bytes: int = 2) -> int:

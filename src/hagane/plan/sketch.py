@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
-from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_memory
+from hagane.plan.cost import MEMORY_SHARE, USUAL_BATCH, StepWork, step_seconds, step_work, training_memory
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
-from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.schema import PatternSettings, Recipe, SizeSettings
 from hagane.recipe.types import Budget, Frozen, Machine
 
 # Seconds that a run spends outside training on two cores, measured on the quickstart (docs/notebook.md, "where the minutes go").
@@ -71,16 +73,28 @@ def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
     start, context = starting_model(recipe), recipe.train.context
     if start is not None:
         return start
-    each = usual_bytes_per_token(vocabulary_size)
+    every = _rungs(recipe.model.pattern, pinned, vocabulary_size, context)
+    options = [rung for rung in every if rung.memory <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
+    bytes_of_a_step = USUAL_BATCH * usual_bytes_per_token(vocabulary_size)
+    losses = [law.constants.loss(rung.point._replace(bytes=seconds / step_seconds(rung.work, USUAL_BATCH, machine) * bytes_of_a_step)) for rung in options]
+    alike = [rung for rung, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
+    return max(alike, key=lambda rung: _effective(rung.point)).config
 
-    def loss(config: ModelConfig) -> float:
-        return law.constants.loss(point_of(config, seconds * tokens_per_second(config, context, machine) * each))
 
-    every = candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
-    options = [config for config in every if training_memory(config, 1, context) <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
-    losses = [loss(config) for config in options]
-    alike = [config for config, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
-    return max(alike, key=body_parameters)
+class _Rung(NamedTuple):
+    """A candidate, and what its expected loss after any time follows from. `point` is without its bytes."""
+
+    config: ModelConfig
+    point: Point
+    work: StepWork
+    memory: int
+
+
+@lru_cache(maxsize=64)
+def _rungs(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int) -> tuple[_Rung, ...]:
+    """All candidates. A plan asks for them a dozen times: counting a hundred models every time took most of its second."""
+    configs = candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context)
+    return tuple(_Rung(config, point_of(config, 0.0), step_work(config, context), training_memory(config, 1, context)) for config in configs)
 
 
 def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
@@ -98,7 +112,10 @@ def point_of(config: ModelConfig, num_bytes: float) -> Point:
 def body_parameters(config: ModelConfig) -> float:
     """N of rules that know one number of parameters: without embedding and head, routed experts as the geometric mean of active and total
     (the effective size of a sparse model lies between them; Clark et al. 2022, eq. 6, at the low expert counts of a small run)."""
-    point = point_of(config, 0.0)
+    return _effective(point_of(config, 0.0))
+
+
+def _effective(point: Point) -> float:
     return math.sqrt(point.active * point.total)
 
 
