@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from common import digest_of
-from hagane.data.source import StepData
+from hagane.data.source import BatchSource, StepData
 from hagane.engine.generate import generate
 from hagane.engine.load import load_decoder
 from hagane.evaluate.bits_per_byte import score
@@ -76,8 +76,8 @@ def parts_of(recipe: Recipe, phase: Phase) -> list[Part]:
 
 
 def train_and_score(ground: Ground, text: Text, recipe: Recipe, config: ModelConfig, phase: Phase, *, folder: Path, seed: int, threads: int) -> dict[str, Any]:
-    """Train one phase, cut as the recipe's curriculum says, in a folder that is deleted afterwards. Tokens read, seconds, the loss of every step, and bits of
-    every held-out document by language."""
+    """Train one phase, cut as the recipe's curriculum says, in a folder that is deleted afterwards. Tokens read, seconds, the loss of every step, the health of
+    indexers at the last, and bits of every held-out document by language."""
     data, tokenizer = encoded(ground, config.vocabulary_size, contexts(recipe))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -85,7 +85,7 @@ def train_and_score(ground: Ground, text: Text, recipe: Recipe, config: ModelCon
     begun = time.monotonic()
     phases = with_indexers(split(phase, parts_of(recipe, phase)), config, recipe.train)
     facts = train(TrainSettings(folder=folder, model=config, phases=phases, data=(data,), seed=seed, threads=threads, checkpoint_seconds=1e9, log_every=1))
-    losses = [json.loads(line)["loss"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
     decoder, config = load_decoder(folder)
     documents = read_test(text.test)
     scores = score(decoder, tokenizer, [document["text"] for document in documents], config.context)
@@ -93,7 +93,8 @@ def train_and_score(ground: Ground, text: Text, recipe: Recipe, config: ModelCon
     for document, value in zip(documents, scores.bits_D.tolist(), strict=True):
         bits.setdefault(document["lang"], []).append(value)
     shutil.rmtree(folder)
-    taken = {"seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun, "losses": losses}
+    taken = {"seed": seed, "tokens": facts.tokens, "seconds": time.monotonic() - begun}
+    taken |= {"losses": [line["loss"] for line in lines], "indexer": lines[-1]["indexer"]}
     return {**taken, "bits": bits, "bits_per_byte": mean_bits(bits, text.test_bytes)}
 
 
@@ -150,7 +151,8 @@ def in_processes(jobs: int, function: Callable[..., dict[str, Any]], calls: Sequ
 class Arm:
     """A model of the recipe's pattern with `sets`, trained on `tokens` by the plan's rules, some of their values multiplied.
 
-    `embedding` is of the table's own rate, which stays where the others' are changed; `weights`: how much of a language is read, over its usual share.
+    `embedding` is of the table's own rate, which stays where the others' are changed; `weights`: how much of a language is read, over its usual share;
+    `window`: of grouped-query attention in every layer, which no recipe has.
     """
 
     name: str
@@ -162,6 +164,7 @@ class Arm:
     batch: float = 1.0
     embedding: float = 1.0
     weights: tuple[tuple[str, float], ...] = ()
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,19 @@ class Arms:
     def config(self, arm: Arm) -> ModelConfig:
         recipe = self.settings(arm)
         shaped = {"width": arm.width, "num_layers": arm.num_layers, "vocabulary_size": self.vocabulary_size, "context": recipe.train.context}
-        return shape(recipe.model.pattern, SizeSettings(), **shaped)
+        config = shape(recipe.model.pattern, SizeSettings(), **shaped)
+        if arm.window is None:
+            return config
+        windowed = (layer.model_copy(update={"mixer": layer.mixer.model_copy(update={"window": arm.window})}) for layer in config.layers)
+        return config.model_copy(update={"layers": tuple(windowed)})
+
+    def mean_seen(self, arm: Arm, limit: int | None) -> float:
+        """Keys that a token of the training text sees, itself among them, at most `limit`: mean over a hundred rows."""
+        phase, (data, _) = self.phase(arm), encoded(self.ground, self.vocabulary_size, contexts(self.settings(arm)))
+        source = BatchSource([data], phase.model_copy(update={"rows": 100, "accumulation": 1}), 0)
+        step = source.read(0)
+        source.close()
+        return step.num_seen(limit) / step.num_tokens
 
     def phase(self, arm: Arm) -> Phase:
         recipe, config, known = self.settings(arm), self.config(arm), self.ground.known

@@ -1,0 +1,51 @@
+"""AmpliMind-XL's sparse attention: latent attention whose indexers choose a tenth of the keys, beside one that reads all, and beside a sliding window.
+
+Four models of one size on as many tokens of long rows, each at the best of the learning rates that all may try: latent attention, dense and sparse (dense
+first, then the indexers alone, then sparse, as the recipes do), and grouped-query attention, dense and with a window of as many keys in every layer, as
+latent attention has none. Bits per byte of each sparse one are over its own dense one. The share of the keys is what was read in training of what could be
+seen. Retrieval is not measured here: models of this size find no needle without being taught to, however they attend.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+
+from claims.bench import Bench
+from peers.ratios import CONFIDENCE, OVERALL, compare
+from small_models import Arm
+
+WIDTH, LAYERS, CONTEXT, KEYS = 128, 4, 1024, 48
+QUICK_WIDTH, QUICK_CONTEXT, QUICK_KEYS = 32, 128, 12
+RATES = (1.0, 1.5, 0.67)  # times the plan's, in the order in which they are tried
+LATENT = ("model.pattern.mixer=latent", "model.pattern.query_ratio=0.5")
+GOAL = "<= 1.005"
+
+
+def arms_of(bench: Bench) -> dict[str, Arm]:
+    width, context, keys = (WIDTH, CONTEXT, KEYS) if bench.mode == "full" else (QUICK_WIDTH, QUICK_CONTEXT, QUICK_KEYS)
+    shared = ("model.pattern.ffn=dense", f"train.context={context}")
+    plain = Arm("attention", width, LAYERS, bench.tokens, shared)
+    latent = replace(plain, name="latent", sets=(*shared, *LATENT))
+    sparse = replace(latent, name="sparse", sets=(*latent.sets, f"model.pattern.index_top_k={keys}"))
+    return {arm.name: arm for arm in (latent, sparse, plain, replace(plain, name="window", window=keys))}
+
+
+def row(bench: Bench) -> None:
+    arms = arms_of(bench)
+    best = bench.tuned({name: [replace(arm, learning_rate=rate) for rate in RATES[: bench.sweep]] for name, arm in arms.items()})
+    bench.arms.train([(arm, seed) for seed in range(bench.seeds) for arm in best.values()])
+    results = {name: [bench.arms.result(arm, seed) for seed in range(bench.seeds)] for name, arm in best.items()}
+    bits = {name: [one["bits"] for one in found] for name, found in results.items()}
+    config = bench.arms.config(best["window"])
+    window, seen = config.layers[0].mixer.window, bench.arms.mean_seen(best["window"], None)
+    read = {"sparse": statistics.fmean(one["indexer"]["keys_read"] for one in results["sparse"]), "window": bench.arms.mean_seen(best["window"], window)}
+    print(f"\nsparse attention: {bench.tokens / 1e6:g}M tokens in rows of {config.context:,}, {bench.seeds} seeds; {seen:.0f} keys a token could see")
+    for name, arm in best.items():
+        mean = statistics.fmean(one["bits_per_byte"] for one in results[name])
+        print(f"{name:<10}rate x {arm.learning_rate:g}, {mean:.4f} bits per byte, {read.get(name, seen) / seen:.1%} of the keys read")
+    for name, dense in (("sparse", "latent"), ("window", "attention")):
+        ratio = compare(bits[name], {dense: bits[dense]}, bench.text.test_bytes)[OVERALL]
+        print(f"{name} over {dense}: bits per byte {ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f}, {CONFIDENCE:.0%})")
+        bench.note(f"{name} over {dense}", ratio.value, ratio.high - ratio.low, GOAL if bench.mode == "full" and name == "sparse" else None)
+        bench.note(f"{name}, share of the keys", read[name] / seen)
