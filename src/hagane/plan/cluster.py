@@ -17,7 +17,7 @@ from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import Estimate
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import best_layouts
-from hagane.plan.shapes import published
+from hagane.plan.shapes import left_open, published
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, duration
@@ -58,9 +58,7 @@ def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
     config = published(recipe.model, context)
     if config is None:
-        raise RecipeError(
-            f"recipe {recipe.name} gives no size to lay out on {machine}. Set model.size.width, model.size.num_layers and model.size.vocabulary_size."
-        )
+        raise RecipeError(f"recipe {recipe.name} gives no size to lay out on {machine}. Set {', '.join(left_open(recipe.model))}.")
     if recipe.budget is None and recipe.train.tokens is None:
         raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
     budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)

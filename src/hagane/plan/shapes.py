@@ -174,11 +174,16 @@ def _in_order(pattern: PatternSettings, attention: MixerConfig, width: int, num_
     return [attention if (index + 1) % (pattern.deltas + 1) == 0 else delta for index in range(num_layers)]
 
 
+def left_open(model: ModelSettings) -> list[str]:
+    """Settings that a published shape needs and the recipe does not give."""
+    names = [f"model.size.{name}" for name in ("width", "num_layers", "vocabulary_size") if getattr(model.size, name) is None]
+    return [*names, *(["model.pattern.num_experts"] if model.pattern.ffn == "experts" and model.pattern.num_experts is None else [])]
+
+
 def published(model: ModelSettings, context: int) -> ModelConfig | None:
     """The shape that the recipe publishes, or None where it leaves width, depth, vocabulary or the number of experts open."""
     size = model.size
-    open_experts = model.pattern.ffn == "experts" and model.pattern.num_experts is None
-    if open_experts or size.width is None or size.num_layers is None or size.vocabulary_size is None:
+    if left_open(model) or size.width is None or size.num_layers is None or size.vocabulary_size is None:
         return None
     return shape(model.pattern, size, width=size.width, num_layers=size.num_layers, vocabulary_size=size.vocabulary_size, context=context)
 
