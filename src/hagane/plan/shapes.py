@@ -183,8 +183,9 @@ def left_open(model: ModelSettings) -> list[str]:
 def published(model: ModelSettings, context: int) -> ModelConfig | None:
     """The shape that the recipe publishes, or None where it leaves width, depth, vocabulary or the number of experts open."""
     size = model.size
-    if left_open(model) or size.width is None or size.num_layers is None or size.vocabulary_size is None:
+    if left_open(model):
         return None
+    assert size.width and size.num_layers and size.vocabulary_size  # for the type checker: none is open
     return shape(model.pattern, size, width=size.width, num_layers=size.num_layers, vocabulary_size=size.vocabulary_size, context=context)
 
 
