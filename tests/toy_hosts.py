@@ -43,6 +43,11 @@ def layers(mixer: MixerConfig, *ffns: DenseConfig | ExpertsConfig) -> list[Layer
     return [LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns]
 
 
+def gated(mixer: LatentConfig, *ffns: DenseConfig | ExpertsConfig, rank: int = 4) -> list[LayerConfig]:
+    """Layers with gates on their norms, as axk2's."""
+    return [LayerConfig(mixer=mixer, ffn=ffn, mixer_norm_rank=rank, ffn_norm_rank=None if isinstance(ffn, DenseConfig) else rank) for ffn in ffns]
+
+
 def sandwiched(mixers: list[AttentionConfig], ffns: list[DenseConfig | ExpertsConfig]) -> list[LayerConfig]:
     """Layers with norms after both halves, as afmoe's."""
     return [LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=True, post_ffn_norm=True) for mixer, ffn in zip(mixers, ffns, strict=True)]
@@ -64,6 +69,7 @@ CONFIGS = {
         LayerConfig(mixer=latent(rope=RopeConfig(yarn=YARN)), ffn=ffn, post_ffn_norm=ffn is GROUPED) for ffn in (DENSE, GROUPED, GROUPED)
     ]),
     "deepseek_v32": model(layers(latent(index=INDEX), DENSE, GROUPED, GROUPED)),
+    "axk2": model(gated(latent(index=INDEX, gate="sigmoid"), DENSE, GROUPED, GROUPED)),
     "qwen3_next": model([LayerConfig(mixer=mixer, ffn=SHARED) for mixer in (DELTA, DELTA, DELTA, GATED)]),
 }  # fmt: skip
 """By host."""

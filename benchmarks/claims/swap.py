@@ -35,6 +35,7 @@ class Swap:
 DENSE = ("model.pattern.ffn=dense",)
 SWAPS = (
     Swap("extra-norm", "A.X K1: a norm after the experts", ("model.pattern.post_experts_norm=true",)),
+    Swap("gated-norm", "A.X K2: norms before mixer and experts through a gate", ("model.pattern.gated_norm_rank=16",)),
     Swap("attention-gate", "NeuroSynth-9: attention's output through a gate", ("model.pattern.attention_gate=sigmoid",), DENSE),
     Swap("hybrid", "NeuroSynth-9: Gated DeltaNet and attention 3:1", ("model.pattern.deltas=3",), (*DENSE, "model.pattern.attention_gate=sigmoid"), "<= 1.005"),
     Swap("further-tokens", "A.X K1: the token after next is predicted as well", ("model.pattern.mtp_layers=1",), DENSE),

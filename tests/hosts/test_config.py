@@ -8,7 +8,18 @@ import pytest
 from hagane.errors import DataError, RecipeError
 from hagane.hosts import HOSTS, host_for, host_of
 from hagane.hosts.llama.weights import weights_from_host
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.config import (
+    AttentionConfig,
+    DeltaConfig,
+    DenseConfig,
+    ExpertsConfig,
+    IndexConfig,
+    LatentConfig,
+    LayerConfig,
+    ModelConfig,
+    RopeConfig,
+    YarnConfig,
+)
 from hagane.model.count import mtp_parts, num_active_parameters, num_parameters
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
@@ -16,6 +27,7 @@ LATENT = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_d
 QK = MIXER.model_copy(update={"qk_norm": True})
 DENSE = DenseConfig(hidden=64)
 SIGMOID = ExpertsConfig(num_experts=4, top_k=2, hidden=16, score="sigmoid", shared_hidden=16, balance="bias")
+INDEXED = LATENT.model_copy(update={"index": IndexConfig(num_heads=2, head_dim=8, top_k=4)})
 EXPERTS = ExpertsConfig(num_experts=4, top_k=2, hidden=16)
 SHARED = EXPERTS.model_copy(update={"shared_hidden": 8, "shared_gate": True})
 DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=8)
@@ -69,6 +81,10 @@ def test_the_first_host_that_fits_is_chosen(layers, name):
         ("deepseek_v3", [(LATENT, SIGMOID.model_copy(update={"num_experts": 1, "top_k": 1}))], "one expert"),
         ("axk1", [(LATENT, SIGMOID)], "norm after the experts and nowhere else after a mixer or feed-forward; layer 0"),
         ("axk1", [(LATENT.model_copy(update={"query_rank": None}), SIGMOID)], "query_rank"),
+        ("axk2", [(LATENT, SIGMOID)], "by an indexer; this model has none"),
+        ("axk2", [(INDEXED, SIGMOID)], "an output gate on attention; this model has none"),
+        ("axk2", [(INDEXED.model_copy(update={"gate": "sigmoid"}), SIGMOID)], "before mixers and experts, and on no others; layer 0"),
+        ("deepseek_v32", [(INDEXED.model_copy(update={"gate": "sigmoid"}), SIGMOID)], "has no output gate on attention"),
         ("qwen3", [(MIXER, DENSE)], "always has QK-norm"),
         ("qwen3", [(QK, EXPERTS)], "experts"),
         ("qwen3", [(QK.model_copy(update={"window": w}), DENSE) for w in (8, 9)], "one width"),
@@ -281,6 +297,23 @@ def test_axk1_reads_either_way_of_saying_which_layers_are_dense():
         HOSTS["axk1"].config_from_host({**published, "mlp_layer_types": kinds[::-1]})
     with pytest.raises(RecipeError, match="q_lora_rank"):
         HOSTS["axk1"].config_from_host({**published, "q_lora_rank": None})
+
+
+def test_gates_on_norms_are_held_by_axk2_alone():
+    layers = tuple(LayerConfig(mixer=QK, ffn=ffn, mixer_norm_rank=4, ffn_norm_rank=rank) for ffn, rank in ((DENSE, None), (EXPERTS, 4)))
+    config = model((QK, DENSE)).model_copy(update={"layers": layers})
+    with pytest.raises(RecipeError, match="qwen3_moe has no gates on its norms"):
+        host_for(config)
+    gated = tuple(layer.model_copy(update={"mixer": INDEXED.model_copy(update={"gate": "sigmoid"})}) for layer in layers)
+    sigmoid = gated[1].model_copy(update={"ffn": SIGMOID})
+    held = config.model_copy(update={"layers": (gated[0], sigmoid)})
+    assert host_for(held) == "axk2"
+    host_json = HOSTS["axk2"].config_to_host(held, {})
+    assert HOSTS["axk2"].config_from_host(host_json) == held
+    with pytest.raises(RecipeError, match="gated_norm_rank"):
+        HOSTS["axk2"].config_from_host({**host_json, "gated_norm_rank": None})
+    uneven = held.model_copy(update={"layers": (gated[0], sigmoid.model_copy(update={"ffn_norm_rank": 5}))})
+    assert "layer 1" in HOSTS["axk2"].reason(uneven)
 
 
 def test_a_missing_tensor_is_named():

@@ -53,6 +53,13 @@ def indexed(top_k=5, num_heads=8, head_dim=16, **settings):
     return latent(**settings).model_copy(update={"index": IndexConfig(num_heads=num_heads, head_dim=head_dim, top_k=top_k)})
 
 
+def gated(*ffns, rank=3, **settings):
+    """Latent attention with an output gate, and gates on norms: before experts, not before dense feed-forwards."""
+    mixer = indexed(**settings).model_copy(update={"gate": "sigmoid"})
+    ranks = [rank if isinstance(ffn, ExpertsConfig) else None for ffn in ffns]
+    return [LayerConfig(mixer=mixer, ffn=ffn, mixer_norm_rank=rank, ffn_norm_rank=of_ffn) for ffn, of_ffn in zip(ffns, ranks, strict=True)]
+
+
 def sigmoid(**settings):
     return ExpertsConfig(**{
         "num_experts": 6, "top_k": 2, "hidden": 20, "score": "sigmoid", "balance": "bias", "aux_coefficient": 0.0, "shared_hidden": 20, **settings,
@@ -119,6 +126,9 @@ CONFIGS = {
     "deepseek_v32": tiny([LayerConfig(mixer=indexed(), ffn=ffn) for ffn in (DenseConfig(hidden=40), GROUPED, GROUPED)]),
     "deepseek_v32 dense": tiny([LayerConfig(mixer=indexed(top_k=7, num_heads=1, head_dim=8, value_dim=16), ffn=DenseConfig(hidden=40))] * 2, tied=True),
     "deepseek_v32 yarn": tiny([LayerConfig(mixer=indexed(top_k=9, yarn=YARN), ffn=SIGMOID)] * 2, norm_epsilon=1e-5),
+    "axk2": tiny(gated(DenseConfig(hidden=40), SIGMOID, SIGMOID)),
+    "axk2 groups": tiny(gated(GROUPED, GROUPED, yarn=YARN), norm_epsilon=1e-5),
+    "axk2 dense": tiny(gated(DenseConfig(hidden=40), DenseConfig(hidden=40), value_dim=16), tied=True),
     "qwen3_next": hybrid(DELTA, DELTA, DELTA, GATED, ffns=[SHARED] * 4),
     "qwen3_next dense": hybrid(DELTA, DELTA, DELTA, GATED),
     "qwen3_next mixed": hybrid(DELTA, GATED, ffns=[DenseConfig(hidden=40), SHARED.model_copy(update={"normalise": False})]),
@@ -175,9 +185,9 @@ def random_theirs(config, folder):
     return theirs
 
 
-@pytest.mark.parametrize("host", ["glm4_moe", "afmoe", "deepseek_v32"])
+@pytest.mark.parametrize("host", ["glm4_moe", "afmoe", "deepseek_v32", "axk2"])
 def test_a_published_shape_is_counted_as_it_is_built(host):
-    """The defaults of transformers are published shapes: GLM-4.5-Air, Trinity's family, and DeepSeek-V3.2."""
+    """The defaults of transformers are published shapes: GLM-4.5-Air, Trinity's family, DeepSeek-V3.2, and A.X-K2-Light."""
     settings = transformers.AutoConfig.for_model(host)
     settings.head_dim = 128  # as in both; one class has no default for it
     with torch.device("meta"):  # no memory
@@ -285,7 +295,9 @@ def test_what_is_exported_comes_back(name, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "deepseek_v32", "axk1", "qwen3_next", "glm4_moe groups", "afmoe"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3 windows", "qwen3_moe", "deepseek_v3", "deepseek_v32", "axk1", "axk2", "qwen3_next", "glm4_moe groups", "afmoe"]
+)
 def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
     """Three documents and padding in one row: each has the hidden states, and all have the gradients, of documents read alone."""
     torch.manual_seed(0)
@@ -312,7 +324,7 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "deepseek_v32", "deepseek_v32 yarn", "axk1", "glm4_moe", "afmoe", "afmoe scaled"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "deepseek_v32", "deepseek_v32 yarn", "axk1", "axk2", "glm4_moe", "afmoe", "afmoe scaled"])
 def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
     """Token by token from our cache, in the form that decodes, against generation by transformers."""
     ours = with_biases(Decoder(CONFIGS[name]))

@@ -64,11 +64,18 @@ latents = st.builds(
     value_dim=st.integers(1, 5),
 )
 indexers = st.builds(IndexConfig, num_heads=st.integers(1, 3), head_dim=st.integers(4, 7), top_k=st.integers(1, 9), share=st.none() | st.just(0.5))
-indexed = st.builds(lambda mixer, index: mixer.model_copy(update={"query_rank": 6, "index": index}), latents, indexers)
+indexed = st.builds(
+    lambda mixer, index, gate: mixer.model_copy(update={"query_rank": 6, "index": index, "gate": gate}),
+    latents, st.none() | indexers, st.sampled_from(["none", "sigmoid"]),
+)  # fmt: skip
 deltas = st.tuples(*[st.integers(1, 3)] * 5).map(
     lambda t: DeltaConfig(num_key_heads=t[0], num_value_heads=t[0] * t[1], key_dim=t[2], value_dim=t[3], taps=1 + t[4])
 )
-layers = st.builds(LayerConfig, mixer=mixers | latents | indexed | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans())
+ranks = st.none() | st.integers(1, 4)
+layers = st.builds(
+    LayerConfig, mixer=mixers | latents | indexed | deltas, ffn=dense | experts, post_mixer_norm=st.booleans(), post_ffn_norm=st.booleans(),
+    mixer_norm_rank=ranks, ffn_norm_rank=ranks,
+)  # fmt: skip
 configs = st.builds(
     ModelConfig,
     vocabulary_size=st.integers(1, 50),
@@ -171,6 +178,18 @@ def test_flops_of_sparse_attention_are_those_that_torch_counts():
         model(torch.zeros(rows, length, dtype=torch.int64), Sequence.plain(rows, length))
     pairs = {4: rows * length * length, None: rows * length * length}
     assert counter.get_total_flops() == batch_flops(config, rows * length, 0, lambda limit: pairs[limit])
+
+
+def test_flops_of_gates_are_those_that_torch_counts():
+    """An output gate on latent attention, and gates on both norms."""
+    mixer = LatentConfig(num_heads=3, query_rank=10, kv_rank=12, nope_dim=6, rope_dim=4, value_dim=7, gate="sigmoid")
+    layer = LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=16), mixer_norm_rank=3, ffn_norm_rank=5)
+    config = ModelConfig(vocabulary_size=11, width=24, layers=(layer,), context=32)
+    model, rows, length = Decoder(config).to(torch.float64), 2, 19  # the kernel, which torch cannot count, does not take these
+    model.init_weights(0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(rows, length, dtype=torch.int64), Sequence.plain(rows, length))
+    assert counter.get_total_flops() == batch_flops(config, rows * length, 0, lambda limit: rows * length * length)
 
 
 def test_more_choices_than_experts_are_refused():

@@ -25,7 +25,10 @@ def made(changes, width=256, num_layers=8, **size):
     return shape(PatternSettings(**changes), SizeSettings(**size), width=width, num_layers=num_layers, vocabulary_size=1024, context=128)
 
 
-@pytest.mark.parametrize(("changes", "host"), [(GLM, "glm4_moe"), (AFMOE, "afmoe"), (V32, "deepseek_v32")])
+K2 = {**V32, "attention_gate": "sigmoid", "gated_norm_rank": 16}
+
+
+@pytest.mark.parametrize(("changes", "host"), [(GLM, "glm4_moe"), (AFMOE, "afmoe"), (V32, "deepseek_v32"), (K2, "axk2")])
 def test_patterns_of_the_hosts_are_held_by_them_at_every_width(changes, host):
     configs = candidates(PatternSettings(**changes), SizeSettings(), vocabulary_size=1024, context=128)
     assert len(configs) == len(LADDER)

@@ -11,6 +11,7 @@ from typing import Any
 from hagane.errors import RecipeError
 from hagane.hosts.afmoe.config import HOST as AFMOE
 from hagane.hosts.axk1.config import HOST as AXK1
+from hagane.hosts.axk2.config import HOST as AXK2
 from hagane.hosts.base import Host
 from hagane.hosts.deepseek_v3.config import HOST as DEEPSEEK_V3
 from hagane.hosts.deepseek_v32.config import HOST as DEEPSEEK_V32
@@ -21,7 +22,7 @@ from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
 from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
 from hagane.model.config import LatentConfig, LayerConfig, ModelConfig
 
-HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, GLM4_MOE, AFMOE, AXK1, DEEPSEEK_V32)}
+HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, DEEPSEEK_V3, QWEN3_NEXT, GLM4_MOE, AFMOE, AXK1, DEEPSEEK_V32, AXK2)}
 
 
 def host_for(config: ModelConfig) -> str:

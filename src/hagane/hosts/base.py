@@ -39,12 +39,15 @@ class Host:
     config_to_host: Callable[[ModelConfig, Mapping[str, Any]], Json]
     config_from_host: Callable[[Mapping[str, Any]], ModelConfig]
     scales_embedding: bool = False  # `can_hold` judges a scale of embeddings itself
+    gates_norms: bool = False  # likewise gated norms
     holds_modules: Callable[[ModelConfig], str | None] | None = None  # why not those for multi-token prediction; None where it never does
 
     def reason(self, config: ModelConfig) -> str | None:
         """Why it cannot hold a model; None when it can. `can_hold`, after what nearly all hosts lack."""
         if config.embedding_scale != 1.0 and not self.scales_embedding:
             return f"{self.name} does not scale embeddings"
+        if not self.gates_norms and any(layer.mixer_norm_rank or layer.ffn_norm_rank for layer in config.layers):
+            return f"{self.name} has no gates on its norms"
         return self.can_hold(as_held(config))
 
     def modules_reason(self, config: ModelConfig) -> str | None:

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from hagane.hosts.blocks import Weights, take
-from hagane.model.config import LatentConfig, ModelConfig
+from hagane.model.config import LatentConfig, LayerConfig, ModelConfig
 
 _RENAMED = {
-    "mixer_norm.weight": "input_layernorm.weight",
     "mixer.kv_norm.weight": "self_attn.kv_a_layernorm.weight",
     "mixer.kv_up.weight": "self_attn.kv_b_proj.weight",
     "mixer.output.weight": "self_attn.o_proj.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
 }
 _QUERY_NORM = {"mixer.query_norm.weight": "self_attn.q_a_layernorm.weight"}
+_NORMS = {"mixer_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+_GATED_NORM = {".norm.weight": ".norm.weight", ".down.weight": ".mlp.fc1.weight", ".up.weight": ".mlp.fc2.weight"}  # A.X K2's
 
 
 def _neighbours(rows: Tensor, *, back: bool = False) -> Tensor:
@@ -39,8 +39,23 @@ def _rotated_last(matrix: Tensor, mixer: LatentConfig, num_heads: int, *, back: 
     return torch.cat((heads[:, :kept], _neighbours(heads[:, kept:], back=back)), dim=1).flatten(0, 1)
 
 
-def _renamed(mixer: LatentConfig) -> dict[str, str]:
-    return _RENAMED | (_QUERY_NORM if mixer.query_rank else {})
+def _renamed(mixer: LatentConfig, layer: LayerConfig) -> dict[str, str]:
+    names = _RENAMED | (_QUERY_NORM if mixer.query_rank else {})
+    for (ours, theirs), rank in zip(_NORMS.items(), (layer.mixer_norm_rank, layer.ffn_norm_rank), strict=True):
+        names |= {ours + part: theirs + of_theirs for part, of_theirs in (_GATED_NORM if rank else {".weight": ".weight"}).items()}
+    return names
+
+
+def _fused(query: Tensor, gate: Tensor, mixer: LatentConfig) -> Tensor:
+    """Queries and gate as A.X K2 has them in one matrix: of every head the queries' rows, then the gate's."""
+    heads = [matrix.view(mixer.num_heads, -1, matrix.shape[-1]) for matrix in (_rotated_last(query, mixer, mixer.num_heads), gate)]
+    return torch.cat(heads, dim=1).flatten(0, 1)
+
+
+def _parted(fused: Tensor, mixer: LatentConfig) -> tuple[Tensor, Tensor]:
+    """The way back: queries, gate."""
+    query, gate = fused.view(mixer.num_heads, -1, fused.shape[-1]).split([mixer.qk_dim, mixer.value_dim], dim=1)
+    return _rotated_last(query.flatten(0, 1), mixer, mixer.num_heads, back=True), gate.flatten(0, 1)
 
 
 def _mixer(config: ModelConfig, index: int) -> LatentConfig:
@@ -56,10 +71,13 @@ def latent_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int)
     if mixer.query_rank:
         yield theirs + "self_attn.q_a_proj.weight", down[: mixer.query_rank]
         down = down[mixer.query_rank :]
-    source, target = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
-    yield f"{theirs}self_attn.{target}.weight", _rotated_last(state[f"{ours}mixer.{source}.weight"], mixer, mixer.num_heads)
+    if mixer.gate == "sigmoid":
+        yield theirs + "self_attn.q_gate_proj.weight", _fused(state[ours + "mixer.query_up.weight"], state[ours + "mixer.gate.weight"], mixer)
+    else:
+        source, target = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
+        yield f"{theirs}self_attn.{target}.weight", _rotated_last(state[f"{ours}mixer.{source}.weight"], mixer, mixer.num_heads)
     yield theirs + "self_attn.kv_a_proj_with_mqa.weight", _rotated_last(down, mixer, 1)
-    for source, target in _renamed(mixer).items():
+    for source, target in _renamed(mixer, config.layers[index]).items():
         yield theirs + target, state[ours + source]
 
 
@@ -69,7 +87,11 @@ def latent_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: 
     if mixer.query_rank:
         down = [take(tensors, theirs + "self_attn.q_a_proj.weight"), *down]
     yield ours + "mixer.down.weight", torch.cat(down)
-    target, source = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
-    yield f"{ours}mixer.{target}.weight", _rotated_last(take(tensors, f"{theirs}self_attn.{source}.weight"), mixer, mixer.num_heads, back=True)
-    for target, source in _renamed(mixer).items():
+    if mixer.gate == "sigmoid":
+        query, gate = _parted(take(tensors, theirs + "self_attn.q_gate_proj.weight"), mixer)
+        yield from ((ours + "mixer.query_up.weight", query), (ours + "mixer.gate.weight", gate))
+    else:
+        target, source = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
+        yield f"{ours}mixer.{target}.weight", _rotated_last(take(tensors, f"{theirs}self_attn.{source}.weight"), mixer, mixer.num_heads, back=True)
+    for target, source in _renamed(mixer, config.layers[index]).items():
         yield ours + target, take(tensors, theirs + source)

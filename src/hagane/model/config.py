@@ -123,7 +123,8 @@ class LatentConfig(Frozen):
     """Multi-head latent attention (DeepSeek-V2, 2024, section 2.1), causal within a document.
 
     Keys and values of all heads are made from one latent vector per token, beside which one rotated key is shared by all heads:
-    the cache holds kv_rank + rope_dim values per token, and the key of an indexer where there is one.
+    the cache holds kv_rank + rope_dim values per token, and the key of an indexer where there is one. `gate`: as in grouped-query attention,
+    made as in A.X K2 (SK Telecom 2026).
     """
 
     kind: Literal["latent"] = "latent"
@@ -135,6 +136,9 @@ class LatentConfig(Frozen):
     value_dim: int = Field(gt=0, description="width of a head's value")
     rope: RopeConfig = RopeConfig()
     index: IndexConfig | None = Field(default=None, description="what chooses the keys that a query reads; None: it reads all it sees")
+    gate: Literal["none", "sigmoid"] = Field(
+        default="none", description="what the mixed values are multiplied with; it and the queries are then made from their latent vector normed and as it is"
+    )
 
     @property
     def qk_dim(self) -> int:
@@ -155,7 +159,8 @@ class LatentConfig(Frozen):
     def key(self) -> str:
         """What decides its speed, as part of the name under which a machine's profile keeps a measured step."""
         index = f"i{self.index.num_heads}x{self.index.head_dim}k{self.index.top_k}{'a' if self.index.share else ''}" if self.index else ""
-        return f"m{self.num_heads}q{self.query_rank or 0}c{self.kv_rank}x{self.nope_dim}-{self.rope_dim}-{self.value_dim}{index}"
+        gate = "g" if self.gate != "none" else ""
+        return f"m{self.num_heads}q{self.query_rank or 0}c{self.kv_rank}x{self.nope_dim}-{self.rope_dim}-{self.value_dim}{index}{gate}"
 
     @model_validator(mode="after")
     def _check(self) -> LatentConfig:
@@ -163,6 +168,8 @@ class LatentConfig(Frozen):
             raise ValueError(f"rope_dim {self.rope_dim} must be even: rotary positions pair its halves")
         if self.index is not None and self.query_rank is None:
             raise ValueError("index needs query_rank: an indexer makes its queries from the latent vector of the queries")
+        if self.gate != "none" and self.query_rank is None:
+            raise ValueError("gate needs query_rank: the gate of latent attention is made from the latent vector of the queries")
         if self.index is not None and self.index.head_dim < self.rope_dim:
             raise ValueError(f"index.head_dim {self.index.head_dim} must be at least rope_dim {self.rope_dim}: that many of its dimensions turn")
         return self
@@ -322,12 +329,18 @@ Every kind has, as fields or properties, what the decoder makes its view from: `
 
 
 class LayerConfig(Frozen):
-    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden)); what each adds may be normed once more before."""
+    """One block: hidden + mixer(norm(hidden)), then hidden + ffn(norm(hidden)); what each adds may be normed once more before.
+
+    A norm before mixer or feed-forward with a rank is a gated norm (A.X K2, SK Telecom 2026): its output is multiplied, element by element, with the sigmoid of
+    a SiLU bottleneck of that width over it.
+    """
 
     mixer: MixerConfig
     ffn: DenseConfig | ExpertsConfig = Field(discriminator="kind")
     post_mixer_norm: bool = Field(default=False, description="RMSNorm of what the mixer adds to the stream")
     post_ffn_norm: bool = Field(default=False, description="RMSNorm of what the feed-forward adds to the stream, as in A.X K1")
+    mixer_norm_rank: int | None = Field(default=None, gt=0, description="of the gate on the norm before the mixer; None: no gate")
+    ffn_norm_rank: int | None = Field(default=None, gt=0, description="likewise before the feed-forward")
 
 
 class ModelConfig(Frozen):

@@ -60,19 +60,20 @@ def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
     """
     query, mixed, latent = mixer.num_heads * mixer.qk_dim, mixer.num_heads * mixer.value_dim, (mixer.query_rank or 0) + mixer.kv_rank
     made = mixer.num_heads * (mixer.nope_dim + mixer.value_dim)
+    queries = (mixer.query_rank or width) * query if mixer.gate == "none" else 2 * (mixer.query_rank or 0) * (query + mixed)
     plain = MixerCounts(
-        matrices=width * (latent + mixer.rope_dim) + (mixer.query_rank or width) * query + mixer.kv_rank * made + mixed * width,
+        matrices=width * (latent + mixer.rope_dim) + queries + mixer.kv_rank * made + mixed * width,
         vectors=latent, pair_flops=2 * (query + mixed), num_heads=mixer.num_heads, query=query, mixed=mixed, key_value=query + mixed,
         latent=latent + mixer.rope_dim, cached=mixer.kv_rank + mixer.rope_dim,
     )  # fmt: skip
     index = mixer.index
     if index is None:
         return plain
-    queries = index.num_heads * index.head_dim
+    scored = index.num_heads * index.head_dim
     return replace(
-        plain, matrices=plain.matrices + (mixer.query_rank or 0) * queries + width * (index.head_dim + index.num_heads),
-        vectors=plain.vectors + 2 * index.head_dim, reads=index.top_k, index_flops=2 * (queries + index.num_heads),
-        cached=plain.cached + index.head_dim, kept=3 * (queries + index.head_dim),
+        plain, matrices=plain.matrices + (mixer.query_rank or 0) * scored + width * (index.head_dim + index.num_heads),
+        vectors=plain.vectors + 2 * index.head_dim, reads=index.top_k, index_flops=2 * (scored + index.num_heads),
+        cached=plain.cached + index.head_dim, kept=3 * (scored + index.head_dim),
     )  # fmt: skip
 
 
@@ -111,7 +112,12 @@ def _mixers(config: ModelConfig) -> list[MixerCounts]:
 
 def _norms(config: ModelConfig) -> int:
     in_blocks = sum(2 + layer.post_mixer_norm + layer.post_ffn_norm for layer in config.layers)
-    return config.width * (in_blocks + 1) + sum(mixer.vectors for mixer in _mixers(config))
+    return config.width * (in_blocks + 1) + sum(mixer.vectors for mixer in _mixers(config)) + _norm_gates(config)
+
+
+def _norm_gates(config: ModelConfig) -> int:
+    """Weights of the gates on norms."""
+    return 2 * config.width * sum((layer.mixer_norm_rank or 0) + (layer.ffn_norm_rank or 0) for layer in config.layers)
 
 
 def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
@@ -120,7 +126,7 @@ def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
 
 
 def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
-    """Parameters by part: embedding, mixers, dense (shared experts too), experts, routers, norms, head (0 when tied).
+    """Parameters by part: embedding, mixers, dense (shared experts too), experts, routers, norms (their gates too), head (0 when tied).
 
     `active`: what one token uses, with null experts on average.
     """
@@ -192,7 +198,7 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
         modules = batch_flops(config.mtp_blocks, num_tokens, count * num_targets, seen) + 4 * config.width**2 * count * num_tokens
         return batch_flops(config, num_tokens, num_targets, seen) + modules
     used = parts(config, active=True)
-    matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"]
+    matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"] + _norm_gates(config)
     mixing = sum(pairs_flops(mixer, seen) + mixer.token_flops * num_tokens for mixer in _mixers(config))
     return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets) + mixing
 

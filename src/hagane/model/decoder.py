@@ -23,7 +23,7 @@ from hagane.model.layer_cache import LayerCache
 from hagane.model.linear import Embedding
 from hagane.model.mixer import build_mixer, takes_first
 from hagane.model.mtp import MtpModule, later, shifted
-from hagane.model.norm import RMSNorm
+from hagane.model.norm import RMSNorm, layer_norm_of
 from hagane.model.rope import rotation
 from hagane.model.router import Router, RouterStats, Stats
 from hagane.model.sequence import PADDING, Sequence, View, document_mask, first_visible
@@ -50,10 +50,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: LayerConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(config.width, config.norm_epsilon, device)
+        self.mixer_norm = layer_norm_of(config.width, config.norm_epsilon, layer.mixer_norm_rank, device)
         self.mixer = build_mixer(config.width, layer.mixer, config.norm_epsilon, device)
         self.post_mixer_norm = RMSNorm(config.width, config.norm_epsilon, device) if layer.post_mixer_norm else None
-        self.ffn_norm = RMSNorm(config.width, config.norm_epsilon, device)
+        self.ffn_norm = layer_norm_of(config.width, config.norm_epsilon, layer.ffn_norm_rank, device)
         self.post_ffn_norm = RMSNorm(config.width, config.norm_epsilon, device) if layer.post_ffn_norm else None
         self.ffn = Experts(config.width, layer.ffn, device) if isinstance(layer.ffn, ExpertsConfig) else Dense(config.width, layer.ffn, device)
 
@@ -76,6 +76,7 @@ def kernels_serve(layer: LayerConfig, device: torch.device, dtype: torch.dtype) 
     """Whether kernels of our own do everything between the matrix products of such a layer, so that nothing is left for the compiler."""
     mixer, ffn = layer.mixer, layer.ffn
     plain = isinstance(mixer, AttentionConfig) and mixer.rope is not None and mixer.gate == "none"
+    plain = plain and layer.mixer_norm_rank is None and layer.ffn_norm_rank is None
     if isinstance(ffn, ExpertsConfig):
         plain = plain and ffn.num_groups == 1 and not ffn.null_experts and ffn.entropy_clamp is None and not ffn.shared_gate and routing.serves(device, dtype)
     return plain and takes_first(mixer, device, dtype) and elementwise.serves(device, dtype)
@@ -102,7 +103,8 @@ class Decoder(nn.Module):
     `layers.{i}.mixer.{query,key}_norm.weight`, `layers.{i}.mixer.gate.weight`, `layers.{i}.ffn_norm.weight`,
     `layers.{i}.post_{mixer,ffn}_norm.weight`, `layers.{i}.ffn.{gate_up,down}.weight` (dense) or
     `layers.{i}.ffn.{gate_up,down}`, `layers.{i}.ffn.router.weight`, `layers.{i}.ffn.shared.{gate_up,down}.weight` and
-    `layers.{i}.ffn.shared_gate.weight` (experts), `norm.weight`, `head.weight` (untied).
+    `layers.{i}.ffn.shared_gate.weight` (experts), `norm.weight`, `head.weight` (untied). A gated norm has
+    `layers.{i}.{mixer,ffn}_norm.{norm,down,up}.weight`.
     A mixer of another kind names its own parameters below `layers.{i}.mixer`. A module for multi-token prediction has
     `mtp.{k}.{embedding_norm,hidden_norm,projection,norm}.weight` and under `mtp.{k}.block` what a layer has.
     """

@@ -8,6 +8,9 @@ A token leaves one latent vector c (kv_rank) and one rotated key r (rope_dim) th
 - absorbed: q·(K_n c) = (K_nᵀ q)·c, so queries go to the latent space instead and every head attends to the same kv_rank + rope_dim
   values; what comes back goes through V_n. For decoding, where the cache is long and the new tokens are few.
 
+With a gate (A.X K2, SK Telecom 2026) the values of every head are multiplied with a sigmoid before the output matrix. It and the queries are then made from
+two vectors, the latent of the queries normed and the same as it is.
+
 With an indexer (`indexer`) a query reads only the keys chosen for it. Written out, that is another mask, and the packed kernel takes the
 choice beside its own; decoding a few tokens, the absorbed form reads the chosen tokens out of the cache and nothing else.
 
@@ -57,7 +60,7 @@ class LatentAttention(nn.Module):
 
     `down` makes, in this order, the latent of the queries (where they have one), the latent of keys and values, and the shared
     key. `query` (from the hidden state) or `query_up` (from its latent) makes nope_dim then rope_dim values per head, `kv_up`
-    nope_dim of the key then value_dim per head.
+    nope_dim of the key then value_dim per head, `gate` (from both forms of the latent, as `query_up` then) value_dim per head.
     """
 
     def __init__(self, width: int, config: LatentConfig, device: torch.device | str | None = None) -> None:
@@ -67,11 +70,13 @@ class LatentAttention(nn.Module):
         self.down = Linear(width, (query_rank or 0) + config.kv_rank + config.rope_dim, device)
         self.query_norm = RMSNorm(query_rank, LATENT_EPSILON, device) if query_rank else None
         if query_rank:
-            self.query_up = Linear(query_rank, num_heads * config.qk_dim, device)
+            forms = 1 if config.gate == "none" else 2
+            self.query_up = Linear(forms * query_rank, num_heads * config.qk_dim, device)
         else:
             self.query = Linear(width, num_heads * config.qk_dim, device)
         self.kv_norm = RMSNorm(config.kv_rank, LATENT_EPSILON, device)
         self.kv_up = Linear(config.kv_rank, num_heads * (config.nope_dim + config.value_dim), device)
+        self.gate = Linear(2 * query_rank, num_heads * config.value_dim, device) if config.gate == "sigmoid" and query_rank else None
         self.output = Linear(num_heads * config.value_dim, width, device)
         self.indexer = Indexer(width, query_rank, config.index, device) if config.index is not None and query_rank else None
         self.score_scale = config.qk_dim**-0.5 * (config.rope.yarn.score_factor if config.rope.yarn else 1.0)
@@ -81,9 +86,11 @@ class LatentAttention(nn.Module):
         config = self.config
         rows, length, _ = hidden_BTD.shape
         query_latent, latent_BTC, shared_BTP = self.down(hidden_BTD).split([config.query_rank or 0, config.kv_rank, config.rope_dim], dim=-1)
+        unnormed = query_latent
         if self.query_norm is not None:
             query_latent = self.query_norm(query_latent)
-        query = self.query(hidden_BTD) if self.query_norm is None else self.query_up(query_latent)
+        forms_BTC = query_latent if self.gate is None else torch.cat((query_latent, unnormed), dim=-1)
+        query = self.query(hidden_BTD) if self.query_norm is None else self.query_up(forms_BTC)
         plain_BTNH, turned_BTNP = query.view(rows, length, -1, config.qk_dim).split([config.nope_dim, config.rope_dim], dim=-1)
         assert view.cosine_BTR is not None
         assert view.sine_BTR is not None
@@ -109,7 +116,10 @@ class LatentAttention(nn.Module):
             if probe is not None:
                 probe = probe._replace(key_BSH=index_B1SH[:, 0])
             mixed_BTNV = self._cached(plain_BTNH, turned_BTNP, seen_B1SE, probe, view)
-        return self.output(mixed_BTNV.reshape(rows, length, -1)), stats
+        mixed_BTM = mixed_BTNV.reshape(rows, length, -1)
+        if self.gate is not None:
+            mixed_BTM = (mixed_BTM * torch.sigmoid(self.gate(forms_BTC).float())).to(mixed_BTM.dtype)
+        return self.output(mixed_BTM), stats
 
     def _uncached(
         self, plain_BTNH: Tensor, turned_BTNP: Tensor, latent_BS1C: Tensor, shared_BS1P: Tensor, probe: Probe | None, view: View

@@ -61,8 +61,11 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
 
 
 def _layer(pattern: PatternSettings, mixer: MixerConfig, ffn: DenseConfig | ExpertsConfig) -> LayerConfig:
-    after_ffn = pattern.sandwich_norms or (pattern.post_experts_norm and isinstance(ffn, ExpertsConfig))
-    return LayerConfig(mixer=mixer, ffn=ffn, post_mixer_norm=pattern.sandwich_norms, post_ffn_norm=after_ffn)
+    routed, rank = isinstance(ffn, ExpertsConfig), pattern.gated_norm_rank or None
+    after_ffn = pattern.sandwich_norms or (pattern.post_experts_norm and routed)
+    return LayerConfig(
+        mixer=mixer, ffn=ffn, post_mixer_norm=pattern.sandwich_norms, post_ffn_norm=after_ffn, mixer_norm_rank=rank, ffn_norm_rank=rank if routed else None
+    )  # fmt: skip
 
 
 def _predicting(layers: tuple[LayerConfig, ...]) -> LayerConfig:
@@ -142,7 +145,7 @@ def _latent(pattern: PatternSettings, size: SizeSettings, width: int, num_heads:
     return LatentConfig(
         num_heads=num_heads, query_rank=rounded(width * pattern.query_ratio, multiple) if pattern.query_ratio else None,
         kv_rank=rounded(width * pattern.kv_ratio, multiple), nope_dim=head_dim, rope_dim=rope_dim, value_dim=head_dim,
-        rope=RopeConfig(theta=pattern.rope_theta), index=index,
+        rope=RopeConfig(theta=pattern.rope_theta), index=index, gate=pattern.attention_gate,
     )  # fmt: skip
 
 
@@ -222,4 +225,5 @@ def _layer_key(layer: LayerConfig) -> str:
         if layer.ffn.null_experts:
             ffn += f"z{layer.ffn.null_experts}m{layer.ffn.mean_used:g}"
     norms = f"n{layer.post_mixer_norm:d}{layer.post_ffn_norm:d}" if layer.post_mixer_norm or layer.post_ffn_norm else ""
-    return f"{layer.mixer.key}{ffn}{norms}"
+    gates = f"r{layer.mixer_norm_rank or 0}-{layer.ffn_norm_rank or 0}" if layer.mixer_norm_rank or layer.ffn_norm_rank else ""
+    return f"{layer.mixer.key}{ffn}{norms}{gates}"

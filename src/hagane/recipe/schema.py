@@ -205,6 +205,7 @@ class PatternSettings(Frozen):
     full_every: int = Field(4, ge=1, description="with a window, every how many-th layer sees the whole document")
     full_positions: bool = Field(True, description="with a window, whether the layers that see the whole document know positions")
     sandwich_norms: bool = Field(False, description="RMSNorm of what the mixer and the feed-forward add, in every layer")
+    gated_norm_rank: int = Field(0, ge=0, description="A.X K2's gate on the norms before mixers and experts: width of its bottleneck; 0 for no gate")
     scaled_embedding: bool = Field(False, description="embeddings are multiplied with the square root of the model width")
     ffn: Literal["dense", "experts"] = Field("dense", description="SwiGLU, or routed experts")
     qk_norm: bool = Field(True, description="RMSNorm of queries and keys per head")
@@ -254,6 +255,8 @@ class PatternSettings(Frozen):
             raise ValueError(f"index_top_k = {self.index_top_k} is of latent attention, but mixer = '{self.mixer}'")
         if self.index_top_k and not self.query_ratio:
             raise ValueError("index_top_k asks for an indexer, which makes its queries from those of latent attention: give a query_ratio")
+        if self.mixer == "latent" and self.attention_gate != "none" and not self.query_ratio:
+            raise ValueError("attention_gate of latent attention is made from the latent vector of the queries: give a query_ratio")
         if not self.index_top_k:
             self._unused(("index_heads", "index_head_dim", "index_share"), "an indexer, but index_top_k = 0 asks for none")
         return self
@@ -298,7 +301,7 @@ class PatternSettings(Frozen):
     @model_validator(mode="after")
     def _windows(self) -> PatternSettings:
         if self.mixer != "attention":
-            self._unused(("attention_gate", "rotary_share", "window"), f"grouped-query attention, but mixer = '{self.mixer}'")
+            self._unused(("rotary_share", "window"), f"grouped-query attention, but mixer = '{self.mixer}'")
         if self.sandwich_norms and self.post_experts_norm:
             raise ValueError("post_experts_norm is one of sandwich_norms already; give one of them")
         if self.window and self.deltas:

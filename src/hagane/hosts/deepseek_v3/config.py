@@ -17,8 +17,8 @@ from hagane.model.config import DenseConfig, ExpertsConfig, LatentConfig, LayerC
 NAME, ARCHITECTURE = "deepseek_v3", "DeepseekV3ForCausalLM"
 
 
-def latent_reason(config: ModelConfig, host: str, *, index: bool = False) -> str | None:
-    """Why the mixers do not fit a host with the same latent attention in every layer, with an indexer or without; None when they do."""
+def latent_reason(config: ModelConfig, host: str, *, index: bool = False, gate: bool = False) -> str | None:
+    """Why the mixers do not fit a host with the same latent attention in every layer, with an indexer and a gate or without; None when they do."""
     foreign = next((index for index, layer in enumerate(config.layers) if not isinstance(layer.mixer, LatentConfig)), None)
     if foreign is not None:
         return f"{host} has latent attention only; layer {foreign} has a mixer of kind {config.layers[foreign].mixer.kind}"
@@ -28,6 +28,8 @@ def latent_reason(config: ModelConfig, host: str, *, index: bool = False) -> str
     mixer = config.layers[0].mixer
     if isinstance(mixer, LatentConfig) and (mixer.index is not None) != index:
         return f"{host} chooses the keys of every query by an indexer; this model has none" if index else f"{host} has no indexer that chooses keys"
+    if isinstance(mixer, LatentConfig) and (mixer.gate != "none") != gate:
+        return f"{host} has an output gate on attention; this model has none" if gate else f"{host} has no output gate on attention"
     return None
 
 
