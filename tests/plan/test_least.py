@@ -6,7 +6,7 @@ import pytest
 
 from hagane.errors import RecipeError
 from hagane.plan.choose import Known
-from hagane.plan.cost import least_step_seconds, tokens_per_second, training_flops_per_token
+from hagane.plan.cost import least_step_seconds, step_work, tokens_per_second, training_flops_per_token
 from hagane.plan.fitted import fitted
 from hagane.plan.law import GENERAL
 from hagane.plan.least import KIND_SECONDS, expected_steps, refuse_few_steps
@@ -91,7 +91,10 @@ def test_a_step_takes_more_than_its_products_and_every_expert_adds():
         assert least_step_seconds(config, 4096, 256, MACHINE) > 4096 * training_flops_per_token(config, 256) / MACHINE.matmul_flops
         assert 2 * least_step_seconds(config, 2048, 256, MACHINE) > least_step_seconds(config, 4096, 256, MACHINE)
     on_gpu = MACHINE.model_copy(update={"device": "cuda"})
-    assert least_step_seconds(many, 4096, 256, on_gpu) == pytest.approx(4096 / tokens_per_second(many, 256, on_gpu))
+    assert least_step_seconds(many, 65_536, 256, on_gpu) == pytest.approx(65_536 / tokens_per_second(many, 256, on_gpu))
+    for config in (few, many):  # Muon's iterations are counted there too: with many experts they are most of a small step
+        each = (least_step_seconds(config, 65_536, 256, on_gpu) - least_step_seconds(config, 4096, 256, on_gpu)) / (65_536 - 4096)
+        assert 20 * config.width * step_work(config, 256).body / on_gpu.matmul_flops < least_step_seconds(config, 4096, 256, on_gpu) - 4096 * each
     assert least_step_seconds(many, 4096, 256, MACHINE) - least_step_seconds(few, 4096, 256, MACHINE) > 0.4  # 2,016 experts more
 
 

@@ -42,7 +42,7 @@ WRONG_PATTERNS = [
     ('ffn = "experts"\nsandwich_norms = true\npost_experts_norm = true', "give one of them"),
     ("window = 64\nfull_every = 1", "window would be of none"),
     ('mixer = "latent"\nwindow = 64', "window = 64 is of grouped-query attention"),
-    ('mixer = "latent"\nattention_gate = "sigmoid"', "attention_gate = 'sigmoid' is of grouped-query attention"),
+    ('mixer = "latent"\nattention_gate = "sigmoid"', "attention_gate of latent attention is made from the latent vector of the queries"),
 ]
 
 

@@ -21,7 +21,8 @@ _RENAMED = {
 }
 _QUERY_NORM = {"mixer.query_norm.weight": "self_attn.q_a_layernorm.weight"}
 _NORMS = {"mixer_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-_GATED_NORM = {".norm.weight": ".norm.weight", ".down.weight": ".mlp.fc1.weight", ".up.weight": ".mlp.fc2.weight"}  # A.X K2's
+_GATED_NORM = {".norm.weight": ".norm.weight", ".down.weight": ".W_down.weight", ".up.weight": ".W_up.weight"}  # A.X K2's
+_IN_MEMORY = {".W_down.": ".mlp.fc1.", ".W_up.": ".mlp.fc2.", ".q_b_proj.": ".q_gate_proj."}  # as transformers calls them of A.X K2, not as they are published
 
 
 def _neighbours(rows: Tensor, *, back: bool = False) -> Tensor:
@@ -48,14 +49,14 @@ def _renamed(mixer: LatentConfig, layer: LayerConfig) -> dict[str, str]:
 
 def _fused(query: Tensor, gate: Tensor, mixer: LatentConfig) -> Tensor:
     """Queries and gate as A.X K2 has them in one matrix: of every head the queries' rows, then the gate's."""
-    heads = [matrix.view(mixer.num_heads, -1, matrix.shape[-1]) for matrix in (_rotated_last(query, mixer, mixer.num_heads), gate)]
+    heads = [matrix.view(mixer.num_heads, -1, matrix.shape[-1]) for matrix in (query, gate)]
     return torch.cat(heads, dim=1).flatten(0, 1)
 
 
 def _parted(fused: Tensor, mixer: LatentConfig) -> tuple[Tensor, Tensor]:
     """The way back: queries, gate."""
-    query, gate = fused.view(mixer.num_heads, -1, fused.shape[-1]).split([mixer.qk_dim, mixer.value_dim], dim=1)
-    return _rotated_last(query.flatten(0, 1), mixer, mixer.num_heads, back=True), gate.flatten(0, 1)
+    query, gate = torch.split(fused.view(mixer.num_heads, -1, fused.shape[-1]), [mixer.qk_dim, mixer.value_dim], dim=1)
+    return query.flatten(0, 1), gate.flatten(0, 1)
 
 
 def _mixer(config: ModelConfig, index: int) -> LatentConfig:
@@ -71,11 +72,9 @@ def latent_to_host(state: Mapping[str, Tensor], config: ModelConfig, index: int)
     if mixer.query_rank:
         yield theirs + "self_attn.q_a_proj.weight", down[: mixer.query_rank]
         down = down[mixer.query_rank :]
-    if mixer.gate == "sigmoid":
-        yield theirs + "self_attn.q_gate_proj.weight", _fused(state[ours + "mixer.query_up.weight"], state[ours + "mixer.gate.weight"], mixer)
-    else:
-        source, target = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
-        yield f"{theirs}self_attn.{target}.weight", _rotated_last(state[f"{ours}mixer.{source}.weight"], mixer, mixer.num_heads)
+    source, target = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
+    query = _rotated_last(state[f"{ours}mixer.{source}.weight"], mixer, mixer.num_heads)
+    yield f"{theirs}self_attn.{target}.weight", query if mixer.gate == "none" else _fused(query, state[ours + "mixer.gate.weight"], mixer)
     yield theirs + "self_attn.kv_a_proj_with_mqa.weight", _rotated_last(down, mixer, 1)
     for source, target in _renamed(mixer, config.layers[index]).items():
         yield theirs + target, state[ours + source]
@@ -87,11 +86,19 @@ def latent_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, index: 
     if mixer.query_rank:
         down = [take(tensors, theirs + "self_attn.q_a_proj.weight"), *down]
     yield ours + "mixer.down.weight", torch.cat(down)
+    target, source = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
+    query = _either(tensors, f"{theirs}self_attn.{source}.weight")
     if mixer.gate == "sigmoid":
-        query, gate = _parted(take(tensors, theirs + "self_attn.q_gate_proj.weight"), mixer)
-        yield from ((ours + "mixer.query_up.weight", query), (ours + "mixer.gate.weight", gate))
-    else:
-        target, source = ("query_up", "q_b_proj") if mixer.query_rank else ("query", "q_proj")
-        yield f"{ours}mixer.{target}.weight", _rotated_last(take(tensors, f"{theirs}self_attn.{source}.weight"), mixer, mixer.num_heads, back=True)
+        query, gate = _parted(query, mixer)
+        yield ours + "mixer.gate.weight", gate
+    yield f"{ours}mixer.{target}.weight", _rotated_last(query, mixer, mixer.num_heads, back=True)
     for target, source in _renamed(mixer, config.layers[index]).items():
-        yield ours + target, take(tensors, theirs + source)
+        yield ours + target, _either(tensors, theirs + source)
+
+
+def _either(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """A tensor under its published name, or under that of transformers' modules."""
+    for published, in_memory in _IN_MEMORY.items():
+        if published in name and name not in tensors and name.replace(published, in_memory) in tensors:
+            return tensors[name.replace(published, in_memory)]
+    return take(tensors, name)

@@ -18,7 +18,7 @@ _MUON_FLOPS, _PARAMETER_SECONDS, _LAYER_SECONDS = 20.0, 1.5e-9, 2.8e-3
 # experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
 _EXPERT_SECONDS = 2.5e-4
 MEMORY_SHARE = 0.9  # of the machine's, that a training may take
-USUAL_BATCH = 4096  # tokens of a step, where none was chosen yet
+USUAL_BATCH = {"cpu": 4096, "cuda": 65_536}  # tokens of a step, where none was chosen yet
 # Share of the matrix rate of a whole step on a GPU: dense, and of layers with routed experts (docs/notebook.md, "Speed of a step").
 _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35
 # A run measures its own steps before it freezes a plan, so these constants only rank shapes and size samples.
@@ -31,7 +31,8 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
     """Expected training speed in steps of USUAL_BATCH tokens from the matrix rate alone, before any step was measured."""
-    return USUAL_BATCH / least_step_seconds(config, USUAL_BATCH, context, machine)
+    tokens = USUAL_BATCH[machine.device]
+    return tokens / least_step_seconds(config, tokens, context, machine)
 
 
 class StepWork(NamedTuple):
@@ -56,11 +57,11 @@ def step_work(config: ModelConfig, context: int) -> StepWork:
 
 
 def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
-    """Seconds that a step of one micro-step of `tokens` takes: what every token takes, and on a CPU what a step takes however few there are."""
-    each = work.flops / machine.matmul_flops
-    if machine.device != "cpu":
-        return tokens * each * ((1 - work.routed_share) / _GPU_SHARE + work.routed_share / _GPU_EXPERTS_SHARE)
-    fixed = _MUON_FLOPS * work.width * work.body / machine.matmul_flops + _PARAMETER_SECONDS * work.parameters + _LAYER_SECONDS * work.num_layers
+    """Seconds that a step of one micro-step of `tokens` takes: what every token takes, and what a step takes however few there are."""
+    each, muon = work.flops / machine.matmul_flops, _MUON_FLOPS * work.width * work.body / machine.matmul_flops
+    if machine.device != "cpu":  # Muon's products as fast as a dense step: not measured on a GPU, and far from nothing with a hundred experts
+        return tokens * each * ((1 - work.routed_share) / _GPU_SHARE + work.routed_share / _GPU_EXPERTS_SHARE) + muon / _GPU_SHARE
+    fixed = muon + _PARAMETER_SECONDS * work.parameters + _LAYER_SECONDS * work.num_layers
     return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / work.width) + fixed + _EXPERT_SECONDS * work.experts
 
 

@@ -75,8 +75,9 @@ def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
         return start
     every = _rungs(recipe.model.pattern, pinned, vocabulary_size, context)
     options = [rung for rung in every if rung.memory <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
-    bytes_of_a_step = USUAL_BATCH * usual_bytes_per_token(vocabulary_size)
-    losses = [law.constants.loss(rung.point._replace(bytes=seconds / step_seconds(rung.work, USUAL_BATCH, machine) * bytes_of_a_step)) for rung in options]
+    batch = USUAL_BATCH[machine.device]
+    bytes_of_a_step = batch * usual_bytes_per_token(vocabulary_size)
+    losses = [law.constants.loss(rung.point._replace(bytes=seconds / step_seconds(rung.work, batch, machine) * bytes_of_a_step)) for rung in options]
     alike = [rung for rung, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
     return max(alike, key=lambda rung: _effective(rung.point)).config
 
