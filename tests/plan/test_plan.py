@@ -7,7 +7,17 @@ from hagane.hosts import HOSTS, host_for
 from hagane.model.config import DeltaConfig, LatentConfig, RopeConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.decoder import Decoder
-from hagane.plan.choose import EMBEDDING_RATE, LEAST_SHARE, PROMISED_SHARE, STOLEN_SECONDS, Known, embedding_ratio_rule, promised_share
+from hagane.plan.choose import (
+    EMBEDDING_RATE,
+    LEAST_SHARE,
+    MAX_LEARNING_RATE,
+    MAX_TUNED_RATE,
+    PROMISED_SHARE,
+    STOLEN_SECONDS,
+    Known,
+    embedding_ratio_rule,
+    promised_share,
+)
 from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.law import GENERAL
 from hagane.plan.shapes import candidates, published, shape, shape_key
@@ -242,9 +252,9 @@ def test_embeddings_learn_by_a_share_of_their_size_unless_something_speaks_again
     assert ratio("model.pattern.tied=true") == ratio("start.from=/somewhere") == 1
 
 
-def test_every_phase_learns_its_embeddings_by_the_same_ratio():
-    plan = plan_of(recipe_with(budget="20min"), 1200)
-    (ratio,) = {phase.embedding_ratio for parts in plan.phases.values() for phase in parts}
+def test_every_phase_of_text_learns_its_embeddings_by_the_same_ratio():
+    plan = plan_of(recipe_with(budget="20min", midtrain={"share": 0.1}), 1200)
+    (ratio,) = {phase.embedding_ratio for name in ("pretrain", "midtrain") for phase in plan.phases[name]}
     assert ratio == pytest.approx(EMBEDDING_RATE / plan.phases["pretrain"][0].learning_rate, rel=0.01)
 
 
@@ -263,3 +273,15 @@ def test_a_shape_is_chosen_that_fits_into_memory():
     needed = training_memory(large, 1, recipe.train.context)
     small = best_shape(recipe, SizeSettings(), MACHINE.model_copy(update={"memory_bytes": needed}), 4096, enough, GENERAL)
     assert training_memory(small, 1, recipe.train.context) <= MEMORY_SHARE * needed < needed
+
+
+def test_tuning_keeps_its_peak_where_pretraining_learns_faster():
+    plan = plan_of(recipe_with(budget="20min"), 1200)
+    (whole,), tuned = plan.phases["pretrain"], [phase for name, phases in plan.phases.items() if name.startswith("tune/") for phase in phases]
+    assert whole.learning_rate == MAX_LEARNING_RATE and tuned
+    ratios = [step.learning_rate_ratio for step in recipe_with().tune.steps]
+    assert [phase.learning_rate for phase in tuned] == pytest.approx([MAX_TUNED_RATE * ratio for ratio in ratios])
+    table = {phase.embedding_ratio * phase.learning_rate / ratio for phase, ratio in zip([whole, *tuned], [1.0, *ratios], strict=True)}
+    assert max(table) == pytest.approx(min(table), rel=0.01)  # of the embedding table: as always
+    told = plan_of(recipe_with(budget="20min", train={"learning_rate": 0.005}), 1200)
+    assert {phase.learning_rate for name, phases in told.phases.items() if name.startswith("tune/") for phase in phases} == {0.005 * ratio for ratio in ratios}

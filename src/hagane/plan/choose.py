@@ -28,7 +28,8 @@ from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 # Step Law was fitted from 60M parameters up; below that its power law runs away: at a million it asks for 0.013, where 0.0045 to 0.009 are alike and 0.003
 # loses a percent (docs/notebook.md, "Learning rate of small models").
 MAX_LEARNING_RATE = 6e-3
-# Tuning's rates are ratios of pretraining's, at most of this: from 0.006 the quickstart forgot 6 % of its text and solved no more problems.
+# Tuning's rates are ratios of pretraining's, at most of this: tuned from 0.006 the quickstart forgot text, 1.28 bits per byte for 1.17, and solved no more
+# problems (docs/notebook.md, "The quickstart").
 MAX_TUNED_RATE = 3e-3
 EMBEDDING_RATE = 0.25  # 0.18 and 0.45 did equally well (docs/notebook.md, "Settings of small models")
 # Speed of training over that of the timed steps: 0.79 to 1.07 in sixteen runs (docs/notebook.md, "Promised and kept"). Without steering the
