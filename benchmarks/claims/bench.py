@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,18 @@ class Bench:
             walk(run, until="tokenizer", report=False)
             return Arms(self.text, ground_of(run), self.out, "nordic", ARM_VOCABULARY[self.mode], self.jobs)
 
-    def tuned(self, tries: Mapping[str, Sequence[Arm]]) -> dict[str, Arm]:
-        """Of every arm's tries, all of which have the tuning seed, the best; nothing is trained for an arm that has one."""
-        self.arms.train([(arm, TUNING_SEED) for own in tries.values() if len(own) > 1 for arm in own])
-        return {
-            name: own[0] if len(own) == 1 else min(own, key=lambda arm: self.arms.result(arm, TUNING_SEED)["bits_per_byte"]) for name, own in tries.items()
-        }  # fmt: skip
+    def tuned(self, arms: Mapping[str, Arm], rates: Sequence[float]) -> dict[str, Arm]:
+        """Every arm at the best of the first `sweep` rates, times the plan's, by the tuning seed; of one rate nothing is trained."""
+        tries = {name: [replace(arm, learning_rate=rate) for rate in rates[: self.sweep]] for name, arm in arms.items()}
+        if self.sweep == 1:
+            return {name: own[0] for name, own in tries.items()}
+        self.arms.train([(arm, TUNING_SEED) for own in tries.values() for arm in own])
+        return {name: min(own, key=lambda arm: self.arms.result(arm, TUNING_SEED)["bits_per_byte"]) for name, own in tries.items()}
+
+    def results(self, arms: Mapping[str, Arm]) -> dict[str, list[dict[str, Any]]]:
+        """Every arm trained and scored with every seed: name -> results by seed."""
+        self.arms.train([(arm, seed) for seed in range(self.seeds) for arm in arms.values()])
+        return {name: [self.arms.result(arm, seed) for seed in range(self.seeds)] for name, arm in arms.items()}
 
     @property
     def end(self) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -76,10 +75,8 @@ def claimed(rates: Rates, costs: Mapping[str, Mapping[str, float]], name: str, b
 
 
 def row(bench: Bench) -> None:
-    arms = arms_of(bench)
-    best = bench.tuned({name: [replace(arm, learning_rate=rate) for rate in RATES[: bench.sweep]] for name, arm in arms.items()})
-    bench.arms.train([(arm, seed) for seed in range(bench.seeds) for arm in best.values()])
-    bits = {name: [bench.arms.result(arm, seed)["bits"] for seed in range(bench.seeds)] for name, arm in best.items()}
+    best = bench.tuned(arms_of(bench), RATES)
+    bits = {name: [one["bits"] for one in found] for name, found in bench.results(best).items()}
     configs = {name: bench.arms.config(arm) for name, arm in best.items()}
     costs = {
         FLOPS: {name: flops_per_token(config, config.context) for name, config in configs.items()},

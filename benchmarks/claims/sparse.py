@@ -32,10 +32,8 @@ def arms_of(bench: Bench) -> dict[str, Arm]:
 
 
 def row(bench: Bench) -> None:
-    arms = arms_of(bench)
-    best = bench.tuned({name: [replace(arm, learning_rate=rate) for rate in RATES[: bench.sweep]] for name, arm in arms.items()})
-    bench.arms.train([(arm, seed) for seed in range(bench.seeds) for arm in best.values()])
-    results = {name: [bench.arms.result(arm, seed) for seed in range(bench.seeds)] for name, arm in best.items()}
+    best = bench.tuned(arms_of(bench), RATES)
+    results = bench.results(best)
     bits = {name: [one["bits"] for one in found] for name, found in results.items()}
     config = bench.arms.config(best["window"])
     window, seen = config.layers[0].mixer.window, bench.arms.mean_seen(best["window"], None)

@@ -59,10 +59,9 @@ def row(bench: Bench, swap: Swap) -> None:
     width = WIDTH if bench.mode == "full" else QUICK_WIDTH
     plain = Arm(f"{swap.name} without", width, LAYERS, bench.tokens, swap.shared)
     arms = {"without": plain, "with": replace(plain, name=f"{swap.name} with", sets=(*swap.shared, *swap.changed))}
-    best = bench.tuned({name: [replace(arm, learning_rate=rate) for rate in RATES[: bench.sweep]] for name, arm in arms.items()})
+    best = bench.tuned(arms, RATES)
     best["half"] = replace(best["without"], name=f"{swap.name} without, half the tokens", tokens=bench.tokens / 2)
-    bench.arms.train([(arm, seed) for seed in range(bench.seeds) for arm in best.values()])
-    results = {name: [bench.arms.result(arm, seed) for seed in range(bench.seeds)] for name, arm in best.items()}
+    results = bench.results(best)
     mean = {name: statistics.fmean(one["bits_per_byte"] for one in found) for name, found in results.items()}
     ratio = compare([one["bits"] for one in results["with"]], {"without": [one["bits"] for one in results["without"]]}, bench.text.test_bytes)[OVERALL]
     seconds = bench.arms.step_seconds({name: best[name] for name in ("without", "with")})

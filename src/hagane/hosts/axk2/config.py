@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, require
 from hagane.hosts.deepseek_v3.config import ffn_reason, latent_reason
 from hagane.hosts.deepseek_v32 import config as deepseek_v32
@@ -44,11 +41,7 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     rank = require(host, "gated_norm_rank")
     plain = deepseek_v32.config_from_host({"first_k_dense_replace": 1, **host})
-    try:
-        mixer = plain.layers[0].mixer.model_validate({**dict(plain.layers[0].mixer), "gate": "sigmoid"})
-    except ValidationError as error:
-        raise RecipeError(f"config.json: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
-    gated = {"mixer": mixer, "mixer_norm_rank": rank}
+    gated = {"mixer": plain.layers[0].mixer.model_copy(update={"gate": "sigmoid"}), "mixer_norm_rank": rank}
     layers = (layer.model_copy(update={**gated, "ffn_norm_rank": rank if isinstance(layer.ffn, ExpertsConfig) else None}) for layer in plain.layers)
     return plain.model_copy(update={"layers": tuple(layers), "mtp_layers": ()})
 
