@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hagane.errors import RecipeError
 from hagane.model.count import num_active_parameters
-from hagane.plan.cost import tokens_per_second
+from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_memory
 from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.serve import parse_tokens, serving_options
 from hagane.plan.shapes import candidates
@@ -52,6 +52,14 @@ def test_the_more_is_served_the_smaller_the_model():
 def test_a_served_token_costs_a_third_of_a_trained_one():
     best = options(3600, 1e7)[0]
     assert best.serving_seconds == pytest.approx(1e7 / tokens_per_second(best.config, 256, MACHINE) / 3)
+
+
+def test_a_model_that_does_not_fit_into_memory_is_not_served():
+    small = MACHINE.model_copy(update={"memory_bytes": 64 << 20})
+    free = serving_options(RECIPE, SizeSettings(), MACHINE, 4096, 1e5, GENERAL, 1e6)
+    bound = serving_options(RECIPE, SizeSettings(), small, 4096, 1e5, GENERAL, 1e6)
+    assert {one.config for one in bound} < {one.config for one in free}
+    assert all(training_memory(one.config, 1, 256) <= MEMORY_SHARE * small.memory_bytes for one in bound)
 
 
 def test_what_cannot_be_is_one_sentence():

@@ -11,11 +11,9 @@ from typing import NamedTuple
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
-from hagane.plan.cost import tokens_per_second
-from hagane.plan.law import Law, usual_bytes_per_token
-from hagane.plan.shapes import candidates, experts_of
-from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, point_of
-from hagane.plan.start import starting_model
+from hagane.plan.law import Law
+from hagane.plan.shapes import experts_of
+from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, affordable
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
 
@@ -38,28 +36,20 @@ def parse_tokens(text: str) -> float:
     return found.amount
 
 
-def serving_seconds(config: ModelConfig, context: int, machine: Machine, tokens: float) -> float:
-    """Seconds of serving `tokens` in full batches: a forward pass each, at the speed of training's."""
-    return tokens / (3 * tokens_per_second(config, context, machine))
-
-
 def serving_options(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, tokens: float) -> list[Served]:
-    """Every shape that can be trained and serve `tokens` within `seconds`, the one with the lowest expected loss first.
+    """Every shape that can be trained and serve `tokens` within `seconds`, in full batches at the speed of training's forward pass, the one with the lowest
+    expected loss first.
 
     Raises RecipeError where none can.
     """
-    context, start = recipe.train.context, starting_model(recipe)
-    shapes = [start] if start is not None else candidates(recipe.model.pattern, pinned, vocabulary_size=vocabulary_size, context=context)
-    each = usual_bytes_per_token(vocabulary_size)
-    found = []
-    for config in shapes:
-        serving = serving_seconds(config, context, machine, tokens)
-        training = seconds - serving
-        if training >= MINIMUM_TRAINING_SECONDS:
-            loss = law.constants.loss(point_of(config, training * tokens_per_second(config, context, machine) * each))
-            found.append(Served(config, training, serving, loss))
+    options = [(one, tokens / (3 * one.tokens_per_second(machine))) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+    found = [
+        Served(one.config, seconds - serving, serving, one.loss(seconds - serving, machine, law))
+        for one, serving in options
+        if seconds - serving >= MINIMUM_TRAINING_SECONDS
+    ]
     if not found:
-        least = min(serving_seconds(config, context, machine, tokens) for config in shapes)
+        least = min(serving for _, serving in options)
         raise RecipeError(
             f"serving {tokens:g} tokens takes {duration(least)} with the smallest model of this recipe, which leaves less than "
             f"{MINIMUM_TRAINING_SECONDS:g}s of {duration(seconds)} for training. Give a larger --budget or fewer --serve-tokens."

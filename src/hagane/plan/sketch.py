@@ -67,35 +67,50 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
     return None
 
 
-def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
-    """The rung of the ladder that fits into memory with the lowest expected loss after training for `seconds`, the largest of those that are alike; the
-    checkpoint's shape where the run starts from one."""
-    start, context = starting_model(recipe), recipe.train.context
-    if start is not None:
-        return start
-    every = _rungs(recipe.model.pattern, pinned, vocabulary_size, context)
-    options = [rung for rung in every if rung.memory <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
-    batch = USUAL_BATCH[machine.device]
-    bytes_of_a_step = batch * usual_bytes_per_token(vocabulary_size)
-    losses = [law.constants.loss(rung.point._replace(bytes=seconds / step_seconds(rung.work, batch, machine) * bytes_of_a_step)) for rung in options]
-    alike = [rung for rung, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
-    return max(alike, key=lambda rung: _effective(rung.point)).config
-
-
-class _Rung(NamedTuple):
-    """A candidate, and what its expected loss after any time follows from. `point` is without its bytes."""
+class Candidate(NamedTuple):
+    """A shape that could be trained, and what its expected loss after any time follows from. `point` is without its bytes, `memory` that of a row."""
 
     config: ModelConfig
     point: Point
     work: StepWork
     memory: int
 
+    def tokens_per_second(self, machine: Machine) -> float:
+        """`cost.tokens_per_second`, of what is counted already."""
+        batch = USUAL_BATCH[machine.device]
+        return batch / step_seconds(self.work, batch, machine)
+
+    def loss(self, seconds: float, machine: Machine, law: Law) -> float:
+        """Expected bits per byte after training for `seconds`."""
+        num_bytes = seconds * self.tokens_per_second(machine) * usual_bytes_per_token(self.config.vocabulary_size)
+        return law.constants.loss(self.point._replace(bytes=num_bytes))
+
+
+def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int) -> Sequence[Candidate]:
+    """The rungs of the ladder that fit into memory, the smallest where none does; the checkpoint's shape where the run starts from one."""
+    start, context = starting_model(recipe), recipe.train.context
+    if start is not None:
+        return [_candidate(start, context)]
+    every = _counted(recipe.model.pattern, pinned, vocabulary_size, context)
+    return [one for one in every if one.memory <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
+
+
+def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
+    """Of those that can be afforded the one with the lowest expected loss after training for `seconds`, the largest of those that are alike."""
+    options = affordable(recipe, pinned, machine, vocabulary_size)
+    losses = [one.loss(seconds, machine, law) for one in options]
+    alike = [one for one, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
+    return max(alike, key=lambda one: _effective(one.point)).config
+
+
+def _candidate(config: ModelConfig, context: int) -> Candidate:
+    return Candidate(config, point_of(config, 0.0), step_work(config, context), training_memory(config, 1, context))
+
 
 @lru_cache(maxsize=64)
-def _rungs(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int) -> tuple[_Rung, ...]:
+def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int) -> tuple[Candidate, ...]:
     """All candidates. A plan asks for them a dozen times: counting a hundred models every time took most of its second."""
-    configs = candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context)
-    return tuple(_Rung(config, point_of(config, 0.0), step_work(config, context), training_memory(config, 1, context)) for config in configs)
+    return tuple(_candidate(config, context) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
 
 
 def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
