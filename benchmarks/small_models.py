@@ -179,7 +179,7 @@ class Arms:
     jobs: int = 1
 
     def settings(self, arm: Arm) -> Recipe:
-        return load_recipe(self.recipe, ["corpus.sources=[]", *arm.sets])[0]
+        return _recipe(self.recipe, arm.sets)
 
     def config(self, arm: Arm) -> ModelConfig:
         recipe = self.settings(arm)
@@ -263,6 +263,12 @@ class Arms:
             encoded(self.ground, self.vocabulary_size, lengths)  # once, before processes that would make it at the same time
         shared = (self.text, self.ground.run.folder, self.out, self.recipe, self.vocabulary_size, self.jobs)
         return in_processes(self.jobs, _one, [(f"{arm.name}, seed {seed}", (*shared, arm, seed)) for arm, seed in missing], ends)
+
+
+@cache
+def _recipe(name: str, sets: tuple[str, ...]) -> Recipe:
+    """Asked for at every question about an arm."""
+    return load_recipe(name, ["corpus.sources=[]", *sets])[0]
 
 
 def _one(text: Text, folder: Path, out: Path, recipe: str, vocabulary_size: int, jobs: int, arm: Arm, seed: int) -> dict[str, Any]:
