@@ -31,8 +31,7 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
     """Expected training speed in steps of USUAL_BATCH tokens from the matrix rate alone, before any step was measured."""
-    tokens = USUAL_BATCH[machine.device]
-    return tokens / least_step_seconds(config, tokens, context, machine)
+    return usual_speed(step_work(config, context), machine)
 
 
 class StepWork(NamedTuple):
@@ -63,6 +62,12 @@ def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
         return tokens * each * ((1 - work.routed_share) / _GPU_SHARE + work.routed_share / _GPU_EXPERTS_SHARE) + muon / _GPU_SHARE
     fixed = muon + _PARAMETER_SECONDS * work.parameters + _LAYER_SECONDS * work.num_layers
     return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / work.width) + fixed + _EXPERT_SECONDS * work.experts
+
+
+def usual_speed(work: StepWork, machine: Machine) -> float:
+    """`tokens_per_second` of a shape whose work is counted already."""
+    tokens = USUAL_BATCH[machine.device]
+    return tokens / step_seconds(work, tokens, machine)
 
 
 def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:

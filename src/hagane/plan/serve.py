@@ -11,6 +11,7 @@ from typing import NamedTuple
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
+from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
 from hagane.plan.shapes import experts_of
 from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, affordable
@@ -42,7 +43,7 @@ def serving_options(recipe: Recipe, pinned: SizeSettings, machine: Machine, voca
 
     Raises RecipeError where none can.
     """
-    options = [(one, tokens / (3 * one.tokens_per_second(machine))) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+    options = [(one, tokens / (3 * usual_speed(one.work, machine))) for one in affordable(recipe, pinned, machine, vocabulary_size)]
     found = [
         Served(one.config, seconds - serving, serving, one.loss(seconds - serving, machine, law))
         for one, serving in options

@@ -15,7 +15,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
-from hagane.plan.cost import MEMORY_SHARE, USUAL_BATCH, StepWork, step_seconds, step_work, training_memory
+from hagane.plan.cost import MEMORY_SHARE, StepWork, step_work, training_memory, usual_speed
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
@@ -75,14 +75,9 @@ class Candidate(NamedTuple):
     work: StepWork
     memory: int
 
-    def tokens_per_second(self, machine: Machine) -> float:
-        """`cost.tokens_per_second`, of what is counted already."""
-        batch = USUAL_BATCH[machine.device]
-        return batch / step_seconds(self.work, batch, machine)
-
     def loss(self, seconds: float, machine: Machine, law: Law) -> float:
         """Expected bits per byte after training for `seconds`."""
-        num_bytes = seconds * self.tokens_per_second(machine) * usual_bytes_per_token(self.config.vocabulary_size)
+        num_bytes = seconds * usual_speed(self.work, machine) * usual_bytes_per_token(self.config.vocabulary_size)
         return law.constants.loss(self.point._replace(bytes=num_bytes))
 
 
