@@ -25,9 +25,10 @@ def test_every_command_shows_an_example_and_is_in_the_documentation() -> None:
     examples = help_examples()
     assert [name for name, line in examples.items() if not line.startswith(f"hagane {name}")] == []
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    stages = re.search(r"`hagane corpus RUN`, and so on for (.*?) \|", text)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    stages = re.search(r"`hagane corpus RUN`, and so on for (.*?) \|", readme)
     assert stages is not None
-    missing = [name for name in examples if f"hagane {name}" not in text and f"`{name}`" not in stages[1]]
+    missing = [name for name in examples if f"hagane {name}" not in (text if " " in name else readme) and f"`{name}`" not in stages[1]]
     assert missing == []
 
 
