@@ -45,11 +45,17 @@ def _marked(pieces: list[tuple[str, int, str]]) -> tuple[tuple[str, str], ...]:
     marked, silent = [], ""
     for place, digit, piece in pieces:
         if piece:
-            marked.append((f"{silent}{place}{digit}", piece))
+            marked.append(_one_place(f"{silent}{place}{digit}", piece))
             silent = ""
         elif digit:
             silent = f"{place}{digit}"  # the ten of a teen is said with its one
     return tuple(marked)
+
+
+@cache
+def _one_place(mark: str, piece: str) -> tuple[str, str]:
+    """The pair, one object however many numbers have it: nine tables of all numbers took 50 MB, which training after them was then seen to use."""
+    return mark, piece
 
 
 def _pieces(number: int, table: Table) -> list[tuple[str, int, str]]:
