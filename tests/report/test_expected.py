@@ -12,6 +12,7 @@ CURVE = [
 ]
 LANGUAGES = {
     "en": {"bytes": 4_000_000, "read_bytes": 9e6, "repeats": 2.25, "worth": 0.97, "bits_per_byte": 2.0, "low": 1.9, "high": 2.1, "more_text_gain": 0.012},
+    "de": {"bytes": 9_000_000, "read_bytes": 3e6, "repeats": 0.33, "worth": 1.0, "bits_per_byte": 2.1, "low": 2.0, "high": 2.2, "more_text_gain": 1e-9},
     "smj": {"bytes": 900_000, "read_bytes": 3.6e6, "repeats": 4.0, "worth": 0.91, "bits_per_byte": None, "low": None, "high": None, "more_text_gain": None},
 }
 
@@ -31,7 +32,8 @@ def test_curves_and_languages_stand_in_the_plan_section(finished_run):
     assert "2.10 for 8min" in shown["pictures"][0].svg and "chosen 8min" in shown["pictures"][0].svg
     rows = {row[0]: row for row in shown["table"].rows}
     came = read_record(folder).facts("evaluate")["bits_per_byte"]["en"]["value"]
-    assert rows["English"][4:] == ("2.00 (1.90 to 2.10)", f"{came:.2f}", f"{100 * (came / 2.0 - 1):+.1f} %", "-0.012")
+    assert rows["English"][4:] == ("2.00 (1.90 to 2.10)", f"{came:.2f}", f"{100 * (came / 2.0 - 1):+.1f} %", "0.012")
+    assert rows["German"][-1] == "nothing" and rows["Lule Sámi"][-1] == ""
     page = render(folder)
     assert "Loss against energy" in page and "10 MB more would take off" in page
 

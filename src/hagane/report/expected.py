@@ -84,7 +84,7 @@ def language_table(languages: dict[str, Any], measured: dict[str, Any]) -> Table
             (
                 text.language(tag), text.size(plan.get("bytes")), f"{repeats:.1f}" if repeats is not None else "", text.percent(plan.get("worth"), 0), interval,
                 text.fixed(came, 2) if came is not None else "", f"{100 * (came / value - 1):+.1f} %" if came is not None and value else "",
-                "" if gain is None else f"-{gain:.3f}",
+                "" if gain is None else f"{gain:.3f}" if gain >= 0.0005 else "nothing",
             )
         )  # fmt: skip
     columns: tuple[str, ...] = ("language", "text", "times read", "worth of new text", "expected bits per byte")
