@@ -186,7 +186,7 @@ def _facts(recipe: Recipe, config: ModelConfig, work: Workload, machine: Cluster
         "flops": tokens * 3 * work.forward_flops, "seconds": round(seconds), "joules": joules and round(joules), "usd": dollars and round(dollars),
         "layouts": [
             {
-                "layout": item.layout.model_dump(), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
+                "layout": item.layout.model_dump(), "description": str(item.layout), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
                 "utilisation": utilisation(work, machine, item), "memory_bytes": round(item.memory.total), "memory": item.memory._asdict(),
                 "parts": item.parts._asdict(), "bottleneck": item.parts.bottleneck,
             }

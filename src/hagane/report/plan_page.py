@@ -62,11 +62,9 @@ def _layouts(facts: dict[str, Any]) -> Table | None:
     """The fastest layouts, where the plan is one of a cluster."""
     lines = []
     for item in rows(facts.get("layouts")):
-        degrees = table(item.get("layout"))
-        how = ", ".join(f"{name} {degrees[name]}" for name in ("data", "zero", "tensor", "pipeline", "context", "expert", "micro_batch") if name in degrees)
         lines.append(
             (
-                f"{how}, checkpointing {degrees.get('checkpointing')}", text.size(item.get("memory_bytes")), text.seconds(item.get("step_seconds")),
+                str(item.get("description")), text.size(item.get("memory_bytes")), text.seconds(item.get("step_seconds")),
                 text.percent(item.get("utilisation"), 0), str(item.get("bottleneck")),
             )
         )  # fmt: skip
