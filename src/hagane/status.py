@@ -14,7 +14,7 @@ from hagane.errors import RecipeError
 from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
 from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
-from hagane.plan.cost import joules, tokens_per_second, training_memory
+from hagane.plan.cost import joules, run_memory, tokens_per_second
 from hagane.plan.curve import curve_line, loss_curve
 from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
@@ -101,7 +101,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         "num_experts": experts_of(config), "vocabulary_size": vocabulary, "num_parameters": num_parameters(config),
         "num_active_parameters": num_active_parameters(config),
         "tokens": plan.tokens, "training_seconds": round(plan.training_seconds, 1), "sample_bytes": plan.sample_bytes,
-        "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": training_memory(config, rows, recipe.train.context),
+        "bits_per_byte": round(value, 3), "low": round(low, 3), "high": round(high, 3), "memory_bytes": run_memory(config, rows, recipe.train.context, machine),
         "joules": round(joules(plan.training_seconds, machine)), "law": law.source, "mixture": mixture_reason(recipe),
         "languages": {language: item.model_dump(mode="json") for language, item in languages.items()},
         "curve": [item.model_dump(mode="json") for item in curve], "price_per_hour": recipe.execution.price_per_hour,
@@ -190,7 +190,7 @@ def _reasons(recipe: Recipe, machine: Machine, facts: dict[str, Any]) -> dict[st
         "training_seconds": f"{seconds}: the budget less start, planning, evaluation and release, less 8 % for corpus and tokenizer",
         "corpus.sample_bytes": f"{facts['sample_bytes']:,}: text for these tokens with a margin of 30 %",
         "bits_per_byte": f"{facts['bits_per_byte']:.2f}, 80 % of outcomes from {facts['low']:.2f} to {facts['high']:.2f}: {facts['law']}",
-        "memory_bytes": f"{facts['memory_bytes']:,}: weights, gradients, masters and moments, and the activations of a micro-step",
+        "memory_bytes": f"{facts['memory_bytes']:,}: weights, gradients, masters and moments, activations of a micro-step, and the process beside them",
         "joules": f"{facts['joules']:,}: {seconds} x {machine.power_watts:g} W, {machine.power_source}",
     }
 

@@ -11,6 +11,7 @@ from hagane.measure.start import refuse_strangers
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_trained_parameters
 from hagane.plan.contexts import contexts
+from hagane.plan.cost import COPY_BYTES
 from hagane.plan.facts import PlanFacts
 from hagane.plan.stage import known_from, make_plan
 from hagane.plan.start import starting_folder
@@ -23,7 +24,6 @@ QUICK_SECONDS = 1.0  # of steps that only tell batches apart
 COMPILED_QUICKLY = 3600.0  # seconds left from which on it pays to compile such steps
 ANOTHER_MACHINE = 1.3  # a step timed today that differs from the kept one by more than this factor says that the machine has changed
 
-COPY_BYTES = 12  # per parameter: masters and moments, copied while a checkpoint is written
 READING_BYTES = 64 << 20  # shards, packed rows, journal, TensorBoard: by how much training outgrew the timed steps
 
 

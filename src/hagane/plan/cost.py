@@ -18,6 +18,9 @@ _MUON_FLOPS, _PARAMETER_SECONDS, _LAYER_SECONDS = 20.0, 1.5e-9, 2.8e-3
 # experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
 _EXPERT_SECONDS = 2.5e-4
 MEMORY_SHARE = 0.9  # of the machine's, that a training may take
+# What a run on a CPU holds beside its model (docs/notebook.md, "Memory of small runs"): interpreter, libraries, compiled kernels and text; what products of
+# ever other shapes leave behind, for every token of a step and expert chosen; a copy of masters and moments while a checkpoint is written.
+_RUN_BYTES, _ROUTED_BYTES, COPY_BYTES = 550e6, 4000.0, 12
 USUAL_BATCH = {"cpu": 4096, "cuda": 65_536}  # tokens of a step, where none was chosen yet
 # Share of the matrix rate of a whole step on a GPU: dense, and of layers with routed experts (docs/notebook.md, "Speed of a step").
 _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35
@@ -79,19 +82,27 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     """Peak bytes of training on one device: weights, gradients, masters, moments, and activations of one micro-step.
 
     Working copy and gradient in the compute precision, float32 gradient buffer, master and two AdamW moments: 4 x 4 bytes.
-    Activations per layer and token: about 10 hidden vectors, the feed-forward's, and a row of attention scores per head,
-    and what a recurrent mixer holds beside them, kept for the backward pass; the head keeps one chunk of logits.
+    Activations per layer and token: about 10 hidden vectors and the feed-forward's, two vectors more for every expert chosen, and what a recurrent
+    mixer holds beside them, kept for the backward pass; the head keeps one chunk of logits. No attention here keeps its scores.
     """
     parameters = num_trained_parameters(config)
     tokens = rows * context
     activations = 0.0
     for layer in (*config.layers, *config.mtp_layers):
+        routed = layer.ffn.top_k if isinstance(layer.ffn, ExpertsConfig) else 0
         hidden = layer.ffn.top_k * layer.ffn.hidden + layer.ffn.shared_hidden if isinstance(layer.ffn, ExpertsConfig) else layer.ffn.hidden
-        mixer = mixer_counts(config.width, layer.mixer)
-        scores = mixer.num_heads * context if mixer.pair_flops else 0
-        activations += tokens * (compute_bytes * (10 * config.width + 4 * hidden + 2 * scores) + 2 * mixer.kept)
+        activations += tokens * (compute_bytes * ((10 + 2 * routed) * config.width + 4 * hidden) + 2 * mixer_counts(config.width, layer.mixer).kept)
     logits = min(tokens, 1024) * config.vocabulary_size * (4 + compute_bytes)
     return round(parameters * (16 + 2 * compute_bytes) + activations + logits)
+
+
+def run_memory(config: ModelConfig, rows: int, context: int, machine: Machine) -> int:
+    """Peak bytes of the process that trains, on a CPU; of the device on a GPU. An estimate: a run measures a step of its own."""
+    training = training_memory(config, rows, context)
+    if machine.device != "cpu":
+        return training
+    choices = rows * context * sum(layer.ffn.top_k for layer in config.layers if isinstance(layer.ffn, ExpertsConfig))
+    return round(training + _RUN_BYTES + _ROUTED_BYTES * choices + COPY_BYTES * num_trained_parameters(config))
 
 
 def joules(seconds: float, machine: Machine) -> float:
