@@ -9,7 +9,8 @@ is from the fit and from the law as it is in the code. Hoffmann et al. 2022 (app
 web text cut into tokens of 4.5 bytes, and English is as the mean of the languages here in tokens a byte. The vocabulary's own effect, kappa, is held
 at none: left free it is -0.025, from the shortest runs, and asks for vocabularies that longer ones do not want. Languages: how far the general law,
 told only how many bytes a token stands for in each, is from what was measured of it; the mean over languages of every run is taken out first, for that
-is the law's own error.
+is the law's own error. Every --settings folder is of a text of its own (give one of every length of run), and a text may be easier than that of the
+ladders: its runs may all be lower or higher by one factor, which is printed, so that shapes are told apart by runs on the same text.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from hagane.plan.law import GENERAL, Constants, Point, usual_bytes_per_token
 
 PUBLISHED_FLOPS = (1e19, 1e20, 1e21, 1e22, 1e23)
 PUBLISHED_RATIOS = (10, 20, 60)  # tokens a parameter
+ROUNDS = 20  # of fitting and of setting the factors of texts, which converge
 PUBLISHED_BYTES_PER_TOKEN, PUBLISHED_VOCABULARY = 4.5, 32768.0
 
 
@@ -56,7 +58,7 @@ def read_settings(folder: Path) -> dict[str, Run]:
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if "point" in record:
-            found[f"{record['arm']} of settings, seed {record['seed']}"] = Run(Point(**record["point"]), record["bits_per_byte"])
+            found[f"{record['arm']}, seed {record['seed']},"] = Run(Point(**record["point"]), record["bits_per_byte"])
     if not found:
         raise SystemExit(f"{folder} has no finished runs. Give the --out of settings.py.")
     return found
@@ -101,6 +103,22 @@ def errors_of(constants: Constants, runs: list[Run]) -> list[float]:
     return [math.log(constants.loss(run.point) / run.bits_per_byte) for run in runs]
 
 
+def fit_with_factors(texts: list[dict[str, Run]], ladder: list[Run]) -> tuple[Constants, list[float]]:
+    """The constants, and how many times as hard as that of the ladders every text is: what its runs have in common beside the law.
+
+    A factor is as uncertain beforehand as the distance of a run from the law, so one of a few runs is drawn towards 1: free ones would take away what runs
+    of other lengths say of the text's exponent.
+    """
+    prior = Prior()
+    held = replace(prior, deviation=(*prior.deviation[:-1], 1e-4))  # kappa
+    factors = [1.0] * len(texts)
+    for _ in range(ROUNDS):
+        scaled = [replace(run, bits_per_byte=run.bits_per_byte / factor) for runs, factor in zip(texts, factors, strict=True) for run in runs.values()]
+        constants = fit([*ladder, *scaled, *published()], draws=0, prior=held).constants
+        factors = [math.exp(-statistics.median(errors_of(constants, [*runs.values()])) * len(runs) / (len(runs) + 1)) for runs in texts]
+    return constants, factors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ladder", type=Path, nargs="+", help="run folder of hagane ladder")
@@ -108,16 +126,17 @@ def main() -> None:
     options = parser.parse_args()
     ladders = [read_ladder(folder) for folder in options.ladder]
     named = {f"{one.rung.name} of {folder.name}": one.run() for folder, ladder in zip(options.ladder, ladders, strict=True) for one in ladder.facts}
-    for folder in options.settings:
-        named |= read_settings(folder)
+    texts = [read_settings(folder) for folder in options.settings]
+    constants, factors = fit_with_factors(texts, [*named.values()])
+    for folder, runs, factor in zip(options.settings, texts, factors, strict=True):
+        print(f"text of {folder.name}: {factor:.3f} times as hard as that of the ladders")
+        named |= {f"{name} of {folder.name}": replace(run, bits_per_byte=run.bits_per_byte / factor) for name, run in runs.items()}
     small, large = [*named.values()], published()
-    prior = Prior()
-    fitted = fit([*small, *large], draws=0, prior=replace(prior, deviation=(*prior.deviation[:-1], 1e-4)))
     print("bytes that a token stands for, mean over languages")
     print_bytes_per_token(ladders)
-    print(f"\nfitted: {fitted.constants!r}\nin the code: {GENERAL.constants!r}\n")
+    print(f"\nfitted: {constants!r}\nin the code: {GENERAL.constants!r}\n")
     names = [*named] + [f"Hoffmann, {run.point.flops:.0e} FLOPs, {run.point.active:.0e} parameters" for run in large]
-    of_fit, of_code = errors_of(fitted.constants, [*small, *large]), errors_of(GENERAL.constants, [*small, *large])
+    of_fit, of_code = errors_of(constants, [*small, *large]), errors_of(GENERAL.constants, [*small, *large])
     print(f"{'run':<46}{'bits per byte':>14}{'fit':>8}{'code':>8}")
     for name, run, one, other in zip(names, [*small, *large], of_fit, of_code, strict=True):
         print(f"{name:<46}{run.bits_per_byte:>14.3f}{one:>+8.1%}{other:>+8.1%}")

@@ -40,7 +40,7 @@ PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes in
 FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + GGUF_SECONDS + EVALUATE_SECONDS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
-ALIKE = 0.005  # losses that differ by less are alike to a law: two seeds do (docs/notebook.md, "A law for every text"). The larger model gains more from tuning
+ALIKE = 0.01  # losses that differ by less are alike to a law: two seeds do (docs/notebook.md, "The law again"). The larger model gains more from tuning
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 
 
