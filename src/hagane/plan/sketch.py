@@ -40,7 +40,9 @@ PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes in
 FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + GGUF_SECONDS + EVALUATE_SECONDS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
-ALIKE = 0.01  # losses that differ by less are alike to a law: two seeds do (docs/notebook.md, "The law again"). The larger model gains more from tuning
+# Losses of shapes, and of one shape with more or fewer experts, that differ by less are alike to a law: two seeds differ by as much, and experts bring more
+# than it tells (docs/notebook.md, "The law again", "How many experts"). The larger model gains more from tuning.
+ALIKE, EXPERTS_ALIKE = 0.015, 0.005
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 
 
@@ -91,11 +93,19 @@ def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
 
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
-    """Of those that can be afforded the one with the lowest expected loss after training for `seconds`, the largest of those that are alike."""
-    options = affordable(recipe, pinned, machine, vocabulary_size)
-    losses = [one.loss(seconds, machine, law) for one in options]
-    alike = [one for one, value in zip(options, losses, strict=True) if value <= min(losses) * (1 + ALIKE)]
-    return max(alike, key=lambda one: _effective(one.point)).config
+    """Of those that can be afforded the largest shape whose expected loss after training for `seconds` is like the lowest, with as many experts likewise."""
+    found = [(one.loss(seconds, machine, law), one) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+    shape = _largest_alike(found, ALIKE).config
+    return _largest_alike([one for one in found if _shape(one[1].config) == _shape(shape)], EXPERTS_ALIKE).config
+
+
+def _largest_alike(found: Sequence[tuple[float, Candidate]], share: float) -> Candidate:
+    lowest = min(loss for loss, _ in found)
+    return max((one for loss, one in found if loss <= lowest * (1 + share)), key=lambda one: _effective(one.point))
+
+
+def _shape(config: ModelConfig) -> tuple[int, int]:
+    return config.width, config.num_layers
 
 
 def _candidate(config: ModelConfig, context: int) -> Candidate:
