@@ -8,7 +8,7 @@ from hagane.model.config import ExpertsConfig
 from hagane.plan.cost import run_memory, training_memory
 from hagane.plan.law import GENERAL
 from hagane.plan.shapes import candidates, experts_of
-from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE, affordable, best_shape, body_parameters
+from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE, affordable, best_shape, body_parameters, lowest_shape
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings
 from hagane.recipe.types import Machine
@@ -25,8 +25,9 @@ def test_of_shapes_that_are_alike_the_largest_is_taken_with_as_many_experts_as_a
     shape = (chosen.width, chosen.num_layers)
     own = {config: loss for config, loss in losses if (config.width, config.num_layers) == shape}
     lowest = min(loss for _, loss in losses)
-    assert min(own.values()) <= lowest * (1 + ALIKE) and own[chosen] <= min(own.values()) * (1 + EXPERTS_ALIKE)
-    assert not [config for config, loss in own.items() if loss <= min(own.values()) * (1 + EXPERTS_ALIKE) and experts_of(config) > experts_of(chosen)]
+    most = min(lowest * (1 + ALIKE), min(own.values()) * (1 + EXPERTS_ALIKE))
+    assert own[chosen] <= most and lowest_shape(RECIPE, SizeSettings(), CPU, vocabulary, seconds, GENERAL) in [c for c, loss in losses if loss == lowest]
+    assert not [config for config, loss in own.items() if loss <= most and experts_of(config) > experts_of(chosen)]
     largest = max((config for config, loss in losses if loss <= lowest * (1 + ALIKE)), key=body_parameters)
     assert (largest.width, largest.num_layers) == shape
 

@@ -20,7 +20,7 @@ from hagane.plan.languages import difficulty, effective_total, language_plans, m
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import expert_counts, experts_of, published
-from hagane.plan.sketch import MINIMUM_STEPS, Sketch, best_shape, body_parameters, in_proportion, point_of
+from hagane.plan.sketch import MINIMUM_STEPS, VOCABULARIES_ALIKE, Sketch, best_shape, body_parameters, in_proportion, lowest_shape, point_of
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
@@ -224,8 +224,12 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
             "Add it to tokenizer.candidates, or give a larger corpus if it could not be reached."
         )
     options = [best_shape(recipe, pinned, machine, size, seconds, law) for size in sizes]
-    best = min(in_proportion(options), key=loss)
-    reasons["vocabulary"] = f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget"
+    expected = {option: loss(lowest_shape(recipe, pinned, machine, option.vocabulary_size, seconds, law)) for option in in_proportion(options)}
+    most = min(expected.values()) * (1 + VOCABULARIES_ALIKE)
+    best = max((option for option, value in expected.items() if value <= most), key=lambda option: option.vocabulary_size)
+    reasons["vocabulary"] = (
+        f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget, or the largest of those alike"
+    )
     reasons["model"] = (
         f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"
     )

@@ -20,7 +20,7 @@ _EXPERT_SECONDS = 2.5e-4
 MEMORY_SHARE = 0.9  # of the machine's, that a training may take
 # What a run on a CPU holds beside its model (docs/notebook.md, "Memory of small runs"): interpreter, libraries, compiled kernels and text; what products of
 # ever other shapes leave behind, for every token of a step and expert chosen; a copy of masters and moments while a checkpoint is written.
-_RUN_BYTES, _ROUTED_BYTES, COPY_BYTES = 550e6, 4000.0, 12
+_RUN_BYTES, _ROUTED_BYTES, COPY_BYTES = 650e6, 8000.0, 12
 USUAL_BATCH = {"cpu": 4096, "cuda": 65_536}  # tokens of a step, where none was chosen yet
 # Share of the matrix rate of a whole step on a GPU: dense, and of layers with routed experts (docs/notebook.md, "Speed of a step").
 _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35

@@ -43,6 +43,7 @@ MINIMUM_STEPS = 100
 # Losses of shapes, and of one shape with more or fewer experts, that differ by less are alike to a law: two seeds differ by as much, and experts bring more
 # than it tells (docs/notebook.md, "The law again", "How many experts"). The larger model gains more from tuning.
 ALIKE, EXPERTS_ALIKE = 0.015, 0.005
+VOCABULARIES_ALIKE = 0.003  # the law, which knows no effect of their own, tells up to 1 % too much of one twice as large
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 
 
@@ -94,18 +95,28 @@ def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
     """Of those that can be afforded the largest shape whose expected loss after training for `seconds` is like the lowest, with as many experts likewise."""
-    found = [(one.loss(seconds, machine, law), one) for one in affordable(recipe, pinned, machine, vocabulary_size)]
-    shape = _largest_alike(found, ALIKE).config
-    return _largest_alike([one for one in found if _shape(one[1].config) == _shape(shape)], EXPERTS_ALIKE).config
+    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law)
+    most = min(loss for loss, _ in found) * (1 + ALIKE)
+    shape = _largest(found, most)
+    own = [(loss, one) for loss, one in found if (one.config.width, one.config.num_layers) == (shape.width, shape.num_layers)]
+    return _largest(own, min(most, min(loss for loss, _ in own) * (1 + EXPERTS_ALIKE)))
 
 
-def _largest_alike(found: Sequence[tuple[float, Candidate]], share: float) -> Candidate:
-    lowest = min(loss for loss, _ in found)
-    return max((one for loss, one in found if loss <= lowest * (1 + share)), key=lambda one: _effective(one.point))
+def lowest_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
+    """The one with the lowest expected loss, however small: what vocabularies are compared by. What is like it may be further from it in one than another."""
+    return min(_expected(recipe, pinned, machine, vocabulary_size, seconds, law), key=lambda item: item[0])[1].config
 
 
-def _shape(config: ModelConfig) -> tuple[int, int]:
-    return config.width, config.num_layers
+def _expected(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law
+) -> Sequence[tuple[float, Candidate]]:
+    """Expected loss of every shape that can be afforded."""
+    return [(one.loss(seconds, machine, law), one) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+
+
+def _largest(found: Sequence[tuple[float, Candidate]], most: float) -> ModelConfig:
+    """The largest model of those with this expected loss or less."""
+    return max((one for loss, one in found if loss <= most), key=lambda one: _effective(one.point)).config
 
 
 def _candidate(config: ModelConfig, context: int) -> Candidate:
