@@ -24,7 +24,7 @@ from hagane.plan.law import usual_bytes_per_token
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import served_lines, serving_options
 from hagane.plan.shapes import experts_of, published
-from hagane.plan.sketch import best_shape, sketch
+from hagane.plan.sketch import ALIKE, best_shape, sketch
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
@@ -181,8 +181,8 @@ def _reasons(recipe: Recipe, machine: Machine, facts: dict[str, Any]) -> dict[st
     seconds, count = duration(facts["training_seconds"]), facts["num_experts"]
     experts = f", {count} experts" if count else ""
     return {
-        "model": f"width {facts['width']}, {facts['num_layers']} layers{experts}: lowest expected loss of the ladder in {seconds} of training; "
-        f"model.size.width, model.size.num_layers{', model.pattern.num_experts' * (count > 0)} override it",
+        "model": f"width {facts['width']}, {facts['num_layers']} layers{experts}: the largest of the ladder within {ALIKE:.1%} of the lowest expected loss "
+        f"in {seconds}; model.size.width, model.size.num_layers{', model.pattern.num_experts' * (count > 0)} override it",
         "vocabulary": f"about {facts['vocabulary_size']:,}: the plan picks one of tokenizer.candidates once bytes per token are measured; "
         "model.size.vocabulary_size overrides it",
         "mixture": facts["mixture"],

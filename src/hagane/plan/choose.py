@@ -20,7 +20,18 @@ from hagane.plan.languages import difficulty, effective_total, language_plans, m
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import expert_counts, experts_of, published
-from hagane.plan.sketch import MINIMUM_STEPS, VOCABULARIES_ALIKE, Sketch, best_shape, body_parameters, in_proportion, lowest_shape, point_of
+from hagane.plan.sketch import (
+    ALIKE,
+    EXPERTS_ALIKE,
+    MINIMUM_STEPS,
+    VOCABULARIES_ALIKE,
+    Sketch,
+    best_shape,
+    body_parameters,
+    in_proportion,
+    lowest_shape,
+    point_of,
+)
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
 from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
@@ -231,11 +242,12 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget, or the largest of those alike"
     )
     reasons["model"] = (
-        f"width {best.width}, {best.num_layers} layers: lowest expected loss of the ladder in {duration(seconds)} of training by the law ({law.source})"
+        f"width {best.width}, {best.num_layers} layers: the largest of the ladder within {ALIKE:.1%} of the lowest expected loss in {duration(seconds)} of "
+        f"training by the law ({law.source})"
     )
     if experts_of(best) and recipe.model.pattern.num_experts is None:
         counts = ", ".join(map(str, expert_counts(recipe.model.pattern)))
-        reasons["experts"] = f"{experts_of(best)}: lowest expected loss of {counts} in the same time; a token uses {recipe.model.pattern.top_k} of them"
+        reasons["experts"] = f"{experts_of(best)}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}; a token uses {recipe.model.pattern.top_k} of them"
     return best
 
 
