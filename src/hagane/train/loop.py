@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -155,7 +156,8 @@ class _Loop:
     def _timed(self, index: int, phase: Phase, data: StepData, waited: float, first: bool) -> None:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
-        needed = _passes(phase) * batch_flops(self.settings.model, data.num_tokens, data.num_targets, data.num_seen, mtp=True)
+        seen = cache(data.num_seen)  # every layer asks, most for the same window
+        needed = _passes(phase) * batch_flops(self.settings.model, data.num_tokens, data.num_targets, seen, mtp=True)
         self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=self.costs[index], first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
