@@ -33,15 +33,14 @@ def test_of_shapes_that_are_alike_the_largest_is_taken_with_as_many_experts_as_a
 
 
 def test_the_process_counts_on_a_cpu_and_experts_more_than_their_activations():
-    gpu = CPU.model_copy(update={"device": "cuda"})
     dense, routed = (
         candidates(load_recipe("nordic", ["corpus.sources=[]", f"model.pattern.ffn={kind}"])[0].model.pattern, SizeSettings(width=128, num_layers=4),
                    vocabulary_size=2048, context=256)[0] for kind in ("dense", "experts")
     )  # fmt: skip
     assert isinstance(routed.layers[0].ffn, ExpertsConfig)
     for config in (dense, routed):
-        assert run_memory(config, 8, 256, gpu) == training_memory(config, 8, 256)
-    beside = run_memory(dense, 8, 256, CPU) - training_memory(dense, 8, 256)
-    assert beside == pytest.approx(run_memory(dense, 32, 256, CPU) - training_memory(dense, 32, 256)), "the same, however many rows"
-    more = [run_memory(routed, rows, 256, CPU) - training_memory(routed, rows, 256) for rows in (8, 32)]
+        assert run_memory(config, 8, 256, "cuda") == training_memory(config, 8, 256)
+    beside = run_memory(dense, 8, 256, "cpu") - training_memory(dense, 8, 256)
+    assert beside == pytest.approx(run_memory(dense, 32, 256, "cpu") - training_memory(dense, 32, 256)), "the same, however many rows"
+    more = [run_memory(routed, rows, 256, "cpu") - training_memory(routed, rows, 256) for rows in (8, 32)]
     assert beside < more[0] < more[1]

@@ -180,7 +180,7 @@ def _extended(recipe: Recipe, config: ModelConfig) -> ModelConfig | None:
 def _checked_memory(recipe: Recipe, config: ModelConfig, rows: int, accumulation: int, machine: Machine) -> int:
     """Peak bytes of training at the context that takes most. Raises RecipeError where the machine has less."""
     batches = {context: batch_at(context, recipe.train.context, rows, accumulation) for context in contexts(recipe, config.context)}
-    memory, context = max((run_memory(config, own_rows, context, machine), context) for context, (own_rows, _) in batches.items())
+    memory, context = max((run_memory(config, own_rows, context, machine.device), context) for context, (own_rows, _) in batches.items())
     if context != recipe.train.context and memory > machine.memory_bytes * MEMORY_SHARE:
         raise RecipeError(
             f"training rows of {context:,} tokens needs about {memory / 2**30:.1f} GiB and the machine has {machine.memory_bytes / 2**30:.1f} GiB. "
@@ -263,7 +263,7 @@ def _choose_batch(
     if recipe.train.rows is not None or recipe.train.accumulation is not None or seconds is None or time_quickly is None:
         return by_tokens(recipe, machine, tokens)
     context, most = recipe.train.context, most_rows(recipe, machine)
-    while most > 1 and run_memory(config, most, context, machine) > machine.memory_bytes * MEMORY_SHARE:
+    while most > 1 and run_memory(config, most, context, machine.device) > machine.memory_bytes * MEMORY_SHARE:
         most //= 2
     found = by_time(recipe, machine, seconds, most, expected_loss(recipe, config, known, law), lambda rows: time_quickly(config, rows, context))
     return found or by_tokens(recipe, machine, tokens)

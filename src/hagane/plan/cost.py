@@ -96,10 +96,10 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     return round(parameters * (16 + 2 * compute_bytes) + activations + logits)
 
 
-def run_memory(config: ModelConfig, rows: int, context: int, machine: Machine) -> int:
+def run_memory(config: ModelConfig, rows: int, context: int, device: str) -> int:
     """Peak bytes of the process that trains, on a CPU; of the device on a GPU. An estimate: a run measures a step of its own."""
     training = training_memory(config, rows, context)
-    if machine.device != "cpu":
+    if device != "cpu":
         return training
     choices = rows * context * sum(layer.ffn.top_k for layer in config.layers if isinstance(layer.ffn, ExpertsConfig))
     return round(training + _RUN_BYTES + _ROUTED_BYTES * choices + COPY_BYTES * num_trained_parameters(config))

@@ -15,7 +15,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
-from hagane.plan.cost import MEMORY_SHARE, StepWork, step_work, training_memory, usual_speed
+from hagane.plan.cost import MEMORY_SHARE, StepWork, run_memory, step_work, usual_speed
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
@@ -88,8 +88,8 @@ def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
     """The rungs of the ladder that fit into memory, the smallest where none does; the checkpoint's shape where the run starts from one."""
     start, context = starting_model(recipe), recipe.train.context
     if start is not None:
-        return [_candidate(start, context)]
-    every = _counted(recipe.model.pattern, pinned, vocabulary_size, context)
+        return [_candidate(start, context, machine.device)]
+    every = _counted(recipe.model.pattern, pinned, vocabulary_size, context, machine.device)
     return [one for one in every if one.memory <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
 
 
@@ -119,14 +119,14 @@ def _largest(found: Sequence[tuple[float, Candidate]], most: float) -> ModelConf
     return max((one for loss, one in found if loss <= most), key=lambda one: _effective(one.point)).config
 
 
-def _candidate(config: ModelConfig, context: int) -> Candidate:
-    return Candidate(config, point_of(config, 0.0), step_work(config, context), training_memory(config, 1, context))
+def _candidate(config: ModelConfig, context: int, device: str) -> Candidate:
+    return Candidate(config, point_of(config, 0.0), step_work(config, context), run_memory(config, 1, context, device))
 
 
 @lru_cache(maxsize=64)
-def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int) -> tuple[Candidate, ...]:
+def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int, device: str) -> tuple[Candidate, ...]:
     """All candidates. A plan asks for them a dozen times: counting a hundred models every time took most of its second."""
-    return tuple(_candidate(config, context) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
+    return tuple(_candidate(config, context, device) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
 
 
 def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
