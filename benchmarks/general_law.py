@@ -7,7 +7,7 @@
 Prints the constants that belong into `hagane.plan.law.GENERAL`, what a token stands for in these languages at each vocabulary, and how far every run
 is from the fit and from the law as it is in the code. Hoffmann et al. 2022 (approach 3) stands for models of 1e19 to 1e23 FLOPs: it is of English
 web text cut into tokens of 4.5 bytes, and English is as the mean of the languages here in tokens a byte. The vocabulary's own effect, kappa, is held
-at none: left free it is -0.025, from the shortest runs, and asks for vocabularies that longer ones do not want. Languages: how far the general law,
+at none: left free it is -0.018, and what it would choose was not run (docs/notebook.md, "The law again"). Languages: how far the general law,
 told only how many bytes a token stands for in each, is from what was measured of it; the mean over languages of every run is taken out first, for that
 is the law's own error. Every --settings folder is of a text of its own (give one of every length of run), and a text may be easier than that of the
 ladders: its runs may all be lower or higher by one factor, which is printed, so that shapes are told apart by runs on the same text.
