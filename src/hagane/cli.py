@@ -204,7 +204,7 @@ def chat(
 def report(folder: RunFolder) -> None:
     """Render report.html again from the facts of the run."""
     from hagane.folder import open_environment
-    from hagane.report import build_report
+    from hagane.report.page import build_report
 
     open_environment(folder)
     _last_line({"report": str(build_report(folder))})
@@ -241,7 +241,7 @@ def plan(
         lines, facts = plan_on(loaded, machine)
     else:
         from hagane.plan.serve import parse_tokens
-        from hagane.status import preview
+        from hagane.preview import preview
 
         lines, facts = preview(loaded, tuple(pinned), parse_tokens(serve_tokens) if serve_tokens else None)
     for line in lines:

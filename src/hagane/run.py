@@ -443,7 +443,7 @@ def _mean(values: list[float]) -> float | None:
 
 def write_report(run: Run) -> Path | None:
     """Render report.html. A report that cannot be made is said, not fatal: every fact it shows is in the folder."""
-    from hagane.report import build_report
+    from hagane.report.page import build_report
 
     try:
         return build_report(run.folder)

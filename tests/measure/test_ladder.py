@@ -16,10 +16,10 @@ from hagane.plan import ladder as design_module
 from hagane.plan.kept import find_law, keep_law, law_folder, law_path
 from hagane.plan.ladder import Rung
 from hagane.plan.law import GENERAL
+from hagane.preview import preview
 from hagane.recipe.load import validate
 from hagane.recipe.types import Machine
 from hagane.run import create, walk
-from hagane.status import preview
 
 MACHINE = Machine(name="test", device="cpu", num_cores=1, memory_bytes=8 << 30, matmul_flops=2e11, bandwidth=2e10, power_watts=31.0, power_source="test")
 SPECS = [(16, 1, "dense", 2000), (16, 1, "dense", 4000), (32, 1, "dense", 2000), (32, 1, "experts", 4000), (16, 1, "dense", 8000)]
@@ -116,7 +116,7 @@ def test_the_law_is_used_by_the_plan_of_the_same_text_and_of_no_other(ground, ho
     train_all(ground, RUNGS)
     law = fit_law(ground, all_finished(ground))
     keep_law(law)
-    recipe = recipe_of(home / "texts", "10min")
+    recipe = recipe_of(home / "texts", "1h")
     assert find_law(recipe) == law
     lines, facts = preview(recipe, ())
     assert "fitted on 5 runs of this corpus" in facts["law"] and facts["low"] < facts["bits_per_byte"] < facts["high"]

@@ -14,9 +14,9 @@ from hagane.plan import proxies as proxies_module
 from hagane.plan.found import find_mixture, keep_mixture, mixture_page, mixture_path, with_mixture
 from hagane.plan.ladder import Cost, Rung
 from hagane.plan.proxies import Shape
+from hagane.preview import preview
 from hagane.report.page import render
 from hagane.run import create, walk
-from hagane.status import preview
 from measure.test_ladder import MACHINE, recipe_of, texts
 
 

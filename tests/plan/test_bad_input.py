@@ -35,7 +35,7 @@ CASES = {
 
 @pytest.mark.parametrize("line", CASES)
 def test_one_sentence_and_the_way_out(line, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("hagane.status.profile", lambda device, threads: MACHINE)
+    monkeypatch.setattr("hagane.preview.profile", lambda device, threads: MACHINE)
     monkeypatch.setenv("HAGANE_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["hagane", *line.split(), "--json", str(tmp_path / "plan.json")])
     with pytest.raises(SystemExit) as ended:

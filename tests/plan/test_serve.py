@@ -11,10 +11,10 @@ from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.serve import parse_tokens, serving_options
 from hagane.plan.shapes import candidates
 from hagane.plan.sketch import ALIKE, best_shape, point_of
+from hagane.preview import preview
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings
 from hagane.recipe.types import Machine
-from hagane.status import preview
 
 MACHINE = Machine(
     name="test", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=400e9, bandwidth=20e9, power_watts=31.0, power_source="stated in a test"
@@ -38,15 +38,14 @@ def test_the_best_is_the_best_of_all_that_leave_time_to_train(seconds, share):
         left = seconds - tokens / (3 * speed)
         if left >= 25:
             losses.append(GENERAL.constants.loss(point_of(config, left * speed * usual_bytes_per_token(4096))))
-    assert best.loss == min(losses)
+    assert best.loss <= min(losses) * (1 + ALIKE) and min(item.loss for item in options(seconds, tokens)) == min(losses)
     assert best.training_seconds + best.serving_seconds == pytest.approx(seconds)
 
 
 def test_the_more_is_served_the_smaller_the_model():
     sizes = [num_active_parameters(options(36_000, tokens)[0].config) for tokens in (1.0, 1e7, 1e8, 1e9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
-    found, alone = options(36_000, 1.0), best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, GENERAL)
-    assert next(item.loss for item in found if item.config == alone) <= (1 + ALIKE) * found[0].loss
+    assert options(36_000, 1.0)[0].config == best_shape(RECIPE, SizeSettings(), MACHINE, 4096, 36_000, GENERAL), "serving nothing changes nothing"
 
 
 def test_a_served_token_costs_a_third_of_a_trained_one():

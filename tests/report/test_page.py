@@ -13,8 +13,7 @@ import pytest
 
 from hagane.errors import RunError
 from hagane.evaluate.facts import EvaluateFacts
-from hagane.report import build_report
-from hagane.report.page import render
+from hagane.report.page import build_report, render
 
 MakeRun = Callable[..., Path]
 STAGES = ("corpus", "tokenizer", "plan", "encode", "pretrain", "converse", "tune", "evaluate", "release")

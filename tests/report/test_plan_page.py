@@ -8,10 +8,10 @@ import pytest
 
 from hagane import cli
 from hagane.plan.cluster import plan_on
+from hagane.preview import preview
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Machine
 from hagane.report.plan_page import plan_page
-from hagane.status import preview
 
 MACHINE = Machine(name="test", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=400e9, bandwidth=20e9, power_watts=31.0, power_source="stated")
 
@@ -19,7 +19,7 @@ MACHINE = Machine(name="test", device="cpu", num_cores=2, memory_bytes=24 << 30,
 @pytest.fixture(autouse=True)
 def this_machine(monkeypatch, tmp_path):
     """A profile that was measured, and no kept laws."""
-    monkeypatch.setattr("hagane.status.profile", lambda device, threads: MACHINE)
+    monkeypatch.setattr("hagane.preview.profile", lambda device, threads: MACHINE)
     monkeypatch.setenv("HAGANE_CACHE", str(tmp_path / "cache"))
 
 

@@ -28,7 +28,7 @@ from hagane.corpus.datacard import write_card
 from hagane.corpus.decide import HELD_OUT, TRAIN, Decided, RuleFacts, Shard, decide
 from hagane.corpus.dropped import Dropped
 from hagane.corpus.gather import Gathered, Planned, Task, gather, grouped
-from hagane.corpus.inputs import Input, Inputs, list_inputs
+from hagane.corpus.inputs import Input, Inputs, list_inputs, problem_languages
 from hagane.corpus.licenses import wants_attribution
 from hagane.corpus.parts import BATCH_BYTES, SCHEMA, Part
 from hagane.corpus.quality import QualityFacts, divide
@@ -38,7 +38,7 @@ from hagane.corpus.rules import lines
 from hagane.corpus.sample import EXCERPT_BYTES, Take, corrected, plan_sample
 from hagane.corpus.stores import is_url
 from hagane.errors import DataError
-from hagane.recipe.schema import PROBLEMS, CorpusSettings, Source
+from hagane.recipe.schema import CorpusSettings, Source
 from hagane.recipe.types import Frozen
 
 MAX_MERGED = 1024  # batches of small files in one row group: each may hold a memory map, of which a process has some 65,000
@@ -107,7 +107,7 @@ def build_corpus(
     """
     started = time.monotonic()
     removed = removed or Removed(settings.remove)
-    found = list_inputs(sources, _problem_languages(sources))
+    found = list_inputs(sources, problem_languages(sources))
     shares = {source.name: source.share for source in sources if source.share}
     takes = plan_sample(found.inputs, settings.sample_bytes, shares, seed, settings.stretch_bytes or EXCERPT_BYTES)
     parts_folder = folder / _PARTS
@@ -190,14 +190,6 @@ def _gather(
 def _cost(task: Task) -> int:
     """Expected bytes to read, as many as would take the same time from a file where they are generated or parsed."""
     return round(sum(one.take.expected_bytes * {"problems": 16, "python": 4}.get(one.item.kind, 1) for one in task.inputs))
-
-
-def _problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
-    if not any(path == PROBLEMS for source in sources for path in source.path):
-        return ()
-    from hagane.corpus.embedded import LANGUAGES
-
-    return tuple(LANGUAGES)
 
 
 def _write_shards(shards: list[Shard], folder: Path, workers: pool.Workers | None, progress: pool.Progress) -> list[ShardFacts]:

@@ -101,6 +101,15 @@ def list_inputs(sources: Sequence[Source], languages: Sequence[str] = ()) -> Inp
     return found
 
 
+def problem_languages(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Those of generated problems, where a source is of them."""
+    if not any(path == PROBLEMS for source in sources for path in source.path):
+        return ()
+    from hagane.corpus.embedded import LANGUAGES
+
+    return tuple(LANGUAGES)
+
+
 def _check_readers(inputs: Sequence[Input]) -> None:
     """Before anything is read: is there what the files need?"""
     for kind in {item.kind for item in inputs} & set(_READERS):

@@ -135,13 +135,7 @@ def plan_sample(
     generated = [item.kind == "problems" for item in inputs]
     if sample_bytes is None and not any(generated):
         return [_everything(item, seed) for item in inputs]
-    sizes = estimate([item for item, made in zip(inputs, generated, strict=True) if not made])
-    known = sum(sum(size.values()) for size in sizes)
-    for index, made in enumerate(generated):
-        if made:  # unlimited: as much as its source may have, the same in each of its languages
-            item = inputs[index]
-            own = sum(other.source == item.source and other.kind == "problems" for other in inputs)
-            sizes.insert(index, {item.language or UNDETERMINED: _generated_bytes(known, sample_bytes, shares.get(item.source)) / own})
+    sizes = text_sizes(inputs, sample_bytes, shares)
     if sample_bytes is None:
         return [
             Take(size, 1.0, seed, sum(size.values())) if made else _everything(item, seed) for item, size, made in zip(inputs, sizes, generated, strict=True)
@@ -149,6 +143,20 @@ def plan_sample(
     budgets = _divide(inputs, sizes, sample_bytes, shares, seed, stretch_bytes)
     least = _least_bytes(budgets, stretch_bytes)
     return [_take(item, size, budget, seed, least) for item, size, budget in zip(inputs, sizes, budgets, strict=True)]
+
+
+def text_sizes(inputs: Sequence[Input], sample_bytes: int | None, shares: Mapping[str, float]) -> list[dict[str, float]]:
+    """Estimated bytes of text per language of each input. Generated text has no end: as much as its source may have of the sample, the same in each of its
+    languages."""
+    generated = [item.kind == "problems" for item in inputs]
+    sizes = estimate([item for item, made in zip(inputs, generated, strict=True) if not made])
+    known = sum(sum(size.values()) for size in sizes)
+    for index, made in enumerate(generated):
+        if made:
+            item = inputs[index]
+            own = sum(other.source == item.source and other.kind == "problems" for other in inputs)
+            sizes.insert(index, {item.language or UNDETERMINED: _generated_bytes(known, sample_bytes, shares.get(item.source)) / own})
+    return sizes
 
 
 def estimate(inputs: Sequence[Input]) -> list[dict[str, float]]:

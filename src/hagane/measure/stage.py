@@ -36,7 +36,8 @@ def run_stage(run: Run, folder: Path) -> PlanFacts:
     if start is not None:
         refuse_strangers(run, start)
     spent = {stage: run.record(stage)["seconds"] for stage in ("corpus", "tokenizer") if run.record(stage)}  # type: ignore[index]
-    known, timer = known_from(run.facts("corpus"), run.facts("tokenizer")), _Timer(run)
+    known = known_from(run.facts("corpus"), run.facts("tokenizer"), run.sketch.sample_bytes)
+    timer = _Timer(run)
     return make_plan(run.recipe, run.pinned_size, run.machine, known, run.sketch, run.remaining, timer.step, spent, run.law, timer.quickly)
 
 

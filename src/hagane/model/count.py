@@ -9,12 +9,13 @@ A kind of mixer is counted by one function, listed in `_MIXERS`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, MixerConfig, ModelConfig
+from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig
 
 WINDOW_STEP = 32
 """A windowed layer's cache holds its window rounded up to a multiple of this (`linear.SHAPE_STEP`, which needs torch)."""
@@ -106,18 +107,24 @@ def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:
     return _MIXERS[mixer.kind](width, mixer)
 
 
-def _mixers(config: ModelConfig) -> list[MixerCounts]:
-    return [mixer_counts(config.width, layer.mixer) for layer in config.layers]
+def _kinds(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
+    """Layers and how many there are of each, told apart by identity: a pattern makes one object of each kind, and a plan counts a hundred models."""
+    counts, layers = Counter(map(id, config.layers)), {id(layer): layer for layer in config.layers}
+    return [(layer, counts[key]) for key, layer in layers.items()]
+
+
+def _mixers(config: ModelConfig) -> list[tuple[MixerCounts, int]]:
+    return [(mixer_counts(config.width, layer.mixer), count) for layer, count in _kinds(config)]
 
 
 def _norms(config: ModelConfig) -> int:
-    in_blocks = sum(2 + layer.post_mixer_norm + layer.post_ffn_norm for layer in config.layers)
-    return config.width * (in_blocks + 1) + sum(mixer.vectors for mixer in _mixers(config)) + _norm_gates(config)
+    in_blocks = sum(count * (2 + layer.post_mixer_norm + layer.post_ffn_norm) for layer, count in _kinds(config))
+    return config.width * (in_blocks + 1) + sum(count * mixer.vectors for mixer, count in _mixers(config)) + _norm_gates(config)
 
 
 def _norm_gates(config: ModelConfig) -> int:
     """Weights of the gates on norms."""
-    return 2 * config.width * sum((layer.mixer_norm_rank or 0) + (layer.ffn_norm_rank or 0) for layer in config.layers)
+    return 2 * config.width * sum(count * ((layer.mixer_norm_rank or 0) + (layer.ffn_norm_rank or 0)) for layer, count in _kinds(config))
 
 
 def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
@@ -130,14 +137,14 @@ def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
 
     `active`: what one token uses, with null experts on average.
     """
-    dense = sum(_dense(config.width, layer.ffn) for layer in config.layers)
-    routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
+    dense = sum(count * _dense(config.width, layer.ffn) for layer, count in _kinds(config))
+    routed = [(layer.ffn, count) for layer, count in _kinds(config) if isinstance(layer.ffn, ExpertsConfig)]
     return {
         "embedding": config.vocabulary_size * config.width,
-        "mixers": sum(mixer.matrices for mixer in _mixers(config)),
+        "mixers": sum(count * mixer.matrices for mixer, count in _mixers(config)),
         "dense": dense,
-        "experts": sum(round(3 * config.width * ffn.hidden * (ffn.mean_used if active else ffn.num_experts)) for ffn in routed),
-        "routers": sum(config.width * ffn.num_outputs for ffn in routed),
+        "experts": sum(count * round(3 * config.width * ffn.hidden * (ffn.mean_used if active else ffn.num_experts)) for ffn, count in routed),
+        "routers": sum(count * config.width * ffn.num_outputs for ffn, count in routed),
         "norms": _norms(config),
         "head": 0 if config.tied else config.vocabulary_size * config.width,
     }
@@ -199,13 +206,15 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
         return batch_flops(config, num_tokens, num_targets, seen) + modules
     used = parts(config, active=True)
     matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"] + _norm_gates(config)
-    mixing = sum(pairs_flops(mixer, seen) + mixer.token_flops * num_tokens for mixer in _mixers(config))
+    mixing = sum(count * (pairs_flops(mixer, seen) + mixer.token_flops * num_tokens) for mixer, count in _mixers(config))
     return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets) + mixing
 
 
 def cache_bytes(config: ModelConfig, length: int, bytes_per_value: int = 2) -> int:
     """Bytes the cache of all layers takes for a row of up to `length` tokens."""
-    return sum(mixer.cached * min(length, mixer.held or length) * bytes_per_value + mixer.state_bytes for mixer in _mixers(config))
+    return sum(
+        count * (mixer.cached * min(length, mixer.held or length) * bytes_per_value + mixer.state_bytes) for mixer, count in _mixers(config)
+    )
 
 
 def cache_bytes_per_token(config: ModelConfig, context: int, bytes_per_value: int = 2) -> float:

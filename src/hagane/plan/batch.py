@@ -25,11 +25,16 @@ def step_law_batch(tokens: float) -> float:
     return float(0.58 * tokens**0.571)
 
 
+def given_batch(recipe: Recipe) -> int | None:
+    """Tokens of an optimizer step where the recipe gives its rows."""
+    return None if recipe.train.rows is None else recipe.train.rows * (recipe.train.accumulation or 1) * recipe.train.context
+
+
 def batch_rule(recipe: Recipe, tokens: float) -> int:
     """Tokens of an optimizer step for a run of `tokens`: Step Law's, as a power of two of rows, unless the recipe gives its rows."""
-    context = recipe.train.context
-    if recipe.train.rows is not None:
-        return recipe.train.rows * (recipe.train.accumulation or 1) * context
+    context, given = recipe.train.context, given_batch(recipe)
+    if given is not None:
+        return given
     return int(2 ** max(0, round(math.log2(max(1.0, step_law_batch(tokens) / context))))) * context
 
 

@@ -10,13 +10,13 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.extend import extended
-from hagane.plan.batch import Batch, by_time, by_tokens, most_rows
-from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, split
+from hagane.plan.batch import Batch, by_time, by_tokens, given_batch, most_rows
+from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, mean_training_flops, split
 from hagane.plan.cost import MEMORY_SHARE, joules, run_memory, tokens_per_second, training_flops_per_token
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
 from hagane.plan.index_phases import with_indexers
-from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of
+from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of, worth_of
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import expert_counts, experts_of, published
@@ -26,6 +26,7 @@ from hagane.plan.sketch import (
     MINIMUM_STEPS,
     VOCABULARIES_ALIKE,
     Sketch,
+    Worth,
     best_shape,
     body_parameters,
     in_proportion,
@@ -66,6 +67,7 @@ class Known:
     bytes_per_token: dict[int, dict[str, float]]
     new_tokens: int = 0
     shard_repeats: dict[str, float] = field(default_factory=dict)  # of the shards that quality says to read more or less often
+    whole: bool = False  # all the text there is; else a sample that was sized for this budget, and another budget would find more
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,11 @@ def choose(
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
     config = model or choose_model(recipe, pinned, machine, known, seconds, law, reasons)
     bytes_per_token = mean_bytes_per_token(known, config.vocabulary_size)
-    roughly = seconds * mean_tokens_per_second(recipe, config, machine) if allowance.training_seconds is not None else sketch.tokens
+    roughly = seconds * mean_tokens_per_second(recipe, config, machine) if allowance.training_seconds is not None else _tokens_of(recipe, config, sketch)
     batch = _choose_batch(recipe, config, machine, known, law, allowance.training_seconds, roughly, time_quickly)
     rows, accumulation, reasons["batch"] = batch.rows, batch.accumulation, batch.reason
     memory = _checked_memory(recipe, config, rows, accumulation, machine)
-    share = promised_share(seconds) if recipe.execution.steer else STEADY_SHARE
+    share = promised_share(seconds) if recipe.execution.steer and allowance.training_seconds is not None else STEADY_SHARE  # nothing steers by tokens
     pace = Pace.of(recipe, config, (rows, accumulation), share, time_step)
     rate, step_seconds = pace.rates[recipe.train.context], pace.mean_seconds
     tokens_per_step = rows * accumulation * recipe.train.context
@@ -113,13 +115,13 @@ def choose(
         )
     told = [f"{value * 1e3:.0f} ms{f' at a context of {context:,}' * (len(pace.measured) > 1)}" for context, value in pace.measured.items()]
     measured = f"a step was measured to take {', '.join(told)} here"
-    promised = f"{share:.0%} of that speed is {'promised; what time is left over becomes more steps' if recipe.execution.steer else 'counted on'}"
+    promised = f"{share:.0%} of that speed is {'counted on' if share == STEADY_SHARE else 'promised; what time is left over becomes more steps'}"
     reasons["steps"] = f"{total_steps:,} steps: {measured}, and {promised}"
     tokens = total_steps * tokens_per_step
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
     learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
-    reasons["mixture"] = mixture_reason(recipe)
+    reasons["mixture"] = mixture_reason(recipe, repeats.values())
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
     if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
         phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
@@ -129,7 +131,8 @@ def choose(
     read = read_by_language(shards, rates, text_bytes)
     law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size]))
     value, low, high = law.predict(point_of(config, effective_total(read)))
-    speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine)
+    worth = worth_of(recipe, shards) if known.whole else None
+    speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine, given_batch(recipe))
     training = seconds if allowance.training_seconds is not None else total_steps * step_seconds
     total_seconds = sum(stage.seconds for stage in stages.values())
     return PlanFacts(
@@ -143,7 +146,7 @@ def choose(
             peak_memory_bytes=max(rate.peak_memory_bytes for rate in pace.rates.values()) or memory,
         ),
         law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes),
-        curve=loss_curve(recipe, pinned, machine, law, training, config.vocabulary_size, text_bytes / expected_tokens, speed),
+        curve=loss_curve(recipe, pinned, machine, law, training, config, text_bytes / expected_tokens, STEADY_SHARE * speed, worth),
     )  # fmt: skip
 
 
@@ -152,9 +155,15 @@ def _total_steps(recipe: Recipe, config: ModelConfig, sketch: Sketch, allowance:
     if allowance.training_seconds is not None:
         return round(max(0.0, allowance.training_seconds - pace.compile_seconds) / pace.mean_seconds)
     budget = Budget.parse(recipe.budget) if recipe.budget else None
-    if budget is not None and budget.kind == "flops" and len(pace.batches) > 1:  # the shares of the contexts are known now
+    if budget is not None and budget.kind == "flops":  # of this shape, not of the sketch's
         return round(budget.amount / sum(part.share * pace.tokens(part.context) * training_flops_per_token(config, part.context) for part in pace.stretches))
-    return round(sketch.tokens / pace.tokens(recipe.train.context))
+    return round(sketch.tokens / sum(part.share * pace.tokens(part.context) for part in pace.stretches))
+
+
+def _tokens_of(recipe: Recipe, config: ModelConfig, sketch: Sketch) -> float:
+    """Tokens of a budget that is not one of time, before its steps are known: of FLOPs as many as this shape reads for them."""
+    budget = Budget.parse(recipe.budget) if recipe.budget else None
+    return budget.amount / mean_training_flops(recipe, config) if budget is not None and budget.kind == "flops" else sketch.tokens
 
 
 def _stage_plans(phases: Mapping[str, tuple[Phase, ...]], pace: Pace) -> dict[str, StagePlan]:
@@ -225,7 +234,7 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         return exact
 
     def loss(config: ModelConfig) -> float:
-        return expected_loss(recipe, config, known, law)(seconds * tokens_per_second(config, context, machine))
+        return expected_loss(recipe, config, known, law)(seconds * tokens_per_second(config, context, machine, given_batch(recipe)))
 
     sizes = [pinned.vocabulary_size] if pinned.vocabulary_size else sorted(known.bytes_per_token)
     missing = [size for size in sizes if size not in known.bytes_per_token]
@@ -234,8 +243,9 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
             f"model.size.vocabulary_size = {missing[0]} is not one of the trained vocabularies ({', '.join(map(str, sorted(known.bytes_per_token)))}). "
             "Add it to tokenizer.candidates, or give a larger corpus if it could not be reached."
         )
-    options = [best_shape(recipe, pinned, machine, size, seconds, law) for size in sizes]
-    expected = {option: loss(lowest_shape(recipe, pinned, machine, option.vocabulary_size, seconds, law)) for option in in_proportion(options)}
+    worth = text_worth(recipe, known)
+    options = [best_shape(recipe, pinned, machine, size, seconds, law, worth) for size in sizes]
+    expected = {option: loss(lowest_shape(recipe, pinned, machine, option.vocabulary_size, seconds, law, worth)) for option in in_proportion(options)}
     most = min(expected.values()) * (1 + VOCABULARIES_ALIKE)
     best = max((option for option, value in expected.items() if value <= most), key=lambda option: option.vocabulary_size)
     reasons["vocabulary"] = (
@@ -249,6 +259,15 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         counts = ", ".join(map(str, expert_counts(recipe.model.pattern)))
         reasons["experts"] = f"{experts_of(best)}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}; a token uses {recipe.model.pattern.top_k} of them"
     return best
+
+
+def text_worth(recipe: Recipe, known: Known) -> Worth | None:
+    """What bytes read while training are worth; a share of them is tuning's, which is as new as the rest is. None where more text is left than was read."""
+    if not known.whole:
+        return None
+    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    worth, share = worth_of(recipe, shards), 1 - recipe.tune.share
+    return lambda num_bytes: worth(num_bytes * share) / share
 
 
 def mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:

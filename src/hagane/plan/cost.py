@@ -32,9 +32,9 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
     return 3 * flops_per_token(config, context, mtp=True)
 
 
-def tokens_per_second(config: ModelConfig, context: int, machine: Machine) -> float:
-    """Expected training speed in steps of USUAL_BATCH tokens from the matrix rate alone, before any step was measured."""
-    return usual_speed(step_work(config, context), machine)
+def tokens_per_second(config: ModelConfig, context: int, machine: Machine, batch: int | None = None) -> float:
+    """Expected training speed in steps of `batch` tokens, or of USUAL_BATCH, from the matrix rate alone, before any step was measured."""
+    return usual_speed(step_work(config, context), machine, batch)
 
 
 class StepWork(NamedTuple):
@@ -67,9 +67,9 @@ def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
     return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / work.width) + fixed + _EXPERT_SECONDS * work.experts
 
 
-def usual_speed(work: StepWork, machine: Machine) -> float:
+def usual_speed(work: StepWork, machine: Machine, batch: int | None = None) -> float:
     """`tokens_per_second` of a shape whose work is counted already."""
-    tokens = USUAL_BATCH[machine.device]
+    tokens = batch or USUAL_BATCH[machine.device]
     return tokens / step_seconds(work, tokens, machine)
 
 

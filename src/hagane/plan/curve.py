@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
+from hagane.plan.batch import given_batch
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token
 from hagane.plan.facts import CurvePoint
 from hagane.plan.law import Law
-from hagane.plan.sketch import best_shape, point_of
+from hagane.plan.sketch import Worth, best_shape, point_of
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Machine, duration
 
@@ -16,14 +18,18 @@ RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def loss_curve(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law, seconds: float, vocabulary_size: int, bytes_per_token: float, speed: float = 1.0
-) -> tuple[CurvePoint, ...]:
-    """Expected loss over training time around `seconds`. `speed` is what was measured over what the matrix rate lets expect."""
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law, seconds: float, chosen: ModelConfig, bytes_per_token: float, speed: float,
+    worth: Worth | None = None,
+) -> tuple[CurvePoint, ...]:  # fmt: skip
+    """Expected loss over training time around the `seconds` of the plan's own shape, `chosen`.
+
+    `speed` is what was measured over what the matrix rate lets expect, `worth` what text brings that is read more than once.
+    """
     found = []
     for ratio in RATIOS:
-        config = best_shape(recipe, pinned, machine, vocabulary_size, seconds * ratio * speed, law)
-        tokens = seconds * ratio * speed * tokens_per_second(config, recipe.train.context, machine)
-        value, low, high = law.predict(point_of(config, tokens * bytes_per_token))
+        config = best_shape(recipe, pinned, machine, chosen.vocabulary_size, seconds * ratio * speed, law, worth) if ratio != 1 else chosen
+        tokens = seconds * ratio * speed * tokens_per_second(config, recipe.train.context, machine, given_batch(recipe))
+        value, low, high = law.predict(point_of(config, tokens * bytes_per_token if worth is None else worth(tokens * bytes_per_token)))
         found.append(
             CurvePoint(
                 seconds=seconds * ratio, joules=joules(seconds * ratio, machine), flops=tokens * training_flops_per_token(config, recipe.train.context),

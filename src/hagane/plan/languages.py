@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from statistics import harmonic_mean
 from typing import NamedTuple
+
+import numpy as np
 
 from hagane.corpus.mixture import Shard, mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.facts import LanguagePlan
 from hagane.plan.law import Law, Point, effective_bytes
-from hagane.plan.sketch import point_of
+from hagane.plan.sketch import Worth, point_of
 from hagane.plan.start import replay_of
 from hagane.recipe.schema import PROBLEMS, Recipe
 
@@ -52,9 +55,10 @@ def rates_of(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) ->
     return mixture(shards, total_bytes, recipe.corpus.max_repeats, fixed, settings.weights, replay_of(recipe))
 
 
-def mixture_reason(recipe: Recipe) -> str:
-    """Why languages are read as they are."""
-    bound, replay = f"none read more than {recipe.corpus.max_repeats:g} times", replay_of(recipe)
+def mixture_reason(recipe: Recipe, repeats: Collection[float] = ()) -> str:
+    """Why languages are read as they are; `repeats` of their shards, where they are known."""
+    most, often, replay = recipe.corpus.max_repeats, max(repeats, default=0.0), replay_of(recipe)
+    bound = f"none read more than {most:g} times" if often <= 1.01 * most else f"text does not suffice to read none more than {most:g} times: up to {often:.0f}"
     if replay is not None:
         bound += f"; {replay.share:.0%} replay of what the starting model knows ({', '.join(sorted(replay.languages))})"
     if recipe.mix.reason:
@@ -96,6 +100,14 @@ def _part_of(language: str, sources: Collection[str], shards: Mapping[str, Shard
 def effective_total(read: Mapping[str, Reading]) -> float:
     """Bytes of new text that all of it is worth."""
     return max(1.0, sum(reading.effective for reading in read.values()))
+
+
+def worth_of(recipe: Recipe, shards: Mapping[str, Shard]) -> Worth:
+    """What text that is read is worth under the recipe's mixture: worked out at four amounts a decade, between them log on log."""
+    read = np.logspace(3, 17, 57)
+    worth = [effective_total(readings(recipe, shards, float(num_bytes))) for num_bytes in read]
+    log_read, log_worth = np.log(read), np.log(worth)
+    return lambda num_bytes: float(np.exp(np.interp(math.log(max(1.0, num_bytes)), log_read, log_worth)))
 
 
 def text_point(recipe: Recipe, config: ModelConfig, shards: Mapping[str, Shard], text_bytes: float) -> Point:

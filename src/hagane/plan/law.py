@@ -28,6 +28,7 @@ EIGHTY = 1.2816  # standard deviations to either side that hold 80 % of a normal
 # How far a law of the right constants is from the truth for not being of the right form: this much of the loss for every factor e of compute beyond
 # the largest run it was fitted on (benchmarks/plan_law.py measures it).
 FORM_ERROR = 0.004
+NOTHING_KNOWN = 8.0  # bits per byte of a model to which all bytes are alike: a law of a few thousand bytes of text would say more
 REPEATS_HALF = 15.4  # R* of Muennighoff et al. 2023, "Scaling data-constrained language models": what repeats are worth decays with it
 
 
@@ -125,7 +126,7 @@ class Law(Frozen):
         """Bits per byte, mean over languages: value and 80 % interval. `same_text`: measured on the text that the ladder's runs were measured on."""
         text = 0.0 if same_text or not self.languages else math.sqrt(sum(law.text_error**2 for law in self.languages.values())) / len(self.languages)
         logs = [math.log(draw.loss(point)) for draw in self.draws]
-        return self._interval(self.constants.loss(point), logs, point, self.noise, text)
+        return self._interval(min(NOTHING_KNOWN, self.constants.loss(point)), logs, point, self.noise, text)
 
     def predict_language(self, language: str, point: Point, own_bytes: float, *, same_text: bool = False) -> tuple[float, float, float]:
         """Bits per byte of one language of the ladder, of which `own_bytes` (effective) of `point.bytes` are read."""

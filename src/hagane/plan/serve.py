@@ -14,7 +14,7 @@ from hagane.model.count import num_active_parameters
 from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
 from hagane.plan.shapes import experts_of
-from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, affordable
+from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, Worth, affordable, largest_alike
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
 
@@ -37,31 +37,35 @@ def parse_tokens(text: str) -> float:
     return found.amount
 
 
-def serving_options(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, tokens: float) -> list[Served]:
-    """Every shape that can be trained and serve `tokens` within `seconds`, in full batches at the speed of training's forward pass, the one with the lowest
-    expected loss first.
+def serving_options(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, tokens: float, worth: Worth | None = None
+) -> list[Served]:
+    """Every shape that can be trained and serve `tokens` within `seconds`, in full batches at the speed of training's forward pass: first the one that is
+    chosen, by the rule for training alone, then by expected loss.
 
     Raises RecipeError where none can.
     """
-    options = [(one, tokens / (3 * usual_speed(one.work, machine))) for one in affordable(recipe, pinned, machine, vocabulary_size)]
-    found = [
-        Served(one.config, seconds - serving, serving, one.loss(seconds - serving, machine, law))
+    options = [(one, tokens / (3 * usual_speed(one.work, machine, one.batch))) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+    found = {
+        one: Served(one.config, seconds - serving, serving, one.loss(seconds - serving, machine, law, worth))
         for one, serving in options
         if seconds - serving >= MINIMUM_TRAINING_SECONDS
-    ]
+    }
     if not found:
         least = min(serving for _, serving in options)
         raise RecipeError(
             f"serving {tokens:g} tokens takes {duration(least)} with the smallest model of this recipe, which leaves less than "
             f"{MINIMUM_TRAINING_SECONDS:g}s of {duration(seconds)} for training. Give a larger --budget or fewer --serve-tokens."
         )
-    return sorted(found, key=lambda item: item.loss)
+    best = found.pop(largest_alike([(served.loss, one) for one, served in found.items()]))
+    return [best, *sorted(found.values(), key=lambda item: item.loss)]
 
 
 def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
     """How the time is divided, why the shape is what it is, and how to ask for it."""
     experts = experts_of(best.config)
-    reason = f"the shape with the lowest expected loss after that; without serving it would have {num_active_parameters(alone) / 1e6:.2f}M active"
+    without = f"without serving it would have {num_active_parameters(alone) / 1e6:.2f}M active"
+    reason = f"the largest shape whose expected loss after that is like the lowest; {without}"
     if alone == best.config:
         reason = "the shape is the same as without serving"
     return [

@@ -52,7 +52,8 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     num_heads = size.num_heads or max(1, width // head_dim)
     attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
     pairs = zip(_in_order(pattern, attention, width, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)
-    layers = tuple(_layer(pattern, one, ffn) for one, ffn in pairs)
+    made: dict[tuple[int, int], LayerConfig] = {}  # one object for each kind of layer
+    layers = tuple(made.get((id(one), id(ffn))) or made.setdefault((id(one), id(ffn)), _layer(pattern, one, ffn)) for one, ffn in pairs)
     return ModelConfig(
         vocabulary_size=size.vocabulary_size or vocabulary_size, width=width, layers=layers, mtp_layers=(_predicting(layers),) * pattern.mtp_layers,
         tied=pattern.tied, embedding_scale=width**0.5 if pattern.scaled_embedding else 1.0, norm_epsilon=pattern.norm_epsilon, init_std=pattern.init_std,
@@ -197,11 +198,12 @@ def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_siz
     patterns = [pattern]
     if pattern.ffn == "experts":
         patterns = [pattern.model_copy(update={"num_experts": count}) for count in expert_counts(pattern)]
-    found: dict[ModelConfig, None] = {}  # what is pinned makes duplicates
+    found: dict[tuple[int, int, int], ModelConfig] = {}  # what is pinned makes duplicates
     for width, num_layers in LADDER:
         for one in patterns:
-            found[shape(one, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)] = None
-    return [*found]
+            config = shape(one, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)
+            found.setdefault((config.width, config.num_layers, experts_of(config)), config)
+    return [*found.values()]
 
 
 def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:

@@ -7,13 +7,14 @@ reads anything, and the same run folder always decides the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.batch import given_batch
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
 from hagane.plan.cost import MEMORY_SHARE, StepWork, run_memory, step_work, usual_speed
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
@@ -44,6 +45,8 @@ MINIMUM_STEPS = 100
 # than it tells (docs/notebook.md, "The law again", "How many experts"). The larger model gains more from tuning.
 ALIKE, EXPERTS_ALIKE = 0.015, 0.005
 VOCABULARIES_ALIKE = 0.003  # the law, which knows no effect of their own, tells up to 1 % too much of one twice as large
+YEAR_SECONDS = 365.25 * 86400
+LONGEST_SECONDS = 100 * YEAR_SECONDS  # of training: nobody means a longer one
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 
 
@@ -70,63 +73,77 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
     return None
 
 
+Worth = Callable[[float], float]
+"""Bytes read in training, repeats counted -> bytes of new text that they are worth; None where all of it is taken to be new."""
+
+
 class Candidate(NamedTuple):
-    """A shape that could be trained, and what its expected loss after any time follows from. `point` is without its bytes, `memory` that of a row."""
+    """A shape that could be trained, and what its expected loss after any time follows from. `point` is without its bytes, `memory` that of a row, `batch`
+    the tokens of a step where the recipe gives them."""
 
     config: ModelConfig
     point: Point
     work: StepWork
     memory: int
+    batch: int | None = None
 
-    def loss(self, seconds: float, machine: Machine, law: Law) -> float:
+    def loss(self, seconds: float, machine: Machine, law: Law, worth: Worth | None = None) -> float:
         """Expected bits per byte after training for `seconds`."""
-        num_bytes = seconds * usual_speed(self.work, machine) * usual_bytes_per_token(self.config.vocabulary_size)
-        return law.constants.loss(self.point._replace(bytes=num_bytes))
+        num_bytes = seconds * usual_speed(self.work, machine, self.batch) * usual_bytes_per_token(self.config.vocabulary_size)
+        return law.constants.loss(self.point._replace(bytes=num_bytes if worth is None else worth(num_bytes)))
 
 
 def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int) -> Sequence[Candidate]:
     """The rungs of the ladder that fit into memory, the smallest where none does; the checkpoint's shape where the run starts from one."""
     start, context = starting_model(recipe), recipe.train.context
     if start is not None:
-        return [_candidate(start, context, machine.device)]
-    every = _counted(recipe.model.pattern, pinned, vocabulary_size, context, machine.device)
+        return [_candidate(start, context, machine.device, given_batch(recipe))]
+    every = _counted(recipe.model.pattern, pinned, vocabulary_size, context, machine.device, given_batch(recipe))
     return [one for one in every if one.memory <= MEMORY_SHARE * machine.memory_bytes] or every[:1]
 
 
-def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
+def best_shape(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
+) -> ModelConfig:
     """Of those that can be afforded the largest shape whose expected loss after training for `seconds` is like the lowest, with as many experts likewise."""
-    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law)
+    return largest_alike(_expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)).config
+
+
+def largest_alike(found: Sequence[tuple[float, Candidate]]) -> Candidate:
+    """Of candidates with their expected losses the largest shape whose loss is like the lowest, with as many experts as bring as much."""
     most = min(loss for loss, _ in found) * (1 + ALIKE)
-    shape = _largest(found, most)
+    shape = _largest(found, most).config
     own = [(loss, one) for loss, one in found if (one.config.width, one.config.num_layers) == (shape.width, shape.num_layers)]
     return _largest(own, min(most, min(loss for loss, _ in own) * (1 + EXPERTS_ALIKE)))
 
 
-def lowest_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
+def lowest_shape(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
+) -> ModelConfig:
     """The one with the lowest expected loss, however small: what vocabularies are compared by. What is like it may be further from it in one than another."""
-    return min(_expected(recipe, pinned, machine, vocabulary_size, seconds, law), key=lambda item: item[0])[1].config
+    return min(_expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth), key=lambda item: item[0])[1].config
 
 
 def _expected(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None
 ) -> Sequence[tuple[float, Candidate]]:
     """Expected loss of every shape that can be afforded."""
-    return [(one.loss(seconds, machine, law), one) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+    return [(one.loss(seconds, machine, law, worth), one) for one in affordable(recipe, pinned, machine, vocabulary_size)]
 
 
-def _largest(found: Sequence[tuple[float, Candidate]], most: float) -> ModelConfig:
+def _largest(found: Sequence[tuple[float, Candidate]], most: float) -> Candidate:
     """The largest model of those with this expected loss or less."""
-    return max((one for loss, one in found if loss <= most), key=lambda one: _effective(one.point)).config
+    return max((one for loss, one in found if loss <= most), key=lambda one: _effective(one.point))
 
 
-def _candidate(config: ModelConfig, context: int, device: str) -> Candidate:
-    return Candidate(config, point_of(config, 0.0), step_work(config, context), run_memory(config, 1, context, device))
+def _candidate(config: ModelConfig, context: int, device: str, batch: int | None) -> Candidate:
+    return Candidate(config, point_of(config, 0.0), step_work(config, context), run_memory(config, 1, context, device), batch)
 
 
 @lru_cache(maxsize=64)
-def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int, device: str) -> tuple[Candidate, ...]:
+def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: int, context: int, device: str, batch: int | None) -> tuple[Candidate, ...]:
     """All candidates. A plan asks for them a dozen times: counting a hundred models every time took most of its second."""
-    return tuple(_candidate(config, context, device) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
+    return tuple(_candidate(config, context, device, batch) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
 
 
 def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
@@ -168,21 +185,12 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
         config = best_shape(recipe, pinned, machine, vocabulary_size, training, law)
         tokens = round(training * mean_tokens_per_second(recipe, config, machine))
     else:
-        tokens = recipe.train.tokens or 0
-        config = best_shape(recipe, pinned, machine, vocabulary_size, 600.0, law)
-        if budget is not None and budget.kind == "tokens":
-            tokens = round(budget.amount)
-        elif budget is not None:
-            tokens = round(budget.amount / mean_training_flops(recipe, config))
-        if not tokens:
-            raise RecipeError(f"recipe {recipe.name} says neither a budget nor train.tokens. Give --budget, for example --budget 10min.")
-        minimum = MINIMUM_STEPS * 2048
-        if tokens < minimum:
-            assert budget is not None or recipe.train.tokens
-            raise RecipeError(
-                f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {minimum}tokens)."
-            )
-        training = tokens / mean_tokens_per_second(recipe, config, machine)
+        tokens, training = _by_amount(recipe, pinned, machine, vocabulary_size, law, budget)
+    if training > LONGEST_SECONDS:
+        raise RecipeError(
+            f"{recipe.budget or f'{tokens:,} tokens'} would train for {training / YEAR_SECONDS:,.0f} years on {machine.name}. Give a smaller --budget, or plan "
+            "for a larger machine with --machine, for example 64xH200."
+        )
     text_share = 1 - recipe.tune.share
     sample = _two_digits(max(1_500_000, tokens * text_share * usual_bytes_per_token(vocabulary_size) * SPARE_TEXT))
     return Sketch(
@@ -190,6 +198,36 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
         tokenizer_bytes=recipe.tokenizer.sample_bytes or _two_digits(min(50_000_000, max(1_000_000, training * 20_000))),
         items_per_cell=recipe.evaluate.items_per_cell or max(2, min(28, round(training / 45))),
     )  # fmt: skip
+
+
+def _by_amount(
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, law: Law, budget: Budget | None
+) -> tuple[int, float]:
+    """Tokens and seconds of training of a budget of tokens or FLOPs, or of train.tokens, with the shape that is best for the seconds it takes with it.
+
+    Raises RecipeError where there is no amount, or too little.
+    """
+    if budget is None and not recipe.train.tokens:
+        raise RecipeError(f"recipe {recipe.name} says neither a budget nor train.tokens. Give --budget, for example --budget 10min.")
+
+    def tokens_of(config: ModelConfig) -> float:
+        if budget is None:
+            return float(recipe.train.tokens or 0)
+        return budget.amount / (mean_training_flops(recipe, config) if budget.kind == "flops" else 1.0)
+
+    def seconds_of(config: ModelConfig) -> float:
+        return tokens_of(config) / mean_tokens_per_second(recipe, config, machine)
+
+    seconds, asked = 600.0, list[ModelConfig]()
+    while (config := best_shape(recipe, pinned, machine, vocabulary_size, seconds, law)) not in asked:
+        asked.append(config)
+        seconds = seconds_of(config)
+    config = max(asked[asked.index(config) :], key=body_parameters)  # more than one where each asks for the other
+    tokens, minimum = round(tokens_of(config)), MINIMUM_STEPS * 2048
+    if tokens < minimum:
+        least = f"{minimum}tokens" if budget is None or budget.kind == "tokens" else f"{float(f'{minimum * mean_training_flops(recipe, config):.2g}'):g}FLOP"
+        raise RecipeError(f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {least}).")
+    return tokens, seconds_of(config)
 
 
 def training_seconds(seconds: float, num_contexts: int = 1) -> float:

@@ -14,11 +14,12 @@ from hagane.plan.sketch import CONVERSE_TOKENS_PER_SECOND, Sketch, evaluate_seco
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Machine, StepRate
 
+WHOLE_SHARE = 0.7  # of the sample that was asked for: cleaning drops some of a text that would have sufficed
 ENCODE_BYTES_PER_SECOND = 6.0e6  # two cores; docs/notebook.md, "where the minutes go"
 
 
-def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
-    """The facts of the corpus and tokenizer stages as the plan needs them."""
+def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any], sample_bytes: int | None = None) -> Known:
+    """The facts of the corpus and tokenizer stages as the plan needs them; the text is all there is where `sample_bytes` asked for more."""
     shards = corpus["shards"]
     if not shards:
         raise RecipeError("the corpus has no documents left to train on; see corpus/facts.json for the drop reasons.")
@@ -30,6 +31,7 @@ def known_from(corpus: dict[str, Any], tokenizer: dict[str, Any]) -> Known:
         shard_repeats={name: shard["repeats"] for name, shard in shards.items() if shard.get("repeats", 1.0) != 1.0},
         bytes_per_token={int(size): table for size, table in tokenizer["bytes_per_token"].items()},
         new_tokens=tokenizer.get("new_tokens", 0),
+        whole=sample_bytes is not None and sum(shard["bytes"] for shard in shards.values()) < WHOLE_SHARE * sample_bytes,
     )
 
 

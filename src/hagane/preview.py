@@ -1,0 +1,243 @@
+"""A plan before anything is read: that of the run, with what can be known of the text from its files and with steps by the machine's matrix rate.
+
+The text of people that the recipe has not named yet is taken to suffice. Bytes a token stands for are those of usual text, as no tokenizer was trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hagane.corpus.inputs import list_inputs, problem_languages
+from hagane.corpus.language import UNDETERMINED
+from hagane.corpus.sample import text_sizes
+from hagane.errors import RecipeError
+from hagane.folder import pinned_only
+from hagane.measure.machine import profile, step_key
+from hagane.model.config import ModelConfig
+from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
+from hagane.plan.choose import Allowance, Known, TimeStep, choose, text_worth
+from hagane.plan.contexts import contexts
+from hagane.plan.cost import step_seconds, step_work
+from hagane.plan.curve import curve_line
+from hagane.plan.facts import PlanFacts
+from hagane.plan.fitted import fitted
+from hagane.plan.found import find_mixture, with_mixture
+from hagane.plan.kept import find_law
+from hagane.plan.languages import language_lines, mixture_reason, text_of
+from hagane.plan.law import Law, usual_bytes_per_token
+from hagane.plan.least import refuse_few_steps
+from hagane.plan.serve import Served, served_lines, serving_options
+from hagane.plan.shapes import experts_of, published
+from hagane.plan.sketch import (
+    EVALUATE_SECONDS,
+    PLAN_SECONDS,
+    PREPARED_SHARE,
+    SHAPE_SECONDS,
+    START_SECONDS,
+    Sketch,
+    budget_seconds,
+    release_seconds,
+    sketch,
+)
+from hagane.plan.start import starting_model
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import Budget, Machine, StepRate, duration
+from hagane.report import text
+
+UNNAMED_BYTES = 1e15  # of people's text where a recipe leaves it to --corpus: as much as is asked for
+# Tokens of generated problems are shorter than those of people's text: 0.60 to 0.81 of the bytes, in nine languages of two runs.
+PROBLEM_BYTES_PER_TOKEN = 0.72
+# Settings that override what the plan chose, by the name of its reason.
+OVERRIDES = {
+    "model": "model.size.width, model.size.num_layers", "experts": "model.pattern.num_experts", "vocabulary": "model.size.vocabulary_size",
+    "batch": "train.rows, train.accumulation", "learning_rate": "train.learning_rate", "mixture": "mix.weights, or the shares of corpus.sources",
+    "corpus.sample_bytes": "corpus.sample_bytes", "tokens": "train.tokens without a budget", "usd": "execution.price_per_hour",
+}  # fmt: skip
+
+
+def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None = None) -> tuple[list[str], dict[str, Any]]:
+    """What a budget would buy: numbers before the corpus is read, from the kept profile and the kept law of the text, or the general one.
+
+    With `serve_tokens` the budget pays for serving that many tokens, too, and the shape is chosen for both. Raises RecipeError for what cannot be planned,
+    DataError for text that is not there.
+    """
+    recipe = with_mixture(recipe, find_mixture(recipe))
+    size = pinned_only(recipe, pinned)
+    if serve_tokens and (recipe.budget is None or Budget.parse(recipe.budget).kind not in ("time", "energy", "money")):
+        raise RecipeError("--serve-tokens divides a budget between training and serving. Give --budget as time, energy or money, for example 2h.")
+    exact = published(recipe.model, recipe.train.context)
+    if recipe.budget is None and recipe.train.tokens is None and exact is not None:
+        return _count(recipe, exact)
+    machine = profile(recipe.execution.device, recipe.execution.threads)
+    recipe = fitted(recipe, pinned, machine)
+    law = find_law(recipe)
+    rough = sketch(recipe, size, machine, law)
+    refuse_few_steps(recipe, size, machine, law)
+    known = text_before(recipe, size, law, rough)
+    step, serving, alone = _expected_step(recipe, machine), None, None
+    plan = choose(recipe, size, machine, known, rough, _allowance(recipe, machine, rough), step, law=law, time_quickly=step)
+    if serve_tokens:
+        alone, worth = plan.model, text_worth(recipe, known)
+        serving = serving_options(recipe, size, machine, alone.vocabulary_size, rough.training_seconds, law, serve_tokens, worth)[0]
+        rough = rough.model_copy(update={"training_seconds": serving.training_seconds})
+        plan = choose(recipe, size, machine, known, rough, _allowance(recipe, machine, rough), step, serving.config, law, step)
+        plan = plan.model_copy(update={"reasons": {"model": "for training and serving together, as told above", **plan.reasons}})
+    facts = _facts(recipe, machine, plan, rough, known)
+    if serving is not None and alone is not None:
+        facts |= {"serve_tokens": serve_tokens, "serving_seconds": round(serving.serving_seconds, 1), "width_without_serving": alone.width}
+    return _lines(recipe, machine, plan, facts, known, serving, alone), facts
+
+
+def text_before(recipe: Recipe, pinned: SizeSettings, law: Law, rough: Sketch) -> Known:
+    """The text by its files, and bytes a token stands for by what is usual. Raises DataError for a source that is missing or empty."""
+    inputs = list_inputs(recipe.corpus.sources, problem_languages(recipe.corpus.sources)).inputs if recipe.corpus.sources else []
+    shares = {source.name: source.share for source in recipe.corpus.sources if source.share}
+    sizes: dict[tuple[str, str], float] = {}
+    for item, size in zip(inputs, text_sizes(inputs, rough.sample_bytes, shares), strict=True):
+        for language, num_bytes in size.items():
+            sizes[item.source, language] = sizes.get((item.source, language), 0.0) + num_bytes
+    if fitted_on := text_of(law):  # read whole when the law was fitted
+        sizes = {place: size for place, size in sizes.items() if place[0] not in {shard.source for shard in fitted_on.values()}}
+        sizes |= {(shard.source, shard.language): shard.size for shard in fitted_on.values()}
+    made = {item.source for item in inputs if item.kind == "problems"}
+    if not {source for source, _ in sizes} - made:
+        sizes = {("text", UNDETERMINED): UNNAMED_BYTES}
+    start = starting_model(recipe)
+    given = (pinned.vocabulary_size, recipe.model.size.vocabulary_size)
+    vocabularies = {*recipe.tokenizer.candidates, *(one for one in given if one)} if start is None else {start.vocabulary_size}
+    names = {f"{source}.{language}": (source, language) for source, language in sizes}
+    return Known(
+        shard_bytes={name: round(sizes[place]) for name, place in names.items()}, shard_source={name: source for name, (source, _) in names.items()},
+        shard_language={name: language for name, (_, language) in names.items()}, held_out_bytes=dict.fromkeys(names, 0),
+        bytes_per_token={vocabulary: _bytes_per_token(sizes, made, vocabulary) for vocabulary in vocabularies}, whole=True,
+    )  # fmt: skip
+
+
+def _bytes_per_token(sizes: dict[tuple[str, str], float], made: set[str], vocabulary: int) -> dict[str, float]:
+    """By language: usual text's, less for the part of it that is generated."""
+    found = {}
+    for language in {language for _, language in sizes}:
+        own = {source: size for (source, other), size in sizes.items() if other == language}
+        part = sum(size for source, size in own.items() if source in made) / max(1.0, sum(own.values()))
+        found[language] = usual_bytes_per_token(vocabulary) * (1 - part + part * PROBLEM_BYTES_PER_TOKEN)
+    return found
+
+
+def _expected_step(recipe: Recipe, machine: Machine) -> TimeStep:
+    """A micro-step as it was measured here before, else by the matrix rate."""
+
+    def step(config: ModelConfig, rows: int, context: int) -> StepRate:
+        kept = machine.steps.get(step_key(recipe, config, rows, context))
+        if kept is not None:
+            return kept.model_copy(update={"compile_seconds": 0.0})
+        seconds = step_seconds(step_work(config, context), rows * context, machine)
+        return StepRate(tokens_per_second=rows * context / seconds, step_seconds=seconds, compile_seconds=0.0)
+
+    return step
+
+
+def _allowance(recipe: Recipe, machine: Machine, rough: Sketch) -> Allowance:
+    """Seconds of training where the budget gives them, and what the sketch keeps for everything else."""
+    budget = Budget.parse(recipe.budget) if recipe.budget else None
+    timed = budget is not None and budget_seconds(budget, machine, recipe.execution.price_per_hour) is not None
+    others = {
+        "start": START_SECONDS, "corpus and tokenizer": rough.training_seconds * (1 / PREPARED_SHARE - 1),
+        "plan": PLAN_SECONDS + SHAPE_SECONDS * (len(contexts(recipe)) - 1), "evaluate": EVALUATE_SECONDS, "release": release_seconds(recipe),
+    }  # fmt: skip
+    return Allowance(training_seconds=rough.training_seconds if timed else None, other_seconds=others)
+
+
+def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, known: Known) -> dict[str, Any]:
+    """The plan's numbers for scripts and for the page."""
+    expected, config = plan.predicted, plan.model
+    training, price = plan.curve[len(plan.curve) // 2].seconds, recipe.execution.price_per_hour
+    facts: dict[str, Any] = {
+        "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
+        "num_experts": experts_of(config), "vocabulary_size": plan.vocabulary_size, "num_parameters": plan.num_parameters,
+        "num_active_parameters": plan.num_active_parameters, "tokens": plan.expected_tokens, "tokens_per_step": plan.tokens_per_step,
+        "steps": round(plan.expected_tokens / plan.tokens_per_step), "learning_rate": plan.phases["pretrain"][0].learning_rate,
+        "flops": plan.flops * plan.expected_tokens / plan.tokens, "training_seconds": round(training, 1), "seconds": round(expected.seconds, 1),
+        "tokens_per_second": round(plan.expected_tokens / training), "stages": {name: round(stage.seconds, 1) for name, stage in plan.stages.items()},
+        "sample_bytes": rough.sample_bytes, "text_bytes": round(sum(known.shard_bytes.values())), "repeats": max(plan.repeats.values(), default=0.0),
+        "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3),
+        "memory_bytes": expected.peak_memory_bytes, "joules": round(expected.joules), "law": plan.law,
+        "usd": None if price is None else round(expected.seconds / 3600 * price, 4), "mixture": mixture_reason(recipe, plan.repeats.values()),
+        "languages": {language: item.model_dump(mode="json") for language, item in plan.languages.items() if language != UNDETERMINED},
+        "curve": [item.model_dump(mode="json") for item in plan.curve], "price_per_hour": price,
+    }  # fmt: skip
+    if facts["text_bytes"] >= UNNAMED_BYTES:
+        facts["text_bytes"] = None
+    return facts | {"reasons": _reasons(recipe, machine, plan, facts)}
+
+
+def _reasons(recipe: Recipe, machine: Machine, plan: PlanFacts, facts: dict[str, Any]) -> dict[str, str]:
+    """How each number follows, and the setting that overrides it where there is one."""
+    seconds, last = facts["training_seconds"], plan.phases["pretrain"][-1]
+    measured = step_key(recipe, plan.model, last.rows, last.context) in machine.steps
+    told = {name: reason for name, reason in plan.reasons.items() if name != "steps"}
+    told |= {
+        "training_seconds": f"{duration(facts['seconds'])} less start, planning, evaluation and release, and {1 - PREPARED_SHARE:.0%} for corpus and tokenizer",
+        "tokens": f"{duration(seconds)} x {facts['tokens_per_second']:,} tokens/s, {'as steps took here' if measured else 'by the measured matrix rate'}",
+        "steps": f"{facts['tokens']:,} tokens / {facts['tokens_per_step']:,} of a step; the run times one before it freezes its plan",
+        "flops": f"{facts['flops'] / facts['tokens']:.3g} FLOPs a token, forward and backward, x {facts['tokens']:,} tokens",
+        "corpus.sample_bytes": f"{facts['sample_bytes']:,} bytes: text for these tokens, and two thirds more for what cleaning drops and faster steps read",
+        "bits_per_byte": f"80 % of outcomes from {facts['low']:.2f} to {facts['high']:.2f}, by {facts['law']}",
+        "memory_bytes": "weights, gradients, masters and moments, activations of a micro-step, and the process beside them",
+        "joules": f"{duration(facts['seconds'])} x {machine.power_watts:g} W; {machine.power_source}",
+    }
+    if facts["usd"] is not None:
+        told["usd"] = f"{duration(facts['seconds'])} x {facts['price_per_hour']:g} USD an hour"
+    return {name: f"{reason}; override: {OVERRIDES[name]}" if name in OVERRIDES else reason for name, reason in told.items()}
+
+
+def _lines(
+    recipe: Recipe, machine: Machine, plan: PlanFacts, facts: dict[str, Any], known: Known, serving: Served | None, alone: ModelConfig | None
+) -> list[str]:
+    """The page of the terminal."""
+    experts, served = facts["num_experts"], facts.get("serve_tokens") or 0.0
+    cost = "" if facts["usd"] is None else f"; {text.scaled(facts['usd'])} USD"
+    return [
+        f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
+        f"  model      width {facts['width']}, {facts['num_layers']} layers{f', {experts} experts' * (experts > 0)}, "
+        f"{text.scaled(plan.num_parameters)} parameters ({text.scaled(plan.num_active_parameters)} active), vocabulary {plan.vocabulary_size:,}",
+        f"  training   {text.scaled(facts['tokens'])} tokens in {duration(facts['training_seconds'])} at about {facts['tokens_per_second']:,} tokens/s: "
+        f"{facts['steps']:,} steps of {facts['tokens_per_step']:,} tokens, learning rate {facts['learning_rate']:.2g}, {text.scaled(facts['flops'], 'FLOP')}",
+        *(served_lines(serving, served, alone) if serving is not None and alone is not None else []),
+        "  time       " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["stages"].items()) + f": {duration(facts['seconds'])} in all",
+        f"  text       {_text_line(recipe, facts)}",
+        f"  loss       {facts['bits_per_byte']:.2f} bits per byte ({facts['low']:.2f}-{facts['high']:.2f}); 8 is knowing nothing",
+        f"  mixture    {facts['mixture']}",
+        f"  memory     {text.size(facts['memory_bytes'])}; energy {text.energy(facts['joules'])} (modelled){cost}",
+        *language_lines({language: plan.languages[language] for language in facts["languages"]}),
+        "  budgets    " + curve_line(plan.curve),
+        "How the numbers follow:",
+        *(f"  {name:<20} {reason}" for name, reason in facts["reasons"].items()),
+        "The run times a real step of its shape before it freezes its plan; these are estimates.",
+    ]
+
+
+def _text_line(recipe: Recipe, facts: dict[str, Any]) -> str:
+    """What is read of what there is; what to do where it is read too often."""
+    if facts["text_bytes"] is None:
+        return f"a sample of {text.size(facts['sample_bytes'])} of the text that you give with --corpus, taken to be there"
+    there, sample = text.size(facts["text_bytes"]), facts["sample_bytes"]
+    if sample < facts["text_bytes"]:
+        return f"a sample of {text.size(sample)} of {there}"
+    often, most = facts["repeats"], recipe.corpus.max_repeats
+    if often <= 1.01 * most:
+        return f"all of {there}"
+    return f"all of {there}, some of it read {often:.0f} times, where more than {most:g} bring little: give more text, or a smaller --budget"
+
+
+def _count(recipe: Recipe, config: ModelConfig) -> tuple[list[str], dict[str, Any]]:
+    """A recipe of a published size without a budget: what it holds."""
+    counted = parts(config)
+    lines = [f"{recipe.name}: {num_parameters(config):,} parameters, {num_active_parameters(config):,} active"]
+    lines += [f"  {name:<10} {count:,}" for name, count in counted.items() if count]
+    further = sum(mtp_parts(config).values())
+    if further:
+        lines.append(f"  and {further:,} in training, to predict further tokens")
+    return lines, {
+        "recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted,
+        "mtp_parameters": further,
+    }  # fmt: skip
