@@ -107,7 +107,11 @@ def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:
 
 
 def _mixers(config: ModelConfig) -> list[MixerCounts]:
-    return [mixer_counts(config.width, layer.mixer) for layer in config.layers]
+    known: dict[int, MixerCounts] = {}  # layers share their mixers: comparing them field by field took most of a plan's second
+    for layer in config.layers:
+        if id(layer.mixer) not in known:
+            known[id(layer.mixer)] = mixer_counts(config.width, layer.mixer)
+    return [known[id(layer.mixer)] for layer in config.layers]
 
 
 def _norms(config: ModelConfig) -> int:

@@ -7,7 +7,7 @@ reads anything, and the same run folder always decides the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -95,7 +95,11 @@ def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
 
 def best_shape(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law) -> ModelConfig:
     """Of those that can be afforded the largest shape whose expected loss after training for `seconds` is like the lowest, with as many experts likewise."""
-    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law)
+    return largest_alike(_expected(recipe, pinned, machine, vocabulary_size, seconds, law))
+
+
+def largest_alike(found: Sequence[tuple[float, Candidate]]) -> ModelConfig:
+    """Of shapes with their expected losses the largest that is like the lowest, with as many experts likewise."""
     most = min(loss for loss, _ in found) * (1 + ALIKE)
     shape = _largest(found, most)
     own = [(loss, one) for loss, one in found if (one.config.width, one.config.num_layers) == (shape.width, shape.num_layers)]
@@ -133,6 +137,12 @@ def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
     """Those whose embedding is no larger than their body, or the first: the vocabulary's parameters grow slower than the body's (Tao et al. 2024); at small
     size they never pay beyond it."""
     return [config for config in options if config.vocabulary_size * config.width <= body_parameters(config)] or options[:1]
+
+
+def best_vocabulary(expected: Mapping[ModelConfig, float]) -> ModelConfig:
+    """Of the best shapes of several vocabularies, each with the lowest loss that its vocabulary can reach, the one with the largest of those alike."""
+    most = min(expected.values()) * (1 + VOCABULARIES_ALIKE)
+    return max((option for option, value in expected.items() if value <= most), key=lambda option: option.vocabulary_size)
 
 
 def point_of(config: ModelConfig, num_bytes: float) -> Point:
