@@ -12,7 +12,7 @@ from hagane.plan.machines import Cluster, Precision
 from hagane.plan.workload import Workload
 from hagane.recipe.types import Layout
 
-MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MICRO_TOKENS = 65536  # a micro-batch beyond this is no faster and takes more memory
 INTERLEAVES = (1, 2, 4, 8)
 LONG_CONTEXT = 16384  # tokens of a row from which context parallelism is tried

@@ -17,6 +17,7 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
 from hagane.plan.cost import MEMORY_SHARE, StepWork, run_memory, step_work, usual_speed
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
+from hagane.plan.limits import refuse_endless
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import PatternSettings, Recipe, SizeSettings
@@ -193,6 +194,7 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
                 f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {minimum}tokens)."
             )
         training = tokens / mean_tokens_per_second(recipe, config, machine)
+    refuse_endless(training, budget)
     text_share = 1 - recipe.tune.share
     sample = _two_digits(max(1_500_000, tokens * text_share * usual_bytes_per_token(vocabulary_size) * SPARE_TEXT))
     return Sketch(

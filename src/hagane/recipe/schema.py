@@ -508,6 +508,7 @@ class ExecutionSettings(Frozen):
     log_every: int = execution(10, ge=1)
     tensorboard: bool = execution(True)
     price_per_hour: float | None = execution(None, gt=0, description="US dollars an hour of this machine costs; a budget of money needs it")
+    goodput: float | None = execution(None, gt=0, le=1, description="of a plan on a cluster: share of its hours in which it trains; 0.9 where not given")
     ray: str | None = execution(
         None,
         pattern=r"^(auto|local|(ray://)?[A-Za-z0-9._-]+:[0-9]+)$",
