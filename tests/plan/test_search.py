@@ -1,6 +1,7 @@
 """The search finds the best of all layouts, and says what is missing where there is none."""
 
 import itertools
+import time
 
 import pytest
 
@@ -8,9 +9,9 @@ from hagane.errors import RecipeError
 from hagane.plan.batch import step_law_batch
 from hagane.plan.cluster import plan_on
 from hagane.plan.dial import GOODPUT
-from hagane.plan.layout import check, estimate
+from hagane.plan.layout import BOTTLENECKS, check, estimate
 from hagane.plan.machines import cluster
-from hagane.plan.search import best_layouts
+from hagane.plan.search import _divisors, best_layouts
 from hagane.plan.shapes import published
 from hagane.plan.workload import from_shape, workload
 from hagane.recipe.load import load_recipe, validate
@@ -49,7 +50,7 @@ def test_the_best_is_the_best_of_all(work, name):
     assert [item.tokens_per_second for item in best] == sorted((item.tokens_per_second for item in best), reverse=True)
     for item in best:
         assert item.memory.total <= machine.accelerator.memory_bytes
-        assert item.parts.bottleneck in {name.replace("_", " ") for name in item.parts._fields} | {"matrix products"}
+        assert item.parts.bottleneck in {BOTTLENECKS.get(name, name) for name in item.parts._fields} | {"matrix products"}
 
 
 def test_what_is_missing_is_said():
@@ -61,6 +62,24 @@ def test_what_is_missing_is_said():
     long = from_shape(num_layers=8, hidden=8192, **{**SHAPE, "context": 2**20})
     with pytest.raises(RecipeError, match=r"lacks [\d.,]+ GB on each device"):
         best_layouts(long, cluster("1xRTX-4090"), 2**20)
+
+
+def test_counts_that_fit_are_named_and_do():
+    recipe = load_recipe("amplimind-xl", ["budget=30d"])[0]
+    with pytest.raises(RecipeError, match=r"Take 960 or 1,024 of them, devices with more memory"):
+        plan_on(recipe, "1000xH100")
+    assert all(plan_on(recipe, f"{count}xH100")[1]["layouts"] for count in (960, 1024))
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 97, 360, 1000, 99_991])
+def test_divisors_are_all_of_them(count):
+    assert _divisors(count) == [value for value in range(1, count + 1) if count % value == 0]
+
+
+def test_a_million_devices_are_planned_at_once():
+    started = time.process_time()
+    plan_on(load_recipe("llm-jp-4-32b-a3b", ["budget=1d"])[0], "1000000xH100")
+    assert time.process_time() - started < 1.4
 
 
 def test_a_recipe_on_a_cluster_adds_up():

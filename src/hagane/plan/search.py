@@ -16,13 +16,13 @@ MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MICRO_TOKENS = 65536  # a micro-batch beyond this is no faster and takes more memory
 INTERLEAVES = (1, 2, 4, 8)
 LONG_CONTEXT = 16384  # tokens of a row from which context parallelism is tried
+NEAR = 16  # steps to double a cluster, in which a number of devices that fits is looked for
 STATES = 16.0  # bytes per parameter of gradient, float32 master and two moments, the least that is held somewhere (footprint.py)
 
 
 def layouts(work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, all_shapes: bool = False) -> Iterator[Layout]:
     """Every legal layout whose replicas all have work in a batch. Not `all_shapes`: the sensible ones, of which there are few."""
-    count = cluster.count
-    divisors = [value for value in range(1, count + 1) if count % value == 0]
+    count, divisors = cluster.count, _divisors(cluster.count)
     for tensor in (value for value in divisors if value <= cluster.node and work.num_heads % value == 0):
         for pipeline in (value for value in divisors if value <= work.num_layers and (count // tensor) % value == 0):
             for context in (value for value in divisors if (count // tensor // pipeline) % value == 0):
@@ -33,6 +33,12 @@ def layouts(work: Workload, cluster: Cluster, batch_tokens: float, precision: Pr
                     continue
                 for expert in _expert_degrees(work, cluster, data * context * tensor, all_shapes):
                     yield from _variants(work, batch_tokens, precision, tensor, pipeline, context, data, expert)
+
+
+def _divisors(count: int) -> list[int]:
+    """In order; by pairs, so that a million devices take a thousand steps."""
+    small = [value for value in range(1, math.isqrt(count) + 1) if count % value == 0]
+    return sorted({*small, *(count // value for value in small)})
 
 
 def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: bool) -> list[int]:
@@ -125,9 +131,27 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool)
             f"are needed, not {cluster.count:,}."
         )
     short = min((_short(work, layout, cluster, batch_tokens) for layout in layouts(work, cluster, batch_tokens)), default=0.0)
+    near = " or ".join(f"{count:,}" for count in _counts_that_fit(work, cluster, batch_tokens))
     return (
         f"no division of {cluster} fits: the best one lacks {short / 1e9:,.1f} GB on each device of {device.memory_bytes / 1e9:,.0f} GB, with every activation "
-        "recomputed. Take more devices, devices with more memory, or a shorter context."
+        f"recomputed. Take {f'{near} of them' if near else 'more devices'}, devices with more memory, or a shorter context."
+    )
+
+
+def _counts_that_fit(work: Workload, cluster: Cluster, batch_tokens: float) -> list[int]:
+    """The nearest numbers of devices below and above for which a division fits, of those that have many divisions: multiples of a power of two."""
+    step = max(cluster.accelerator.devices_per_node, 2 ** max(0, math.ceil(math.log2(cluster.count / NEAR))))
+    below = range(cluster.count // step * step - (cluster.count % step == 0) * step, 0, -step)
+    above = range((cluster.count // step + 1) * step, 2 * cluster.count + step, step)
+    found = (next((count for count in side if _some_fit(work, cluster.model_copy(update={"count": count}), batch_tokens)), None) for side in (below, above))
+    return [count for count in found if count is not None]
+
+
+def _some_fit(work: Workload, cluster: Cluster, batch_tokens: float) -> bool:
+    batch = max(batch_tokens, cluster.count // 8 * work.context)
+    memory = cluster.accelerator.memory_bytes
+    return STATES * work.num_parameters <= memory * cluster.count and any(
+        _states_fit(work, layout, memory) and _short(work, layout, cluster, batch) <= 0 for layout in layouts(work, cluster, batch)
     )
 
 
