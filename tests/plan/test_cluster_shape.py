@@ -10,7 +10,7 @@ from hagane.plan.cluster_shape import LARGER, Job, choose_shape
 from hagane.plan.dial import GOODPUT, Dial
 from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.machines import cluster
-from hagane.plan.shapes import LADDER, candidates, experts_of
+from hagane.plan.shapes import LADDER, candidates
 from hagane.plan.sketch import ALIKE, body_parameters, point_of
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Budget
@@ -18,9 +18,12 @@ from hagane.recipe.types import Budget
 BELIEVED = 0.002
 
 
+DENSE = "model.pattern.ffn=dense"
+
+
 def job_of(name, machine, budget, *settings, serve_tokens=0.0):
     recipe = load_recipe(name, [f"budget={budget}", *settings])[0]
-    return Job(recipe, Dial.of(recipe, cluster(machine), serve_tokens), recipe.train.context, "bf16")
+    return Job(recipe, Dial.of(recipe, cluster(machine), serve_tokens), recipe.train.context)
 
 
 def losses_of_all(job, vocabulary):
@@ -37,11 +40,11 @@ def losses_of_all(job, vocabulary):
 
 
 @pytest.mark.parametrize(
-    ("name", "machine", "budget"),
-    [("quickstart", "8xH100", "2d"), ("quickstart", "64xA100", "7d"), pytest.param("nordic", "8xH100", "2d", marks=pytest.mark.slow)],
+    ("machine", "budget", "settings"),
+    [("8xH100", "2d", [DENSE]), ("64xA100", "7d", [DENSE]), pytest.param("8xH100", "2d", [], marks=pytest.mark.slow)],
 )
-def test_the_choice_is_that_of_brute_force(name, machine, budget):
-    job = job_of(name, machine, budget)
+def test_the_choice_is_that_of_brute_force(machine, budget, settings):
+    job = job_of("nordic", machine, budget, *settings)
     chosen = choose_shape(job, GENERAL).laid.config
     losses = losses_of_all(job, chosen.vocabulary_size)
     lowest = min(losses.values())
@@ -78,9 +81,9 @@ def test_more_of_a_budget_is_a_larger_model():
 
 def test_tokens_ask_for_the_shape_that_compute_would_read_them_with():
     """FLOPs that a budget of tokens comes to, given as a budget of FLOPs, choose the same width."""
-    by_tokens = choose_shape(job_of("quickstart", "8xH100", "20Btokens"), GENERAL).laid
+    by_tokens = choose_shape(job_of("nordic", "8xH100", "20Btokens", DENSE), GENERAL).laid
     flops = 20e9 * 3 * by_tokens.work.forward_flops
-    by_flops = choose_shape(job_of("quickstart", "8xH100", f"{flops:.4g}FLOP"), GENERAL).laid
+    by_flops = choose_shape(job_of("nordic", "8xH100", f"{flops:.4g}FLOP", DENSE), GENERAL).laid
     widths = [width for width, _ in LADDER]
     assert abs(widths.index(by_tokens.config.width) - widths.index(by_flops.config.width)) <= 1
 
@@ -125,5 +128,5 @@ def test_a_dial_buys_what_its_seconds_buy():
 
 
 def test_a_choice_names_its_experts_only_where_it_has_some():
-    assert experts_of(choose_shape(job_of("quickstart", "1xH100", "1h"), GENERAL).laid.config) == 0
-    assert "experts" not in plan_on(load_recipe("quickstart", ["budget=1h"])[0], "1xH100")[1]["reasons"]
+    facts = plan_on(load_recipe("nordic", ["budget=1h", DENSE])[0], "1xH100")[1]
+    assert facts["num_experts"] == 0 and "experts" not in facts["reasons"]

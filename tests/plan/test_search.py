@@ -114,6 +114,52 @@ def test_one_dial_and_everything_else_follows_with_its_formula(budget):
     assert losses == sorted(losses, reverse=True) and facts["low"] < facts["bits_per_byte"] < facts["high"]
 
 
+LLM_JP = ("llm-jp-4-32b-a3b", "64xH200")
+
+
+def layouts_of(name, machine, *settings):
+    return plan_on(load_recipe(name, ["budget=9d", *settings])[0], machine)[1]["layouts"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"pipeline": 4, "expert": 8, "tensor": 1}, {"data": 16, "expert": 1}, {"checkpointing": "full"}, {"pipeline": 2, "zero": 3, "micro_batch": 3}]
+)
+def test_a_layout_keeps_what_is_asked_and_is_the_fastest_that_does(given):
+    found = layouts_of(*LLM_JP, *(f"execution.layout.{name}={value}" for name, value in given.items()))
+    free = layouts_of(*LLM_JP)
+    assert all(item["layout"][name] == value for item in found for name, value in given.items())
+    assert found[0]["tokens_per_second"] <= free[0]["tokens_per_second"] * (1 + 1e-9) or "micro_batch" in given
+
+
+def test_the_layout_that_was_found_can_be_asked_for():
+    free = layouts_of(*LLM_JP)[1]
+    settings = [f"execution.layout.{name}={value}" for name, value in free["layout"].items() if name not in ("precision", "micro_batch")]
+    assert layouts_of(*LLM_JP, *settings)[0] == free
+
+
+def test_a_precision_is_asked_for():
+    fast, usual = layouts_of(*LLM_JP, "execution.layout.precision=fp8")[0], layouts_of(*LLM_JP)[0]
+    assert (fast["layout"]["precision"], usual["layout"]["precision"]) == ("fp8", "bf16")
+    assert fast["tokens_per_second"] > usual["tokens_per_second"]
+
+
+@pytest.mark.parametrize(("rows", "accumulation"), [(1024, None), (96, None), (32, 3), (None, 8), (None, 3)])
+def test_the_batch_of_the_recipe_is_that_of_the_plan(rows, accumulation):
+    settings = [f"train.{name}={value}" for name, value in (("rows", rows), ("accumulation", accumulation)) if value]
+    facts = plan_on(load_recipe(LLM_JP[0], ["budget=9d", *settings])[0], LLM_JP[1])[1]
+    if rows is not None:
+        assert facts["tokens_per_step"] == rows * (accumulation or 1) * 4096 and "as train.rows" in facts["reasons"]["tokens_per_step"]
+    for item in facts["layouts"]:
+        layout = item["layout"]
+        micro_batches = facts["tokens_per_step"] / (layout["data"] * layout["micro_batch"] * 4096)
+        assert accumulation is None or round(item["tokens_per_second"] * item["step_seconds"] / (layout["data"] * layout["micro_batch"] * 4096)) == accumulation
+        assert rows is None or micro_batches == int(micro_batches)
+
+
+def test_tokens_of_the_recipe_are_a_dial():
+    assert plan_on(load_recipe("llm-jp-4-8b", ["train.tokens=1000000000000"])[0], "64xH100")[1]["tokens"] == 10**12
+
+
 def test_two_dials_are_refused():
     values = {"name": "a", "budget": "2h", "train": {"tokens": 5}}
     with pytest.raises(RecipeError, match=r"budget = '2h' and train\.tokens = 5 are two dials; give one of them"):

@@ -31,7 +31,7 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     """
     machine = cluster(machine_text)
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
-    job = Job(recipe, Dial.of(recipe, machine, serve_tokens), context, "float32" if recipe.train.dtype == "float32" else "bf16")
+    job = Job(recipe, Dial.of(recipe, machine, serve_tokens), context)
     law = find_law(recipe)
     config = starting_model(recipe) or published(recipe.model, context)
     chosen = None

@@ -112,16 +112,28 @@ def reasons(page: Page) -> dict[str, str]:
     return {
         **_shape_reasons(page),
         "tokens": f"{given[budget.kind]}; train.tokens without a budget overrides it",
-        "tokens_per_step": f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {page.job.context:,}, a row for every eight devices at least",
+        "tokens_per_step": _batch_reason(page),
         "flops": f"{laid.tokens:.3g} tokens x 3 forward passes x {laid.work.forward_flops:.3g} FLOPs a token",
         "goodput": f"{dial.goodput:.0%} of the hours train; restarts, checkpoints, evaluation and waiting take the rest (Llama 3: over 90 %); "
         "execution.goodput overrides it",
         "seconds": seconds,
         "joules": "not known" if device.watts is None else f"{seconds} x {machine.count} x {device.watts:g} W; modelled, not counted",
         "usd": "not known" if device.price_per_hour is None else f"{seconds} / 3,600 x {machine.count} x {device.price_per_hour:g} USD/h; an assumed price",
-        "layout": f"the fastest of all divisions of {machine.count} devices that fit, by a roofline with four fitted constants",
+        "layout": f"the fastest of all divisions of {machine.count:,} devices that fit{f' with {page.job.asked}' * bool(page.job.asked.fields)}, by a roofline "
+        "with four fitted constants; execution.layout overrides it, whole or in part",
         "bits_per_byte": page.law.source,
     }
+
+
+def _batch_reason(page: Page) -> str:
+    train, rows = page.job.recipe.train, page.laid.batch // page.job.context
+    if train.rows is not None:
+        return f"{rows:,} rows of {page.job.context:,}, as train.rows{' x train.accumulation' * (train.accumulation is not None)} says"
+    micro = f", in {train.accumulation} micro-batches as train.accumulation says" if train.accumulation else ""
+    return (
+        f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {page.job.context:,}, a row for every eight devices at least{micro}; "
+        "train.rows overrides it"
+    )
 
 
 def _shape_reasons(page: Page) -> dict[str, str]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.plan.batch import step_law_batch
+from hagane.plan.batch import batch_rule, step_law_batch
 from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
 from hagane.plan.dial import Dial
 from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision
-from hagane.plan.search import MICRO_TOKENS, STATES, best_layouts
+from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
 from hagane.plan.shapes import LADDER, candidates, experts_of
 from hagane.plan.sketch import Candidate, best_vocabulary, in_proportion, largest_alike, point_of
 from hagane.plan.workload import Workload, workload
@@ -51,23 +52,36 @@ class Laid(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained, whatever its shape: the recipe and its dial, tokens of a row, precision of the products."""
+    """What is to be trained, whatever its shape: the recipe and its dial, tokens of a row."""
 
     recipe: Recipe
     dial: Dial
     context: int
-    precision: Precision
 
     @property
     def machine(self) -> Cluster:
         return self.dial.machine
 
+    @property
+    def precision(self) -> Precision:
+        return self.recipe.execution.layout.precision or ("float32" if self.recipe.train.dtype == "float32" else "bf16")
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What the recipe says of the layout and of the batch."""
+        train, layout = self.recipe.train, self.recipe.execution.layout
+        return Asked(layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, train.rows is not None)
+
     def least_batch(self, work: Workload) -> int:
-        """Tokens: a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""
+        """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""
+        if self.asked.exact:
+            return self.batch(work, 0.0)
         return max(1, self.machine.count // math.gcd(SHARING, work.num_heads)) * self.context
 
     def batch(self, work: Workload, tokens: float) -> int:
-        """Tokens of a step in a run of so many: Step Law's, as a power of two of rows."""
+        """Tokens of a step in a run of so many: the recipe's, or Step Law's as a power of two of rows."""
+        if self.asked.exact:
+            return batch_rule(self.recipe, tokens)
         rows = max(1.0, step_law_batch(max(1.0, tokens)) / self.context)
         return int(max(self.context * 2 ** round(math.log2(rows)), self.least_batch(work)))
 
@@ -75,7 +89,7 @@ class Job:
         """The fastest layouts of a shape at the batch for about so many training tokens. Raises RecipeError where none fits."""
         work = workload(config, self.context)
         batch = self.batch(work, tokens)
-        found = best_layouts(work, self.machine, batch, self.precision)
+        found = best_layouts(work, self.machine, batch, self.precision, asked=self.asked)
         return Laid(config, work, found, batch, self.dial.tokens(found[0].tokens_per_second, 3 * work.forward_flops))
 
     def settled(self, laid: Laid) -> Laid:
@@ -252,7 +266,7 @@ def _compute(choice: Choice) -> Dial:
 
 def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
     """Lay out what is taken, what is best and what is beside it, learn from it, and take again. Raises RecipeError where nothing that was tried fits."""
-    job, rungs = choice.job, list(choice.rungs)
+    job, rungs, error = choice.job, list(choice.rungs), None
     while True:
         now = replace(choice, rungs=rungs)
         taken = now.rung(now.take(dial))
@@ -262,11 +276,12 @@ def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
             break
         try:
             choice.laid[rung.key] = job.lay_out(rung.one.config, job.dial.tokens(now.believed(rung), rung.flops))
-        except RecipeError:
-            smaller = [other for other in rungs if other.work.num_parameters < rung.work.num_parameters]
-            if not smaller:
-                raise
-            rungs = smaller
+        except RecipeError as missing:
+            error = error or missing
+            # what is asked of the layout may be too much for this shape alone; memory is too little for larger ones, too
+            rungs = [other for other in rungs if other is not rung and (job.asked.fields or other.work.num_parameters < rung.work.num_parameters)]
+            if not rungs:
+                raise error from None
     if taken.key not in choice.laid:
         taken = now.rung(replace(now, rungs=[other for other in rungs if other.key in choice.laid]).take(dial))
     return Chosen(job.settled(choice.laid[taken.key]), now, sizes)
