@@ -18,6 +18,12 @@ from hagane.plan.shapes import expert_counts, experts_of
 from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE
 from hagane.recipe.types import duration
 
+# Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
+ACCURACY = (
+    "Speeds follow from datasheets and four fitted constants. Half of 179 published ones are within 12 % of that for the layout they were run with; for the "
+    "layout chosen here it is 15 % more in the median than was published, half are within 16 %, and 64 are more than 30 % away (benchmarks/plan_throughput.py)."
+)
+
 
 class Page(NamedTuple):
     """A plan: what is trained where, the shape with its layouts, how it was chosen (None where the recipe gives it), and what to expect.
@@ -82,7 +88,7 @@ def page_lines(page: Page) -> list[str]:
             f"    {number}. {item.layout}: {amount(item.memory.total, 'B')}, {brief(item.seconds)} a step, {page.utilisation(item):.0%}; "
             f"bottleneck: {item.parts.bottleneck}"
         )
-    lines.append("Rates are datasheets' and four fitted constants; half of 173 published speeds are within 12 % (benchmarks/plan_throughput.py).")
+    lines.append(ACCURACY)
     return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
 
 
