@@ -120,8 +120,15 @@ def test_hours_without_training_are_counted_and_can_be_overridden():
     assert "90% of the hours train" in usual["reasons"]["goodput"] and "execution.goodput" in usual["reasons"]["goodput"]
 
 
+def test_a_price_of_ones_own_counts():
+    recipe = load_recipe("llm-jp-4-8b", ["budget=1000USD", "execution.price_per_hour=100"])[0]
+    assert plan_on(recipe, "64xH100")[1]["seconds"] == pytest.approx(10 * 3600, abs=1)
+    with pytest.raises(RecipeError, match=r"needs the price of an hour of 1xM4-Max: --set execution\.price_per_hour"):
+        plan_on(load_recipe("nordic", ["budget=10USD"])[0], "1xM4-Max")
+
+
 def test_a_dial_buys_what_its_seconds_buy():
-    dial = Dial(Budget(kind="time", amount=86400.0), cluster("8xH100"))
+    dial = Dial(Budget(kind="time", amount=86400.0), cluster("8xH100"), price=24.0)
     assert replace(dial, budget=Budget(kind="money", amount=24 * 24.0)).tokens(1e5, 1e10) == pytest.approx(dial.tokens(1e5, 1e10))
     assert replace(dial, budget=Budget(kind="energy", amount=8 * 700 * 86400.0)).tokens(1e5, 1e10) == pytest.approx(dial.tokens(1e5, 1e10))
     assert dial.tokens(1e5, 1e10) == pytest.approx(86400 * GOODPUT * 1e5) and dial.seconds(dial.tokens(1e5, 1e10), 1e5) == pytest.approx(86400)

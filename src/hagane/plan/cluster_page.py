@@ -11,7 +11,7 @@ from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
 from hagane.plan.facts import CurvePoint
-from hagane.plan.law import Law
+from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
 from hagane.plan.shapes import expert_counts, experts_of
@@ -43,6 +43,11 @@ class Page(NamedTuple):
     def seconds(self) -> float:
         """Of training, hours without it among them."""
         return self.job.dial.seconds(self.laid.tokens, self.laid.tokens_per_second)
+
+    @property
+    def text_bytes(self) -> float:
+        """Read in training, at the usual bytes a token."""
+        return self.laid.tokens * usual_bytes_per_token(self.laid.config.vocabulary_size) * (1 - self.job.recipe.tune.share)
 
     @property
     def flops(self) -> float:
@@ -78,8 +83,9 @@ def page_lines(page: Page) -> list[str]:
         f"  time       {duration(page.seconds)}, of which {dial.goodput:.0%} trains at {amount(speed)} tokens/s ({amount(speed / machine.count)} a device, "
         f"{page.utilisation(best):.0%} of the bf16 peak)",
         *(served_lines(page.served, dial.serve_tokens, page.alone) if page.served is not None else []),
+        f"  text       {amount(page.text_bytes, 'B')} of it are read; what is read more than four times teaches less each time",
         "  energy     " + (f"{amount(joules / 3600, 'Wh')} (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
-        "  cost       " + (f"{money(dollars)} (assumed {device.price_per_hour:g} USD per device and hour)" if dollars else "not known"),
+        "  cost       " + (f"{money(dollars)} ({_price(page)})" if dollars else "not known"),
         f"  loss       {page.expected.bits_per_byte:.2f} bits per byte ({page.expected.low:.2f}-{page.expected.high:.2f})",
         f"  layouts    of {amount(device.memory_bytes, 'B')} a device:",
     ]
@@ -95,6 +101,13 @@ def page_lines(page: Page) -> list[str]:
 def money(dollars: float) -> str:
     """122573 -> `122,573 USD`, 0.4 -> `0.40 USD`."""
     return f"{dollars:,.0f} USD" if dollars >= 100 else f"{dollars:,.2f} USD" if dollars >= 0.01 else f"{dollars:.1g} USD"
+
+
+def _price(page: Page) -> str:
+    """Where the price of an hour comes from."""
+    if page.job.recipe.execution.price_per_hour is not None:
+        return f"{page.job.recipe.execution.price_per_hour:,.2f} USD an hour, as execution.price_per_hour says"
+    return f"assumed {page.job.machine.accelerator.price_per_hour:g} USD per device and hour"
 
 
 def brief(seconds: float) -> str:
@@ -113,7 +126,7 @@ def reasons(page: Page) -> dict[str, str]:
         "flops": f"{budget.amount:.3g} FLOPs / (3 forward passes x {laid.work.forward_flops:.3g} FLOPs a token)",
         "time": f"{budget.amount:,.0f} s {trained}",
         "energy": f"{budget.amount:.3g} J / ({machine.count} x {device.watts or 0:g} W) {trained}",
-        "money": f"{budget.amount:,.2f} USD / ({machine.count} x {device.price_per_hour or 0:g} USD/h) {trained}",
+        "money": f"{budget.amount:,.2f} USD / {dial.price or 0:,.2f} USD/h {trained}",
     }
     return {
         **_shape_reasons(page),
@@ -124,7 +137,8 @@ def reasons(page: Page) -> dict[str, str]:
         "execution.goodput overrides it",
         "seconds": seconds,
         "joules": "not known" if device.watts is None else f"{seconds} x {machine.count} x {device.watts:g} W; modelled, not counted",
-        "usd": "not known" if device.price_per_hour is None else f"{seconds} / 3,600 x {machine.count} x {device.price_per_hour:g} USD/h; an assumed price",
+        "usd": f"{'not known' if dial.price is None else f'{seconds} / 3,600 x {dial.price:,.2f} USD/h, {_price(page)}'}; "
+        "execution.price_per_hour overrides it",
         "layout": f"the fastest of all divisions of {machine.count:,} devices that fit{f' with {page.job.asked}' * bool(page.job.asked.fields)}, by a roofline "
         "with four fitted constants; execution.layout overrides it, whole or in part",
         "bits_per_byte": page.law.source,
@@ -172,7 +186,8 @@ def page_facts(page: Page) -> dict[str, Any]:
         "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), "width": config.width, "num_layers": config.num_layers,
         "num_experts": experts_of(config), "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
         "num_active_parameters": num_active_parameters(config), "tokens": round(laid.tokens), "tokens_per_step": round(laid.found[0].tokens),
-        "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds), "joules": joules and round(joules), "usd": dollars and round(dollars, 2),
+        "text_bytes": round(page.text_bytes), "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds),
+        "joules": joules and round(joules), "usd": dollars and round(dollars, 2),
         "layouts": [
             {
                 "layout": item.layout.model_dump(), "description": str(item.layout), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
@@ -182,7 +197,7 @@ def page_facts(page: Page) -> dict[str, Any]:
             for item in laid.found
         ],
         "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3), "law": page.law.source,
-        "curve": [point.model_dump(mode="json") for point in page.curve], "price_per_hour": machine.price_per_hour, "reasons": reasons(page),
+        "curve": [point.model_dump(mode="json") for point in page.curve], "price_per_hour": dial.price, "reasons": reasons(page),
     }  # fmt: skip
     if page.served is not None:
         facts |= {"serve_tokens": dial.serve_tokens, "serving_seconds": round(page.served.serving_seconds, 1), "width_without_serving": page.alone.width}

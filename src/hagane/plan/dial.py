@@ -26,6 +26,7 @@ class Dial:
     machine: Cluster
     goodput: float = GOODPUT
     serve_tokens: float = 0.0
+    price: float | None = None  # US dollars an hour of the whole cluster costs
 
     @classmethod
     def of(cls, recipe: Recipe, machine: Cluster, serve_tokens: float = 0.0) -> Dial:
@@ -39,13 +40,15 @@ class Dial:
             raise RecipeError(
                 f"the maker of {machine.accelerator.name} publishes no power, so a budget of energy cannot be planned on it. Give time, money or tokens."
             )
-        if budget.kind == "money" and machine.price_per_hour is None:
+        price = recipe.execution.price_per_hour or machine.price_per_hour
+        if budget.kind == "money" and price is None:
             raise RecipeError(
-                f"{machine.accelerator.name} is not rented by the hour, so a budget of money cannot be planned on it. Give time, energy or tokens."
+                f"{machine.accelerator.name} is not rented by the hour, so a budget of money needs the price of an hour of {machine}: "
+                "--set execution.price_per_hour=2.5 (US dollars). Or give time, energy or tokens."
             )
         if serve_tokens and budget.kind in ("tokens", "flops"):
             raise RecipeError("--serve-tokens divides a budget between training and serving. Give --budget as time, energy or money, for example 21d.")
-        return cls(budget, machine, recipe.execution.goodput or GOODPUT, serve_tokens)
+        return cls(budget, machine, recipe.execution.goodput or GOODPUT, serve_tokens, price)
 
     @property
     def hours_count(self) -> bool:
@@ -58,7 +61,7 @@ class Dial:
         if self.budget.kind == "energy":
             return self.budget.amount / ((self.machine.accelerator.watts or 0.0) * self.machine.count)
         if self.budget.kind == "money":
-            return self.budget.amount / (self.machine.price_per_hour or 0.0) * 3600
+            return self.budget.amount / (self.price or 0.0) * 3600
         return self.budget.amount
 
     def tokens(self, tokens_per_second: float, flops_per_token: float) -> float:
@@ -79,9 +82,8 @@ class Dial:
         return None if watts is None else seconds * watts * self.machine.count
 
     def dollars(self, seconds: float) -> float | None:
-        """At the table's assumed price; None where there is none."""
-        price = self.machine.price_per_hour
-        return None if price is None else seconds / 3600 * price
+        """None where no price is known."""
+        return None if self.price is None else seconds / 3600 * self.price
 
     def refuse_absurd(self, tokens: float, tokens_per_second: float, flops_per_token: float, least_batch: int) -> None:
         """Raises RecipeError where so few tokens teach nothing, with the smallest useful budget, and where so many take for ever.
