@@ -1,7 +1,9 @@
 """Judge `hagane.plan.layout` by published throughput: the error of every row, with constants fitted without that row's system.
 
 Two models are compared: the roofline with its four constants, and one constant utilisation of the bf16 peak. Both are fitted to the
-systems other than the one they predict. `--fit` also prints the constants fitted to all rows, which layout.py freezes. Needs numpy
+systems other than the one they predict. Beside the published layout stands the one that `hagane plan` would pick for the same model, machine, batch and
+precision, at the speed of the same formulas: it may well be faster than the one somebody chose, so its distance from the published speed is the error of the
+formulas and that gain together. `--fit` also prints the constants fitted to all rows, which layout.py freezes. Needs numpy
 and scipy, no GPU, a few seconds.
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 from scipy.optimize import minimize
 
 from common import finish
+from hagane.plan.dial import GOODPUT
 from hagane.plan.footprint import num_micro_batches
 from hagane.plan.layout import FITTED, UNBALANCED, Constants, Units, assemble, check, units
 from hagane.plan.machines import Cluster, cluster
@@ -27,8 +30,14 @@ from hagane.recipe.types import Layout
 
 ROWS = Path(__file__).with_name("published_throughput.toml")
 DEFAULT_BATCH = 4 * 2**20
-# Of the hours of a whole run, those in which it trained: "over 90 %" (Llama team 2024, arXiv 2407.21783, section 3.3.4).
-TRAINING_HOURS = 0.9
+
+
+@dataclass
+class Step:
+    """What a step takes at full rates, and its tokens."""
+
+    unit: Units
+    tokens: float
 
 
 @dataclass
@@ -44,12 +53,16 @@ class Row:
     balanced: bool
     measured: float
     read: bool
-    unit: Units
-    step_tokens: float
+    step: Step
+    own: Step
     fits: bool
 
     def predicted(self, constants: Constants) -> float:
-        return self.step_tokens / assemble(self.unit, constants).total / self.machine.count
+        return self.step.tokens / assemble(self.step.unit, constants).total / self.machine.count
+
+    def chosen(self, constants: Constants) -> float:
+        """Likewise under the layout of the plan's own choosing."""
+        return self.own.tokens / assemble(self.own.unit, constants).total / self.machine.count
 
     def utilised(self, share: float) -> float:
         """The other model: a share of the bf16 peak on three forward passes."""
@@ -69,7 +82,7 @@ def tokens_per_device_second(row: dict[str, Any], work: Workload, machine: Clust
     if "tokens" in row:
         return float(row["tokens"])
     if "hours" in row:
-        return float(row["trained"] / (row["hours"] * TRAINING_HOURS * 3600))
+        return float(row["trained"] / (row["hours"] * GOODPUT * 3600))
     if "seconds" in row:
         return float(row["batch"] / row["seconds"] / machine.count)
     rate = row["tflops"] * 1e12 if "tflops" in row else row["mfu"] / 100 * machine.accelerator.rate("bf16")
@@ -103,6 +116,14 @@ def slower_attention(row: dict[str, Any], work: Workload, layout: Layout) -> flo
     return float((body + row.get("attention_slowdown", 1.0) * attention) / (body + attention))
 
 
+def step_of(row: dict[str, Any], work: Workload, layout: Layout, machine: Cluster, batch: float, balanced: bool, recompute: float = 0.0) -> Step:
+    """`recompute`: share of the forward matrix products made again, beside what the layout's checkpointing does."""
+    num_micro = num_micro_batches(work, layout, batch)
+    unit = units(work, layout, machine, num_micro, 1.0 if balanced or layout.expert == 1 else UNBALANCED)
+    unit = unit._replace(matrices=unit.matrices * (1 + recompute / 3) * slower_attention(row, work, layout))
+    return Step(unit, num_micro * layout.micro_batch * work.context * layout.data)
+
+
 def load() -> list[Row]:
     table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
     rows = []
@@ -116,13 +137,13 @@ def load() -> list[Row]:
                 machine = machine.model_copy(update={"accelerator": machine.accelerator.model_copy(update=changes)})
             batch, balanced = row.get("batch", DEFAULT_BATCH), row.get("balanced", False)
             layout, fits = published_layout(row, work, machine, batch, balanced)
-            num_micro = num_micro_batches(work, layout, batch)
-            unit = units(work, layout, machine, num_micro, 1.0 if balanced or layout.expert == 1 else UNBALANCED)
-            unit = unit._replace(matrices=unit.matrices * (1 + row.get("recompute", 0.0) / 3) * slower_attention(row, work, layout))
+            step, own = step_of(row, work, layout, machine, batch, balanced, row.get("recompute", 0.0)), None
+            if "layout" in row:
+                best = best_layouts(work, machine, batch, row["precision"], balanced=balanced, count=1)[0].layout
+                own = step_of(row, work, best, machine, batch, balanced)
             name = f"{row['model']} {row['machine']} {row['precision']} {row['context']}" + (f" ({row['note']})" if "note" in row else "")
-            step_tokens = num_micro * layout.micro_batch * work.context * layout.data
             measured = tokens_per_device_second(row, causal, machine)
-            rows.append(Row(system["name"], name, causal, machine, batch, layout, balanced, measured, row.get("read", True), unit, step_tokens, fits))
+            rows.append(Row(system["name"], name, causal, machine, batch, layout, balanced, measured, row.get("read", True), step, own or step, fits))
     return rows
 
 
@@ -156,6 +177,9 @@ def main() -> None:
         print("fitted to all rows:", fit(rows))
     roofline: list[float] = []
     constant: list[float] = []
+    own: list[float] = []
+    gains: list[float] = []
+    print("tokens/s and device: published, by the formulas under the published layout, its error, the error of one utilisation, that of the plan's own layout")
     for system in dict.fromkeys(row.system for row in rows):
         others = [row for row in rows if row.system != system]
         constants, share = (FITTED if options.quick else fit(others)), utilisation(others)
@@ -165,15 +189,20 @@ def main() -> None:
                 found, other = row.predicted(constants), row.utilised(share)
                 roofline.append(found / row.measured - 1)
                 constant.append(other / row.measured - 1)
+                own.append(row.chosen(constants) / row.measured - 1)
+                gains.append(row.chosen(constants) / found - 1)
                 print(
-                    f"  {row.name:<52} {row.measured:>9,.0f} {found:>9,.0f} {roofline[-1]:>+6.0%} {constant[-1]:>+6.0%}  {row.layout}"
+                    f"  {row.name:<52} {row.measured:>9,.0f} {found:>9,.0f} {roofline[-1]:>+6.0%} {constant[-1]:>+6.0%} {own[-1]:>+6.0%}  {row.layout}"
                     + ("" if row.fits else "  DOES NOT FIT") + ("" if row.read else "  (from memory)")
                 )
     sizes, others_sizes = [abs(value) for value in roofline], [abs(value) for value in constant]
+    own_sizes = [abs(value) for value in own]
     figures = {
         "rows": len(rows), "median_error": statistics.median(sizes), "max_error": max(sizes), "rows_over_30_percent": sum(size > 0.3 for size in sizes),
         "constant_median_error": statistics.median(others_sizes), "constant_max_error": max(others_sizes),
         "constant_over_roofline": statistics.median(others_sizes) / statistics.median(sizes), "layouts_that_do_not_fit": sum(not row.fits for row in rows),
+        "own_layout_median_error": statistics.median(own_sizes), "own_layout_rows_over_30_percent": sum(size > 0.3 for size in own_sizes),
+        "own_layout_median_bias": statistics.median(own), "own_over_published_layout": 1 + statistics.median(gains), "median_bias": statistics.median(roofline),
     }  # fmt: skip
     quartiles = statistics.quantiles(sizes, n=4)
     finish(

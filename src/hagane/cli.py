@@ -226,24 +226,21 @@ def plan(
     if claim:
         _write_plan(_judge(recipe, corpus, budget, settings, machine, serve_tokens, page), as_json, None)
         return
-    from hagane.errors import RecipeError
+    from hagane.plan.serve import parse_tokens
     from hagane.recipe.load import load_recipe
 
     settings = [*(settings or [])]
     loaded, _ = load_recipe(recipe, settings)
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
+    served = parse_tokens(serve_tokens) if serve_tokens else None
     if machine is not None:
         from hagane.plan.cluster import plan_on
 
-        if serve_tokens is not None:
-            raise RecipeError("--serve-tokens chooses a shape, and on --machine the shape is the recipe's own. Leave one of the two out.")
-
-        lines, facts = plan_on(loaded, machine)
+        lines, facts = plan_on(loaded, machine, served or 0.0)
     else:
-        from hagane.plan.serve import parse_tokens
         from hagane.preview import preview
 
-        lines, facts = preview(loaded, tuple(pinned), parse_tokens(serve_tokens) if serve_tokens else None)
+        lines, facts = preview(loaded, tuple(pinned), served)
     for line in lines:
         typer.echo(line)
     _write_plan(facts, as_json, page)

@@ -84,6 +84,8 @@ WAYS = {
     r"hagane mix nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a search is bounded by time", small=True, fresh=True, code=2),
     r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
     r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
+    r"hagane plan nordic --machine 8xH100 --budget 2d": Way(r"(?s)\d+ experts.*3\. data .*bottleneck.*  vocabulary +16,384"),
+    r"hagane plan ax-k1 --machine 1024xH200 --budget 30d --set '.*'": Way(r"1\. data \d+, .*expert 8, pipeline 16 "),
     r"hagane plan neurosynth-9 --claim": Way("(?s)= 14.5B tokens.*verdict: impossible.*nearest possible plan"),
     r"hagane plan neurosynth-7 --claim": Way("(?s)verdict: at the edge.*at most 18.1B active parameters"),
     r"hagane plan ax-k1 --claim": Way("verdict: possible"),

@@ -186,5 +186,5 @@ def test_impossible_layouts_say_why(layout, message):
 
 def test_a_layout_reads_as_people_write_it():
     layout = Layout(data=8, zero=3, tensor=4, pipeline=2, interleave=3, micro_batch=2, checkpointing="full", precision="fp8")
-    assert str(layout) == "data 8 zero 3, tensor 4, pipeline 2 in 3 turns, micro-batch 2, full checkpointing, fp8"
+    assert str(layout) == "data 8, fully sharded (ZeRO-3), tensor 4, pipeline 2 with 3 interleaved stages each, micro-batch 2, full checkpointing, fp8"
     assert Layout.model_validate_json(layout.model_dump_json()) == layout

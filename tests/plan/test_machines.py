@@ -49,3 +49,11 @@ def test_an_unknown_name_is_told_its_nearest():
         cluster("0xH100")
     with pytest.raises(RecipeError, match="A100 has no fp8 matrix units"):
         cluster("A100").accelerator.rate("fp8")
+
+
+def test_a_name_before_its_count_is_turned_round():
+    with pytest.raises(RecipeError, match="COUNTxNAME: 8xH100, not H100x8"):
+        cluster("H100x8")
+    assert str(cluster("8xRTX-4090")) == "8xRTX-4090"
+    with pytest.raises(RecipeError, match="1,000,000 devices at most"):
+        cluster("10000000000xH100")

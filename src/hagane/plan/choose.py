@@ -24,10 +24,10 @@ from hagane.plan.sketch import (
     ALIKE,
     EXPERTS_ALIKE,
     MINIMUM_STEPS,
-    VOCABULARIES_ALIKE,
     Sketch,
     Worth,
     best_shape,
+    best_vocabulary,
     body_parameters,
     in_proportion,
     lowest_shape,
@@ -246,8 +246,7 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
     worth = text_worth(recipe, known)
     options = [best_shape(recipe, pinned, machine, size, seconds, law, worth) for size in sizes]
     expected = {option: loss(lowest_shape(recipe, pinned, machine, option.vocabulary_size, seconds, law, worth)) for option in in_proportion(options)}
-    most = min(expected.values()) * (1 + VOCABULARIES_ALIKE)
-    best = max((option for option, value in expected.items() if value <= most), key=lambda option: option.vocabulary_size)
+    best = best_vocabulary(expected)
     reasons["vocabulary"] = (
         f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget, or the largest of those alike"
     )

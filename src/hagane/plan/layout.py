@@ -41,6 +41,14 @@ TILE_ROWS = 128
 UNBALANCED = 1.1
 
 
+# What the parts of a step are called where they hold it up; others are called as they are.
+BOTTLENECKS = {
+    "memory": "memory bandwidth", "tensor_links": "links (tensor parallelism)", "expert_links": "links (tokens to experts)",
+    "pipeline_links": "links (pipeline)", "data_links": "links (gradients and weights)", "context_links": "links (context parallelism)",
+    "routing": "waiting for the router", "bubble": "idle stages of the pipeline",
+}  # fmt: skip
+
+
 class StepTime(NamedTuple):
     """Seconds of one optimizer step by what they are spent on. `bubble` is idle time; the others are work of one device."""
 
@@ -66,7 +74,7 @@ class StepTime(NamedTuple):
         if self.matrices > 2 / 3 * self.total:
             return "matrix products"
         name, _ = max(zip(self._fields[1:], self[1:]), key=lambda item: item[1])
-        return name.replace("_", " ")
+        return BOTTLENECKS.get(name, name)
 
 
 class Estimate(NamedTuple):
@@ -93,7 +101,7 @@ def check(work: Workload, layout: Layout, cluster: Cluster) -> str | None:
     if layout.tensor > cluster.node:
         return f"tensor = {layout.tensor} would leave the {cluster.node} devices that share the fast fabric"
     if layout.pipeline * layout.interleave > work.num_layers + 2:  # embedding and head may stand for a layer each, as in Llama 3
-        return f"pipeline {layout.pipeline} in {layout.interleave} turns is more than the {work.num_layers} layers"
+        return f"pipeline {layout.pipeline} of {layout.interleave} interleaved stages is more than the {work.num_layers} layers"
     if layout.expert > 1 and (not work.num_experts or work.num_experts % layout.expert):
         return f"expert = {layout.expert} does not divide the {work.num_experts} experts"
     if (layout.data * layout.context * layout.tensor) % layout.expert:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hagane.errors import RecipeError
+from hagane.recipe.types import Budget
+
 
 class Limit(NamedTuple):
     """A limit from above (usual < edge) or from below (usual > edge), and where it comes from."""
@@ -58,3 +61,16 @@ def frontier(year: int) -> tuple[float, str]:
     """FLOPs and name of the largest run published until the end of `year`; years before GPT-3 count as its own."""
     known = max((one for one in FRONTIER if one <= year), default=min(FRONTIER))
     return FRONTIER[known]
+
+
+MOST_YEARS = 10  # of a run: the longest published ones took months, and no machine is kept for longer
+
+
+def refuse_endless(seconds: float, budget: Budget | None) -> None:
+    """Raises RecipeError where a plan takes longer than anybody waits."""
+    years = seconds / (365.25 * 86400)
+    if years > MOST_YEARS:
+        raise RecipeError(
+            f"{'That many training tokens' if budget is None else f'A budget of {budget}'} would take {years:,.3g} years on this machine, and no plan is made "
+            f"for more than {MOST_YEARS}. Give a smaller one, or a larger machine (--machine 64xH200)."
+        )

@@ -17,6 +17,8 @@ from hagane.recipe.types import Frozen
 Precision = Literal["float32", "tf32", "bf16", "fp8", "fp4"]
 SUSTAINED = 0.869  # share of the peak where nobody measured it: that of the A100 (machines.toml, "sustained")
 
+MOST_DEVICES = 1_000_000  # of a cluster: several times what anybody has announced
+
 
 class Accelerator(Frozen):
     """One device of the table. Rates are FLOP/s and bytes/s, links one direction; what each field means stands in machines.toml."""
@@ -80,9 +82,13 @@ def _key(name: str) -> str:
     return re.sub(r"[\s_+-]", "", name).lower()
 
 
+def _by_key() -> dict[str, Accelerator]:
+    return {_key(alias): item for item in accelerators().values() for alias in (item.name, *item.aliases)}
+
+
 def accelerator(name: str) -> Accelerator:
     """The device called `name`; case, spaces and hyphens do not matter. Raises RecipeError with the nearest names."""
-    known = {_key(alias): item for item in accelerators().values() for alias in (item.name, *item.aliases)}
+    known = _by_key()
     if (found := known.get(_key(name))) is not None:
         return found
     near = difflib.get_close_matches(_key(name), known, n=3, cutoff=0.5)
@@ -98,4 +104,9 @@ def cluster(text: str) -> Cluster:
     count = int(re.sub(r"[,_]", "", match[1])) if match[1] else 1
     if count < 1:
         raise RecipeError(f"machine {text!r}: a cluster has at least one device.")
+    if count > MOST_DEVICES:
+        raise RecipeError(f"machine {text!r}: plans are made for {MOST_DEVICES:,} devices at most; no cluster has more. Give a smaller count.")
+    turned = re.fullmatch(r"(\S.*?)\s*[x×*]\s*([0-9][0-9,_]*)", match[2])
+    if match[1] is None and turned is not None and _key(turned[1]) in _by_key():
+        raise RecipeError(f"a machine is written as COUNTxNAME: {turned[2]}x{_by_key()[_key(turned[1])].name}, not {text.strip()}.")
     return Cluster(accelerator=accelerator(match[2]), count=count)

@@ -3,65 +3,119 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from hagane.errors import RecipeError
 from hagane.plan.footprint import footprint, num_micro_batches, share
-from hagane.plan.layout import FITTED, Constants, Estimate, estimate
+from hagane.plan.layout import FITTED, Constants, Estimate, check, estimate
 from hagane.plan.machines import Cluster, Precision
 from hagane.plan.workload import Workload
 from hagane.recipe.types import Layout
 
-MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MICRO_TOKENS = 65536  # a micro-batch beyond this is no faster and takes more memory
 INTERLEAVES = (1, 2, 4, 8)
 LONG_CONTEXT = 16384  # tokens of a row from which context parallelism is tried
+NEAR = 16  # steps to double a cluster, in which a number of devices that fits is looked for
 STATES = 16.0  # bytes per parameter of gradient, float32 master and two moments, the least that is held somewhere (footprint.py)
 
 
-def layouts(work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, all_shapes: bool = False) -> Iterator[Layout]:
-    """Every legal layout whose replicas all have work in a batch. Not `all_shapes`: the sensible ones, of which there are few."""
-    count = cluster.count
-    divisors = [value for value in range(1, count + 1) if count % value == 0]
-    for tensor in (value for value in divisors if value <= cluster.node and work.num_heads % value == 0):
-        for pipeline in (value for value in divisors if value <= work.num_layers and (count // tensor) % value == 0):
-            for context in (value for value in divisors if (count // tensor // pipeline) % value == 0):
-                if context > 1 and not all_shapes and (work.context < LONG_CONTEXT or work.context // context < 2048 or context & (context - 1)):
+Value = TypeVar("Value")
+
+
+class Asked(NamedTuple):
+    """What a layout must keep: fields of it by name, and how the rows of a step are divided where a recipe says so."""
+
+    fields: Mapping[str, Any] = {}
+    num_micro: int | None = None
+    exact: bool = False  # no more rows in a step than asked for
+
+    def of(self, name: str, values: Sequence[Value]) -> Sequence[Value]:
+        """The value asked for, or the usual ones."""
+        return (self.fields[name],) if name in self.fields else values
+
+    def __str__(self) -> str:
+        text = [f"execution.layout = {{{', '.join(f'{name} = {value}' for name, value in self.fields.items())}}}"] if self.fields else []
+        text += [f"train.accumulation = {self.num_micro}"] if self.num_micro else []
+        return " with ".join(text + ["train.rows"] * self.exact)
+
+
+FREE = Asked()
+
+
+def layouts(
+    work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, all_shapes: bool = False, asked: Asked = FREE
+) -> Iterator[Layout]:
+    """Every legal layout whose replicas all have work in a batch. Not `all_shapes`: the sensible ones, of which there are few, or those asked for."""
+    count, divisors = cluster.count, _divisors(cluster.count)
+    for tensor in (value for value in asked.of("tensor", divisors) if value <= cluster.node and work.num_heads % value == 0 and count % value == 0):
+        for pipeline in (value for value in asked.of("pipeline", divisors) if value <= work.num_layers and (count // tensor) % value == 0):
+            for context in (value for value in asked.of("context", divisors) if (count // tensor // pipeline) % value == 0):
+                if context > 1 and not (all_shapes or "context" in asked.fields) and not _long_enough(work, context):
                     continue
                 data = count // (tensor * pipeline * context)
-                if data * work.context > batch_tokens:
+                if data * work.context > batch_tokens or data not in asked.of("data", (data,)):
                     continue
-                for expert in _expert_degrees(work, cluster, data * context * tensor, all_shapes):
-                    yield from _variants(work, batch_tokens, precision, tensor, pipeline, context, data, expert)
+                for expert in _expert_degrees(work, cluster, data * context * tensor, all_shapes, asked):
+                    yield from _variants(work, batch_tokens, precision, tensor, pipeline, context, data, expert, asked)
 
 
-def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: bool) -> list[int]:
+def _long_enough(work: Workload, context: int) -> bool:
+    """Whether rows are so long that devices may well share one."""
+    return work.context >= LONG_CONTEXT and work.context // context >= 2048 and context & (context - 1) == 0
+
+
+def _divisors(count: int) -> list[int]:
+    """In order; by pairs, so that a million devices take a thousand steps."""
+    small = [value for value in range(1, math.isqrt(count) + 1) if count % value == 0]
+    return sorted({*small, *(count // value for value in small)})
+
+
+def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: bool, asked: Asked) -> list[int]:
     if not work.num_experts:
-        return [1]
-    found = [value for value in range(1, min(work.num_experts, devices) + 1) if work.num_experts % value == 0 and devices % value == 0]
-    return found if all_shapes else [value for value in found if value & (value - 1) == 0]
+        return [value for value in asked.of("expert", (1,)) if value == 1]
+    every = asked.of("expert", range(1, min(work.num_experts, devices) + 1))
+    found = [value for value in every if work.num_experts % value == 0 and devices % value == 0]
+    return found if all_shapes or "expert" in asked.fields else [value for value in found if value & (value - 1) == 0]
 
 
 def _variants(
-    work: Workload, batch_tokens: float, precision: Precision, tensor: int, pipeline: int, context: int, data: int, expert: int
+    work: Workload, batch_tokens: float, precision: Precision, tensor: int, pipeline: int, context: int, data: int, expert: int, asked: Asked
 ) -> Iterator[Layout]:
-    for zero in (1, 3) if pipeline == 1 else (1,):  # gathering weights for every micro-batch of a pipeline costs what the pipeline saves
-        for interleave in INTERLEAVES if pipeline > 1 else (1,):
-            if pipeline * interleave > work.num_layers:
+    # gathering weights for every micro-batch of a pipeline costs what the pipeline saves
+    usual: Sequence[Literal[0, 1, 2, 3]] = (1, 3) if pipeline == 1 else (1,)
+    for zero in asked.of("zero", usual):
+        for interleave in asked.of("interleave", INTERLEAVES if pipeline > 1 else (1,)):
+            if pipeline * interleave > work.num_layers or (pipeline == 1 and interleave > 1):
                 continue
-            for micro_batch in MICRO_BATCHES:
-                if micro_batch > 1 and (micro_batch * work.context > MICRO_TOKENS * context or micro_batch * work.context * data > batch_tokens):
-                    break
+            for micro_batch in _micro_batches(work, batch_tokens, context, data, asked):
                 yield Layout.model_construct(
                     data=data, zero=zero, tensor=tensor, pipeline=pipeline, interleave=interleave, context=context, expert=expert,
                     micro_batch=micro_batch, checkpointing="none", precision=precision,
                 )  # fmt: skip
 
 
-def fitting(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float) -> Layout | None:
+def _micro_batches(work: Workload, batch_tokens: float, context: int, data: int, asked: Asked) -> list[int]:
+    """Rows of a micro-batch that are worth trying: as many as a step has, a device has use for, and the recipe allows."""
+    each = math.ceil(batch_tokens / (work.context * data))  # rows of a replica
+    usual: Sequence[int] = _divisors(each) if asked.exact else MICRO_BATCHES
+    if asked.num_micro is not None:
+        usual = (math.ceil(each / asked.num_micro),)
+    found = [
+        rows
+        for rows in asked.of("micro_batch", [rows for rows in usual if rows == 1 or rows * work.context <= MICRO_TOKENS * context])
+        if rows == 1 or rows * work.context * data <= batch_tokens
+    ]
+    if asked.num_micro is not None:
+        found = [rows for rows in found if math.ceil(each / rows) == asked.num_micro]
+    return [rows for rows in found if each % rows == 0 and each * data * work.context == batch_tokens] if asked.exact else found
+
+
+def fitting(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float, asked: Asked = FREE) -> Layout | None:
     """The layout with the least checkpointing that fits, or None."""
     num_micro = num_micro_batches(work, layout, batch_tokens)
-    for mode in ("none", "selective", "full"):
+    for mode in asked.of("checkpointing", ("none", "selective", "full")):
         tried = layout.model_copy(update={"checkpointing": mode})
         if footprint(work, tried, cluster, num_micro).total <= cluster.accelerator.memory_bytes:
             return tried
@@ -85,20 +139,21 @@ def best_layouts(
     balanced: bool = False,
     constants: Constants = FITTED,
     count: int = 3,
+    asked: Asked = FREE,
 ) -> list[Estimate]:
     """The `count` fastest layouts that fit, the fastest first; of layouts that differ only in micro-batch or turns the fastest one.
 
-    Raises RecipeError that says what is missing: sequences in the batch, memory (how much, and on how many devices it would fit), or
-    an interconnect.
+    Raises RecipeError that says what is missing: sequences in the batch, memory (how much, and on how many devices it would fit), an
+    interconnect, or what keeps a layout from being as `asked`.
     """
     if cluster.count > 1 and cluster.node == 1 and cluster.accelerator.inter_bandwidth == 0:
         raise RecipeError(f"{cluster}: {cluster.accelerator.name} has no link to another device, so only one of them can train.")
     memory = cluster.accelerator.memory_bytes
     best: dict[tuple[int, ...], Estimate] = {}
     tried = False
-    for layout in layouts(work, cluster, batch_tokens, precision):
+    for layout in layouts(work, cluster, batch_tokens, precision, asked=asked):
         tried = True
-        if not _states_fit(work, layout, memory) or (fits := fitting(work, layout, cluster, batch_tokens)) is None:
+        if not _states_fit(work, layout, memory) or (fits := fitting(work, layout, cluster, batch_tokens, asked)) is None:
             continue
         found = estimate(work, fits, cluster, batch_tokens, balanced=balanced, constants=constants)
         key = (layout.data, layout.zero, layout.tensor, layout.pipeline, layout.context, layout.expert)
@@ -106,14 +161,32 @@ def best_layouts(
             best[key] = found
     if best:
         return sorted(best.values(), key=lambda item: -item.tokens_per_second)[:count]
-    raise RecipeError(_missing(work, cluster, batch_tokens, tried))
+    raise RecipeError(_missing(work, cluster, batch_tokens, tried, asked))
 
 
-def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool) -> str:
+def _unmet(work: Workload, cluster: Cluster, asked: Asked) -> str | None:
+    """Why no layout is as asked, whatever the batch; None where there is one."""
+    given = math.prod(asked.fields.get(name, 1) for name in ("data", "tensor", "pipeline", "context"))
+    if cluster.count % given:
+        return f"{given} devices or a multiple of them are needed, not {cluster.count:,}"
+    spread = cluster.count // math.prod(asked.fields.get(name, 1) for name in ("tensor", "pipeline", "context"))
+    layout = Layout(**{"data": spread, **asked.fields})
+    if layout.pipeline == 1 and layout.interleave > 1:
+        return "interleaved stages are of a pipeline, and there is none"
+    # data that leaves devices over may be filled up by another kind of parallelism
+    return None if layout.devices != cluster.count else check(work, layout, cluster)
+
+
+def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool, asked: Asked) -> str:
+    if not tried and asked != FREE:
+        why = _unmet(work, cluster, asked) or (
+            f"no division of {cluster} gives every replica its part of a step of {batch_tokens / work.context:,.0f} rows of {work.context:,}"
+        )
+        return f"{asked} is not possible: {why}. Change it, the number of devices, or leave it out."
     if not tried:
         return (
             f"a batch of {batch_tokens:,.0f} tokens is {batch_tokens / work.context:,.1f} rows of {work.context:,}, too few for {cluster}: "
-            "no division gives every replica a row. Give a larger batch or fewer devices."
+            "no division gives every replica a row. Give a larger batch (train.rows) or fewer devices."
         )
     device = cluster.accelerator
     states = STATES * work.num_parameters
@@ -124,13 +197,34 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool)
             f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each, nothing held twice): {math.ceil(states / free):,} devices at least "
             f"are needed, not {cluster.count:,}."
         )
-    short = min((_short(work, layout, cluster, batch_tokens) for layout in layouts(work, cluster, batch_tokens)), default=0.0)
+    short = min((_short(work, layout, cluster, batch_tokens, asked) for layout in layouts(work, cluster, batch_tokens, asked=asked)), default=0.0)
+    near = " or ".join(f"{count:,}" for count in _counts_that_fit(work, cluster, batch_tokens, asked))
+    again = f", with {asked.fields['checkpointing']} checkpointing" if "checkpointing" in asked.fields else ", with every activation recomputed"
     return (
-        f"no division of {cluster} fits: the best one lacks {short / 1e9:,.1f} GB on each device of {device.memory_bytes / 1e9:,.0f} GB, with every activation "
-        "recomputed. Take more devices, devices with more memory, or a shorter context."
+        f"no division of {cluster} fits{f' with {asked}' * (asked != FREE)}: the best one lacks {short / 1e9:,.1f} GB on each device of "
+        f"{device.memory_bytes / 1e9:,.0f} GB{again}. Take {f'{near} of them' if near else 'more devices'}, devices with more memory, or a shorter context."
     )
 
 
-def _short(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float) -> float:
-    full = layout.model_copy(update={"checkpointing": "full"})
+def _counts_that_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked) -> list[int]:
+    """The nearest numbers of devices below and above for which a division fits, of those that have many divisions: multiples of a power of two."""
+    step = max(cluster.accelerator.devices_per_node, 2 ** max(0, math.ceil(math.log2(cluster.count / NEAR))))
+    below = range(cluster.count // step * step - (cluster.count % step == 0) * step, 0, -step)
+    above = range((cluster.count // step + 1) * step, 2 * cluster.count + step, step)
+    found = (
+        next((count for count in side if _some_fit(work, cluster.model_copy(update={"count": count}), batch_tokens, asked)), None) for side in (below, above)
+    )
+    return [count for count in found if count is not None]
+
+
+def _some_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked) -> bool:
+    batch = batch_tokens if asked.exact else max(batch_tokens, cluster.count // 8 * work.context)
+    memory = cluster.accelerator.memory_bytes
+    return STATES * work.num_parameters <= memory * cluster.count and any(
+        _states_fit(work, layout, memory) and _short(work, layout, cluster, batch, asked) <= 0 for layout in layouts(work, cluster, batch, asked=asked)
+    )
+
+
+def _short(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: float, asked: Asked) -> float:
+    full = layout.model_copy(update={"checkpointing": asked.fields.get("checkpointing", "full")})
     return footprint(work, full, cluster, num_micro_batches(work, layout, batch_tokens)).total - cluster.accelerator.memory_bytes

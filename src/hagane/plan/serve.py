@@ -11,6 +11,7 @@ from typing import NamedTuple
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
+from hagane.plan.check import amount
 from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
 from hagane.plan.shapes import experts_of
@@ -64,12 +65,12 @@ def serving_options(
 def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
     """How the time is divided, why the shape is what it is, and how to ask for it."""
     experts = experts_of(best.config)
-    without = f"without serving it would have {num_active_parameters(alone) / 1e6:.2f}M active"
+    without = f"without serving it would have {amount(num_active_parameters(alone))} active"
     reason = f"the largest shape whose expected loss after that is like the lowest; {without}"
     if alone == best.config:
         reason = "the shape is the same as without serving"
     return [
-        f"  serving    {tokens:g} tokens at a third of a trained token's cost (a forward pass) take {duration(best.serving_seconds)}, which leaves "
+        f"  serving    {amount(tokens)} tokens at a third of a trained token's cost (a forward pass) take {duration(best.serving_seconds)}, which leaves "
         f"{duration(best.training_seconds)} for training; {reason}",
         f"             to train it: a budget that is less by that, and --set model.size.width={best.config.width} "
         f"--set model.size.num_layers={best.config.num_layers}{f' --set model.pattern.num_experts={experts}' * (experts > 0)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hagane.errors import RecipeError
 from hagane.model.config import (
@@ -193,13 +194,15 @@ def published(model: ModelSettings, context: int) -> ModelConfig | None:
     return shape(model.pattern, size, width=size.width, num_layers=size.num_layers, vocabulary_size=size.vocabulary_size, context=context)
 
 
-def candidates(pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_size: int, context: int) -> list[ModelConfig]:
+def candidates(
+    pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_size: int, context: int, ladder: Sequence[tuple[int, int]] = LADDER
+) -> list[ModelConfig]:
     """Every rung of the ladder in this pattern, with every number of experts it leaves open; pinned settings hold in all of them."""
     patterns = [pattern]
     if pattern.ffn == "experts":
         patterns = [pattern.model_copy(update={"num_experts": count}) for count in expert_counts(pattern)]
     found: dict[tuple[int, int, int], ModelConfig] = {}  # what is pinned makes duplicates
-    for width, num_layers in LADDER:
+    for width, num_layers in ladder:
         for one in patterns:
             config = shape(one, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)
             found.setdefault((config.width, config.num_layers, experts_of(config)), config)

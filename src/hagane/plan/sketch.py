@@ -7,7 +7,7 @@ reads anything, and the same run folder always decides the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from hagane.plan.batch import given_batch
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
 from hagane.plan.cost import MEMORY_SHARE, StepWork, run_memory, step_work, usual_speed
 from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
+from hagane.plan.limits import refuse_endless
 from hagane.plan.shapes import candidates
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import PatternSettings, Recipe, SizeSettings
@@ -45,8 +46,6 @@ MINIMUM_STEPS = 100
 # than it tells (docs/notebook.md, "The law again", "How many experts"). The larger model gains more from tuning.
 ALIKE, EXPERTS_ALIKE = 0.015, 0.005
 VOCABULARIES_ALIKE = 0.003  # the law, which knows no effect of their own, tells up to 1 % too much of one twice as large
-YEAR_SECONDS = 365.25 * 86400
-LONGEST_SECONDS = 100 * YEAR_SECONDS  # of training: nobody means a longer one
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 
 
@@ -152,6 +151,12 @@ def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
     return [config for config in options if config.vocabulary_size * config.width <= body_parameters(config)] or options[:1]
 
 
+def best_vocabulary(expected: Mapping[ModelConfig, float]) -> ModelConfig:
+    """Of the best shapes of several vocabularies, each with the lowest loss that its vocabulary can reach, the one with the largest of those alike."""
+    most = min(expected.values()) * (1 + VOCABULARIES_ALIKE)
+    return max((option for option, value in expected.items() if value <= most), key=lambda option: option.vocabulary_size)
+
+
 def point_of(config: ModelConfig, num_bytes: float) -> Point:
     """Where a model after `num_bytes` (effective) of text stands in the loss law: parameters without embedding and head."""
     outside = config.vocabulary_size * config.width * (1 if config.tied else 2)
@@ -186,11 +191,7 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
         tokens = round(training * mean_tokens_per_second(recipe, config, machine))
     else:
         tokens, training = _by_amount(recipe, pinned, machine, vocabulary_size, law, budget)
-    if training > LONGEST_SECONDS:
-        raise RecipeError(
-            f"{recipe.budget or f'{tokens:,} tokens'} would train for {training / YEAR_SECONDS:,.0f} years on {machine.name}. Give a smaller --budget, or plan "
-            "for a larger machine with --machine, for example 64xH200."
-        )
+    refuse_endless(training, budget)
     text_share = 1 - recipe.tune.share
     sample = _two_digits(max(1_500_000, tokens * text_share * usual_bytes_per_token(vocabulary_size) * SPARE_TEXT))
     return Sketch(

@@ -496,6 +496,21 @@ class ReleaseSettings(Frozen):
     country: str = ""
 
 
+class LayoutSettings(Frozen):
+    """What the layout of a plan on a cluster (`--machine`) must keep; what is left out is searched."""
+
+    data: int | None = execution(None, ge=1, description="replicas, each with rows of its own")
+    zero: Literal[0, 1, 2, 3] | None = execution(None, description="ZeRO stage: 1 shards the optimizer's states, 2 gradients too, 3 weights too")
+    tensor: int | None = execution(None, ge=1, description="devices that share every matrix")
+    pipeline: int | None = execution(None, ge=1, description="stages that the layers are divided into")
+    interleave: int | None = execution(None, ge=1, description="stages that one device of a pipeline holds")
+    context: int | None = execution(None, ge=1, description="devices that share a row")
+    expert: int | None = execution(None, ge=1, description="devices that share one copy of the experts")
+    micro_batch: int | None = execution(None, ge=1, description="rows of one micro-batch of a replica")
+    checkpointing: Literal["none", "selective", "full"] | None = execution(None, description="activations that are made again in the backward pass")
+    precision: Literal["float32", "tf32", "bf16", "fp8", "fp4"] | None = execution(None, description="of matrix products; that of train.dtype where not given")
+
+
 class ExecutionSettings(Frozen):
     """How the work is done. Nothing here changes a key."""
 
@@ -508,6 +523,8 @@ class ExecutionSettings(Frozen):
     log_every: int = execution(10, ge=1)
     tensorboard: bool = execution(True)
     price_per_hour: float | None = execution(None, gt=0, description="US dollars an hour of this machine costs; a budget of money needs it")
+    goodput: float | None = execution(None, gt=0, le=1, description="of a plan on a cluster: share of its hours in which it trains; 0.9 where not given")
+    layout: LayoutSettings = execution(LayoutSettings(), description="of a plan on a cluster: degrees that are given; the others are searched")
     ray: str | None = execution(
         None,
         pattern=r"^(auto|local|(ray://)?[A-Za-z0-9._-]+:[0-9]+)$",

@@ -135,11 +135,12 @@ class Layout(Frozen):
         return self.data * self.context * self.tensor * self.pipeline
 
     def __str__(self) -> str:
-        """`data 8 zero 3, tensor 4, micro-batch 2, selective checkpointing, bf16`: what is 1 or none is left out."""
-        text = [f"data {self.data} zero {self.zero}"]
+        """`data 8, fully sharded (ZeRO-3), tensor 4, micro-batch 2, selective checkpointing, bf16`: what is 1 or none is left out."""
+        sharded = ("", "optimizer sharded (ZeRO-1)", "optimizer and gradients sharded (ZeRO-2)", "fully sharded (ZeRO-3)")[self.zero]
+        text = [f"data {self.data}", *([sharded] if self.zero == 3 or (sharded and self.data * self.context > 1) else [])]
         text += [f"{name} {value}" for name in ("tensor", "context", "expert") if (value := getattr(self, name)) > 1]
         if self.pipeline > 1:
-            text.append(f"pipeline {self.pipeline}" + (f" in {self.interleave} turns" if self.interleave > 1 else ""))
+            text.append(f"pipeline {self.pipeline}" + (f" with {self.interleave} interleaved stages each" if self.interleave > 1 else ""))
         text.append(f"micro-batch {self.micro_batch}")
         if self.checkpointing != "none":
             text.append(f"{self.checkpointing} checkpointing")

@@ -1,0 +1,204 @@
+"""A plan on a cluster as people read it, and the same as facts for scripts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hagane.model.config import ModelConfig
+from hagane.model.count import num_active_parameters, num_parameters
+from hagane.plan.check import amount
+from hagane.plan.cluster_shape import Chosen, Job, Laid
+from hagane.plan.contexts import curriculum
+from hagane.plan.curve import curve_line
+from hagane.plan.facts import CurvePoint
+from hagane.plan.law import Law, usual_bytes_per_token
+from hagane.plan.layout import Estimate
+from hagane.plan.serve import Served, served_lines
+from hagane.plan.shapes import expert_counts, experts_of
+from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE
+from hagane.recipe.types import duration
+
+# Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
+ACCURACY = (
+    "Speeds follow from datasheets and four fitted constants. Half of 179 published ones are within 12 % of that for the layout they were run with; for the "
+    "layout chosen here it is 15 % more in the median than was published, half are within 16 %, and 64 are more than 30 % away (benchmarks/plan_throughput.py)."
+)
+
+
+class Page(NamedTuple):
+    """A plan: what is trained where, the shape with its layouts, how it was chosen (None where the recipe gives it), and what to expect.
+
+    `alone` is the shape that would be trained if nothing were to be served.
+    """
+
+    job: Job
+    law: Law
+    laid: Laid
+    chosen: Chosen | None
+    curve: tuple[CurvePoint, ...]
+    served: Served | None
+    alone: ModelConfig
+
+    @property
+    def seconds(self) -> float:
+        """Of training, hours without it among them."""
+        return self.job.dial.seconds(self.laid.tokens, self.laid.tokens_per_second)
+
+    @property
+    def text_bytes(self) -> float:
+        """Read in training, at the usual bytes a token."""
+        return self.laid.tokens * usual_bytes_per_token(self.laid.config.vocabulary_size) * (1 - self.job.recipe.tune.share)
+
+    @property
+    def flops(self) -> float:
+        return self.laid.tokens * 3 * self.laid.work.forward_flops
+
+    @property
+    def expected(self) -> CurvePoint:
+        return self.curve[len(self.curve) // 2]
+
+    def utilisation(self, found: Estimate) -> float:
+        """Model FLOP utilisation: three forward passes with causal attention over the dense bf16 peak."""
+        machine = self.job.machine
+        return found.tokens_per_second * 3 * self.laid.work.forward_flops / (machine.accelerator.rate("bf16") * machine.count)
+
+
+def page_lines(page: Page) -> list[str]:
+    """The page for the terminal."""
+    recipe, machine, laid, dial = page.job.recipe, page.job.machine, page.laid, page.job.dial
+    config, best, device = laid.config, laid.found[0], machine.accelerator
+    joules, dollars, speed = dial.joules(page.seconds), dial.dollars(page.seconds), laid.tokens_per_second
+    experts = f", {experts_of(config)} experts" * (experts_of(config) > 0)
+    lines = [
+        f"{recipe.name} on {machine}" + (f" with {recipe.budget}" if recipe.budget else ""),
+        f"  model      width {config.width}, {config.num_layers} layers{experts}, {num_parameters(config):,} parameters, "
+        f"{num_active_parameters(config):,} active, vocabulary {config.vocabulary_size:,}",
+        f"  training   {amount(laid.tokens)} tokens in rows of {page.job.context:,}, {laid.tokens / best.tokens:,.0f} steps of {amount(best.tokens)} tokens, "
+        f"{page.flops:.3g} FLOPs",
+        *[
+            f"             {share:.0%} of pretraining on rows of {context:,} is counted like this, and may need another layout"
+            for context, share in curriculum(recipe)
+            if context != page.job.context
+        ],
+        f"  time       {duration(page.seconds)}, of which {dial.goodput:.0%} trains at {amount(speed)} tokens/s ({amount(speed / machine.count)} a device, "
+        f"{page.utilisation(best):.0%} of the bf16 peak)",
+        *(served_lines(page.served, dial.serve_tokens, page.alone) if page.served is not None else []),
+        f"  text       {amount(page.text_bytes, 'B')} of it are read; what is read more than four times teaches less each time",
+        "  energy     " + (f"{amount(joules / 3600, 'Wh')} (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
+        "  cost       " + (f"{money(dollars)} ({_price(page)})" if dollars else "not known"),
+        f"  loss       {page.expected.bits_per_byte:.2f} bits per byte ({page.expected.low:.2f}-{page.expected.high:.2f})",
+        f"  layouts    of {amount(device.memory_bytes, 'B')} a device:",
+    ]
+    for number, item in enumerate(laid.found, 1):
+        lines.append(
+            f"    {number}. {item.layout}: {amount(item.memory.total, 'B')}, {brief(item.seconds)} a step, {page.utilisation(item):.0%}; "
+            f"bottleneck: {item.parts.bottleneck}"
+        )
+    lines.append(ACCURACY)
+    return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
+
+
+def money(dollars: float) -> str:
+    """122573 -> `122,573 USD`, 0.4 -> `0.40 USD`."""
+    return f"{dollars:,.0f} USD" if dollars >= 100 else f"{dollars:,.2f} USD" if dollars >= 0.01 else f"{dollars:.1g} USD"
+
+
+def _price(page: Page) -> str:
+    """Where the price of an hour comes from."""
+    if page.job.recipe.execution.price_per_hour is not None:
+        return f"{page.job.recipe.execution.price_per_hour:,.2f} USD an hour, as execution.price_per_hour says"
+    return f"assumed {page.job.machine.accelerator.price_per_hour:g} USD per device and hour"
+
+
+def brief(seconds: float) -> str:
+    """A step: `4.68 s`, `12 ms`."""
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
+
+
+def reasons(page: Page) -> dict[str, str]:
+    """How each number follows from the dial: a formula with its values, and the setting that overrides it where there is one."""
+    dial, laid, machine = page.job.dial, page.laid, page.job.machine
+    device, budget, speed = machine.accelerator, dial.budget, f"{laid.tokens_per_second:,.0f} tokens/s"
+    trained = f"x {dial.goodput:g} x {speed}" + f" - {dial.serve_tokens:g} served / 3" * (dial.serve_tokens > 0)
+    seconds = f"{laid.tokens:.3g} tokens / ({dial.goodput:g} x {speed})"
+    given = {
+        "tokens": f"{laid.tokens:.3g}, as given",
+        "flops": f"{budget.amount:.3g} FLOPs / (3 forward passes x {laid.work.forward_flops:.3g} FLOPs a token)",
+        "time": f"{budget.amount:,.0f} s {trained}",
+        "energy": f"{budget.amount:.3g} J / ({machine.count} x {device.watts or 0:g} W) {trained}",
+        "money": f"{budget.amount:,.2f} USD / {dial.price or 0:,.2f} USD/h {trained}",
+    }
+    return {
+        **_shape_reasons(page),
+        "tokens": f"{given[budget.kind]}; train.tokens without a budget overrides it",
+        "tokens_per_step": _batch_reason(page),
+        "flops": f"{laid.tokens:.3g} tokens x 3 forward passes x {laid.work.forward_flops:.3g} FLOPs a token",
+        "goodput": f"{dial.goodput:.0%} of the hours train; restarts, checkpoints, evaluation and waiting take the rest (Llama 3: over 90 %); "
+        "execution.goodput overrides it",
+        "seconds": seconds,
+        "joules": "not known" if device.watts is None else f"{seconds} x {machine.count} x {device.watts:g} W; modelled, not counted",
+        "usd": f"{'not known' if dial.price is None else f'{seconds} / 3,600 x {dial.price:,.2f} USD/h, {_price(page)}'}; "
+        "execution.price_per_hour overrides it",
+        "layout": f"the fastest of all divisions of {machine.count:,} devices that fit{f' with {page.job.asked}' * bool(page.job.asked.fields)}, by a roofline "
+        "with four fitted constants; execution.layout overrides it, whole or in part",
+        "bits_per_byte": page.law.source,
+    }
+
+
+def _batch_reason(page: Page) -> str:
+    train, rows = page.job.recipe.train, page.laid.batch // page.job.context
+    if train.rows is not None:
+        return f"{rows:,} rows of {page.job.context:,}, as train.rows{' x train.accumulation' * (train.accumulation is not None)} says"
+    micro = f", in {train.accumulation} micro-batches as train.accumulation says" if train.accumulation else ""
+    return (
+        f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {page.job.context:,}, a row for every eight devices at least{micro}; "
+        "train.rows overrides it"
+    )
+
+
+def _shape_reasons(page: Page) -> dict[str, str]:
+    """Why the model is as it is: given, or chosen."""
+    config = page.laid.config
+    if page.chosen is None:
+        return {"model": "the size that the recipe gives; model.size and model.pattern override it"}
+    count, pattern = experts_of(config), page.job.recipe.model.pattern
+    found = "the one with the lowest expected loss" if page.served is not None else f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss"
+    largest = " (the largest: a larger one may be better still)" * (len(page.chosen.sizes) > 1 and config.vocabulary_size == max(page.chosen.sizes))
+    why = {
+        "model": f"width {config.width}, {config.num_layers} layers: {found} for this budget at the speed of its layout; model.size.width, "
+        "model.size.num_layers override it",
+        "vocabulary": f"{config.vocabulary_size:,}{largest}: lowest expected loss of {', '.join(f'{size:,}' for size in page.chosen.sizes)}, or the largest "
+        "of those alike; tokenizer.candidates, model.size.vocabulary_size override it",
+    }
+    if count and pattern.num_experts is None:
+        counts = ", ".join(map(str, expert_counts(pattern)))
+        why["experts"] = (
+            f"{count}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}, that fit; a token uses {pattern.top_k} of them; model.pattern.num_experts overrides it"
+        )
+    return why
+
+
+def page_facts(page: Page) -> dict[str, Any]:
+    """The same for scripts: plan.json."""
+    recipe, machine, laid, dial, config = page.job.recipe, page.job.machine, page.laid, page.job.dial, page.laid.config
+    joules, dollars, expected = dial.joules(page.seconds), dial.dollars(page.seconds), page.expected
+    facts = {
+        "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), "width": config.width, "num_layers": config.num_layers,
+        "num_experts": experts_of(config), "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
+        "num_active_parameters": num_active_parameters(config), "tokens": round(laid.tokens), "tokens_per_step": round(laid.found[0].tokens),
+        "text_bytes": round(page.text_bytes), "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds),
+        "joules": joules and round(joules), "usd": dollars and round(dollars, 2),
+        "layouts": [
+            {
+                "layout": item.layout.model_dump(), "description": str(item.layout), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
+                "utilisation": page.utilisation(item), "memory_bytes": round(item.memory.total), "memory": item.memory._asdict(),
+                "parts": item.parts._asdict(), "bottleneck": item.parts.bottleneck,
+            }
+            for item in laid.found
+        ],
+        "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3), "law": page.law.source,
+        "curve": [point.model_dump(mode="json") for point in page.curve], "price_per_hour": dial.price, "reasons": reasons(page),
+    }  # fmt: skip
+    if page.served is not None:
+        facts |= {"serve_tokens": dial.serve_tokens, "serving_seconds": round(page.served.serving_seconds, 1), "width_without_serving": page.alone.width}
+    return facts

@@ -1,0 +1,287 @@
+"""The shape for a cluster where a recipe leaves it open: the rules of `sketch`, at the speed that a layout gives.
+
+Every rung of the ladder is ranked by the law at a usual speed, that of data and expert parallelism alone. The one that the rules take is laid out; what
+that says of its speed is believed of those like it, and they are ranked again until the one taken, the one with the lowest loss and those beside it
+were laid out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from hagane.errors import RecipeError
+from hagane.model.config import ModelConfig
+from hagane.plan.batch import batch_rule, step_law_batch
+from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
+from hagane.plan.dial import Dial
+from hagane.plan.law import Law, usual_bytes_per_token
+from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
+from hagane.plan.machines import Cluster, Precision
+from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
+from hagane.plan.shapes import LADDER, candidates, experts_of
+from hagane.plan.sketch import Candidate, best_vocabulary, in_proportion, largest_alike, point_of
+from hagane.plan.workload import Workload, workload
+from hagane.recipe.schema import Recipe
+from hagane.recipe.types import Budget, Layout
+
+LARGER = ((10240, 80), (12288, 96), (16384, 128))  # rungs beyond the ladder, in the proportions of its last ones: no single machine has use for them
+PROMISING = 0.04  # of the loss: what is further from the lowest with one vocabulary is not looked at with another
+COMPUTES = 64  # tried, between what the smallest and the largest shape take for a number of tokens
+MOST_LAID = 8  # shapes; the ranking is then taken as it is
+FIRST_BATCH = 4 * 2**20  # tokens of a step, before a speed says how many
+SHARING = 8  # devices that share a row at most, where there are few rows
+
+
+class Laid(NamedTuple):
+    """A shape with the fastest layouts for it, the batch they were found for and the training tokens that the budget buys with the first."""
+
+    config: ModelConfig
+    work: Workload
+    found: list[Estimate]
+    batch: int
+    tokens: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.found[0].tokens_per_second
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, whatever its shape: the recipe and its dial, tokens of a row."""
+
+    recipe: Recipe
+    dial: Dial
+    context: int
+
+    @property
+    def machine(self) -> Cluster:
+        return self.dial.machine
+
+    @property
+    def precision(self) -> Precision:
+        return self.recipe.execution.layout.precision or ("float32" if self.recipe.train.dtype == "float32" else "bf16")
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What the recipe says of the layout and of the batch."""
+        train, layout = self.recipe.train, self.recipe.execution.layout
+        return Asked(layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, train.rows is not None)
+
+    def least_batch(self, work: Workload) -> int:
+        """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""
+        if self.asked.exact:
+            return self.batch(work, 0.0)
+        return max(1, self.machine.count // math.gcd(SHARING, work.num_heads)) * self.context
+
+    def batch(self, work: Workload, tokens: float) -> int:
+        """Tokens of a step in a run of so many: the recipe's, or Step Law's as a power of two of rows."""
+        if self.asked.exact:
+            return batch_rule(self.recipe, tokens)
+        rows = max(1.0, step_law_batch(max(1.0, tokens)) / self.context)
+        return int(max(self.context * 2 ** round(math.log2(rows)), self.least_batch(work)))
+
+    def lay_out(self, config: ModelConfig, tokens: float) -> Laid:
+        """The fastest layouts of a shape at the batch for about so many training tokens. Raises RecipeError where none fits."""
+        work = workload(config, self.context)
+        batch = self.batch(work, tokens)
+        found = best_layouts(work, self.machine, batch, self.precision, asked=self.asked)
+        return Laid(config, work, found, batch, self.dial.tokens(found[0].tokens_per_second, 3 * work.forward_flops))
+
+    def settled(self, laid: Laid) -> Laid:
+        """Laid out anew at the batch for the tokens it has. A fixed point of both, near enough after one correction."""
+        return laid if self.batch(laid.work, laid.tokens) == laid.batch else self.lay_out(laid.config, laid.tokens)
+
+    def published(self, config: ModelConfig) -> Laid:
+        """A shape that is given."""
+        work = workload(config, self.context)
+        return self.settled(self.lay_out(config, self.dial.tokens(usual_speed(work, self.machine, FIRST_BATCH, self.precision), 3 * work.forward_flops)))
+
+
+def usual_speed(work: Workload, machine: Cluster, batch: int, precision: Precision) -> float:
+    """Tokens a second with data and expert parallelism alone, whether or not it fits: what shapes are ranked by."""
+    rows = max(1, batch // (work.context * machine.count))
+    most = max(1, MICRO_TOKENS // work.context)
+    layout = Layout.model_construct(
+        data=machine.count, zero=1, tensor=1, pipeline=1, interleave=1, context=1, expert=math.gcd(machine.count, max(1, work.num_experts)),
+        micro_batch=min(rows, most), checkpointing="none", precision=precision,
+    )  # fmt: skip
+    parts = assemble(units(work, layout, machine, math.ceil(rows / most), UNBALANCED), FITTED)
+    return min(float(batch), rows * work.context * machine.count) / parts.total
+
+
+Key = tuple[int, int, int]  # width, layers, experts: names a rung of one vocabulary; a configuration takes a millisecond to hash
+
+
+def _key(config: ModelConfig) -> Key:
+    return config.width, config.num_layers, experts_of(config)
+
+
+class Rung(NamedTuple):
+    """A shape that could be trained: its work, and the usual speed."""
+
+    key: Key
+    one: Candidate
+    work: Workload
+    speed: float
+
+    @property
+    def flops(self) -> float:
+        """Of training a token."""
+        return 3 * self.work.forward_flops
+
+
+def _rung(job: Job, config: ModelConfig) -> Rung:
+    work = workload(config, job.context)
+    one = Candidate(config, point_of(config, 0.0), step_work(config, job.context), training_memory(config, 1, job.context))
+    speed = usual_speed(work, job.machine, FIRST_BATCH, job.precision)
+    return Rung(_key(config), one, work, usual_speed(work, job.machine, job.batch(work, job.dial.tokens(speed, 3 * work.forward_flops)), job.precision))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rungs of one vocabulary, ranked by the law."""
+
+    job: Job
+    law: Law
+    rungs: Sequence[Rung]
+    laid: dict[Key, Laid]
+
+    def rung(self, config: ModelConfig) -> Rung:
+        key = _key(config)
+        return next(rung for rung in self.rungs if rung.key == key)
+
+    def beside(self, rung: Rung) -> list[Rung]:
+        """The next narrower and the next wider one, and those with the next fewer and the next more experts."""
+        width, _, experts = rung.key
+        widths = sorted({other.key[0] for other in self.rungs if other.key[2] == experts})
+        counts = sorted({other.key[2] for other in self.rungs if other.key[0] == width})
+        sides = [(value, experts) for value in _next(widths, width)] + [(width, value) for value in _next(counts, experts)]
+        return [other for other in self.rungs if (other.key[0], other.key[2]) in sides]
+
+    def believed(self, rung: Rung) -> float:
+        """Tokens a second: of its own layout, else the usual speed times what layouts gave of it for the shape that is most like it."""
+        known = [other for other in self.rungs if other.key in self.laid]
+        if not known:
+            return rung.speed
+        near = min(known, key=lambda other: _distance(rung.key, other.key))
+        return rung.speed * self.laid[near.key].tokens_per_second / near.speed
+
+    def losses(self, dial: Dial) -> list[tuple[float, Candidate]]:
+        """Expected bits per byte of every rung that the dial leaves time to train."""
+        found = []
+        for rung in self.rungs:
+            tokens = dial.tokens(self.believed(rung), rung.flops)
+            num_bytes = tokens * usual_bytes_per_token(rung.one.config.vocabulary_size) * (1 - self.job.recipe.tune.share)
+            if tokens > 0:
+                found.append((self.law.constants.loss(rung.one.point._replace(bytes=num_bytes)), rung.one))
+        return found
+
+    def take(self, dial: Dial) -> ModelConfig:
+        """By the rules of `sketch`. Raises RecipeError where serving leaves no time."""
+        found = self.losses(dial)
+        if not found:
+            raise RecipeError(
+                f"serving {dial.serve_tokens:g} tokens takes all of {dial.budget} on {dial.machine}, even with the smallest model of this recipe. "
+                "Give a larger --budget or fewer --serve-tokens."
+            )
+        return largest_alike(found).config
+
+    def lowest(self, dial: Dial) -> float:
+        """Loss of the best rung, however small."""
+        return min((loss for loss, _ in self.losses(dial)), default=math.inf)
+
+
+def _next(values: Sequence[int], value: int) -> list[int]:
+    """Those just below and just above `value`."""
+    place = values.index(value)
+    return [*values[max(0, place - 1) : place], *values[place + 1 : place + 2]]
+
+
+def _distance(one: Key, other: Key) -> float:
+    """In doublings of width and of experts."""
+    return abs(math.log2(one[0] / other[0])) + abs(math.log2((one[2] + 1) / (other[2] + 1)))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The shape that was chosen and why; `at` chooses for another dial by what is known now of speeds."""
+
+    laid: Laid
+    choice: Choice
+    sizes: Sequence[int]
+
+    def again(self, dial: Dial) -> ModelConfig:
+        """The shape for another dial on the same cluster, with the same vocabulary."""
+        choice = replace(self.choice, job=replace(self.choice.job, dial=dial), laid={})
+        return _laid_out(choice, dial, self.sizes).laid.config
+
+    def at(self, dial: Dial) -> tuple[ModelConfig, float, float]:
+        """For another dial: shape, believed tokens a second, FLOPs of a token."""
+        config = self.choice.take(dial)
+        rung = self.choice.rung(config)
+        return config, self.choice.believed(rung), rung.flops
+
+
+def choose_shape(job: Job, law: Law) -> Chosen:
+    """Vocabulary, width, depth and number of experts. Raises RecipeError where nothing fits."""
+    size, recipe = job.recipe.model.size, job.recipe
+    sizes = [size.vocabulary_size] if size.vocabulary_size else sorted(recipe.tokenizer.candidates)
+    configs = candidates(recipe.model.pattern, size, vocabulary_size=sizes[-1], context=job.context, ladder=(*LADDER, *LARGER))
+    first = Choice(job, law, _holdable(job, configs), {})
+    dial = _compute(first) if job.dial.budget.kind == "tokens" else job.dial
+    most = first.lowest(dial) * (1 + PROMISING)
+    promising = [one.config for loss, one in first.losses(dial) if loss <= most] or configs[:1]
+    choices = {}
+    for value in sizes:
+        others = [_rung(job, config.model_copy(update={"vocabulary_size": value})) for config in promising]
+        choices[value] = first if value == sizes[-1] else Choice(job, law, others, {})
+    options = in_proportion([choice.take(dial) for choice in choices.values()])
+    best = best_vocabulary({option: choices[option.vocabulary_size].lowest(dial) for option in options})
+    return _laid_out(choices[best.vocabulary_size], dial, sizes)
+
+
+def _holdable(job: Job, configs: Sequence[ModelConfig]) -> list[Rung]:
+    """Those whose states the cluster's memory can hold at all; the smallest where it holds none."""
+    memory = MEMORY_SHARE * job.machine.count * job.machine.accelerator.memory_bytes
+    rungs = [_rung(job, config) for config in configs]
+    return [rung for rung in rungs if STATES * rung.work.num_parameters <= memory] or rungs[:1]
+
+
+def _compute(choice: Choice) -> Dial:
+    """The dial of FLOPs for which a budget of tokens is the best number of tokens: a fixed number of them says nothing of how large a model may be."""
+    job, each = choice.job, sorted(rung.flops for rung in choice.rungs)
+    tokens, found = job.dial.budget.amount, replace(job.dial, budget=Budget(kind="flops", amount=job.dial.budget.amount * each[0]))
+    for step in range(COMPUTES + 1):
+        flops = tokens * each[0] * (each[-1] / each[0]) ** (step / COMPUTES)
+        dial = replace(job.dial, budget=Budget(kind="flops", amount=flops))
+        if flops / choice.rung(choice.take(dial)).flops <= tokens:
+            found = dial  # the most that asks for no more tokens: rungs are steps, so less may ask for more
+    return found
+
+
+def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
+    """Lay out what is taken, what is best and what is beside it, learn from it, and take again. Raises RecipeError where nothing that was tried fits."""
+    job, rungs, error = choice.job, list(choice.rungs), None
+    while True:
+        now = replace(choice, rungs=rungs)
+        taken = now.rung(now.take(dial))
+        lowest = now.rung(min(now.losses(dial), key=lambda item: item[0])[1].config)
+        rung = next((one for one in (taken, lowest, *now.beside(taken)) if one.key not in choice.laid), None)
+        if rung is None or len(choice.laid) >= MOST_LAID:
+            break
+        try:
+            choice.laid[rung.key] = job.lay_out(rung.one.config, job.dial.tokens(now.believed(rung), rung.flops))
+        except RecipeError as missing:
+            error = error or missing
+            # what is asked of the layout may be too much for this shape alone; memory is too little for larger ones, too
+            rungs = [other for other in rungs if other is not rung and (job.asked.fields or other.work.num_parameters < rung.work.num_parameters)]
+            if not rungs:
+                raise error from None
+    if taken.key not in choice.laid:
+        taken = now.rung(replace(now, rungs=[other for other in rungs if other.key in choice.laid]).take(dial))
+    return Chosen(job.settled(choice.laid[taken.key]), now, sizes)
