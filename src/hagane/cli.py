@@ -99,7 +99,7 @@ def _prepare_process(recipe: Recipe) -> None:
 def _with_corpus(settings: list[str], recipe: Recipe, corpus: list[str] | None, budget: str | None) -> tuple[Recipe, list[str]]:
     """Apply --corpus and --budget to a loaded recipe."""
     from hagane.corpus.stores import is_url
-    from hagane.recipe.load import validate
+    from hagane.recipe.load import one_dial, validate
 
     values = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     values["name"] = recipe.name
@@ -107,9 +107,9 @@ def _with_corpus(settings: list[str], recipe: Recipe, corpus: list[str] | None, 
         embedded = [source for source in values.get("corpus", {}).get("sources", []) if all(path.startswith("embedded:") for path in source["path"])]
         paths = [path if is_url(path) else str(Path(path).resolve()) for path in corpus]
         values.setdefault("corpus", {})["sources"] = [{"name": "corpus", "path": paths}, *embedded]
-    if budget:
-        values["budget"] = budget
     pinned = [setting.partition("=")[0].strip() for setting in settings]
+    if budget:
+        values = {**(values if "train.tokens" in pinned else one_dial(values, {"budget": budget})), "budget": budget}
     return validate(values, f"recipe {recipe.name}"), pinned
 
 
@@ -233,6 +233,8 @@ def plan(
     loaded, _ = load_recipe(recipe, settings)
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
     served = parse_tokens(serve_tokens) if serve_tokens else None
+    if machine is None and loaded.budget is None and loaded.train.tokens is not None:
+        machine = loaded.execution.machine  # what the published size is for
     if machine is not None:
         from hagane.plan.cluster import plan_on
 

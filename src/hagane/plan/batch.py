@@ -26,12 +26,15 @@ def step_law_batch(tokens: float) -> float:
 
 
 def given_batch(recipe: Recipe) -> int | None:
-    """Tokens of an optimizer step where the recipe gives its rows."""
-    return None if recipe.train.rows is None else recipe.train.rows * (recipe.train.accumulation or 1) * recipe.train.context
+    """Tokens of an optimizer step where the recipe gives its rows, or, for the size that it publishes and no budget asks to be changed, its tokens."""
+    train = recipe.train
+    if train.rows is None:
+        return train.batch_tokens if recipe.budget is None and train.batch_tokens else None
+    return train.rows * (train.accumulation or 1) * train.context
 
 
 def batch_rule(recipe: Recipe, tokens: float) -> int:
-    """Tokens of an optimizer step for a run of `tokens`: Step Law's, as a power of two of rows, unless the recipe gives its rows."""
+    """Tokens of an optimizer step for a run of `tokens`: Step Law's, as a power of two of rows, unless the recipe says."""
     context, given = recipe.train.context, given_batch(recipe)
     if given is not None:
         return given
@@ -58,6 +61,8 @@ def by_tokens(recipe: Recipe, machine: Machine, tokens: float) -> Batch:
     if recipe.train.rows is not None:
         return Batch.of(recipe, machine, recipe.train.rows, f"{recipe.train.rows} rows of {recipe.train.context} tokens, as the recipe says")
     total = max(1, batch_rule(recipe, tokens) // recipe.train.context)
+    if given_batch(recipe) is not None:
+        return Batch.of(recipe, machine, total, f"{total} rows of {recipe.train.context} tokens: train.batch_tokens, as the recipe says")
     reason = (
         f"{total} rows of {recipe.train.context} tokens: Step Law (Li et al. 2025), 0.58 D^0.571 = {step_law_batch(tokens):,.0f} tokens for D = {tokens:,.0f}"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hagane.model.config import ModelConfig
-from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.count import num_active_parameters, num_parameters, parts
+from hagane.plan.batch import given_batch
 from hagane.plan.check import amount
 from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
@@ -73,6 +74,7 @@ def page_lines(page: Page) -> list[str]:
         f"{recipe.name} on {machine}" + (f" with {recipe.budget}" if recipe.budget else ""),
         f"  model      width {config.width}, {config.num_layers} layers{experts}, {num_parameters(config):,} parameters, "
         f"{num_active_parameters(config):,} active, vocabulary {config.vocabulary_size:,}",
+        f"             {', '.join(f'{name} {amount(count)}' for name, count in parts(config).items() if count)}",
         f"  training   {amount(laid.tokens)} tokens in rows of {page.job.context:,}, {laid.tokens / best.tokens:,.0f} steps of {amount(best.tokens)} tokens, "
         f"{page.flops:.3g} FLOPs",
         *[
@@ -149,6 +151,8 @@ def _batch_reason(page: Page) -> str:
     train, rows = page.job.recipe.train, page.laid.batch // page.job.context
     if train.rows is not None:
         return f"{rows:,} rows of {page.job.context:,}, as train.rows{' x train.accumulation' * (train.accumulation is not None)} says"
+    if given_batch(page.job.recipe) is not None:
+        return f"{rows:,} rows of {page.job.context:,}, as train.batch_tokens says; train.rows overrides it"
     micro = f", in {train.accumulation} micro-batches as train.accumulation says" if train.accumulation else ""
     return (
         f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {page.job.context:,}, a row for every eight devices at least{micro}; "
@@ -162,7 +166,7 @@ def _shape_reasons(page: Page) -> dict[str, str]:
     if page.chosen is None:
         return {"model": "the size that the recipe gives; model.size and model.pattern override it"}
     count, pattern = experts_of(config), page.job.recipe.model.pattern
-    found = "the one with the lowest expected loss" if page.served is not None else f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss"
+    found = f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss"
     largest = " (the largest: a larger one may be better still)" * (len(page.chosen.sizes) > 1 and config.vocabulary_size == max(page.chosen.sizes))
     why = {
         "model": f"width {config.width}, {config.num_layers} layers: {found} for this budget at the speed of its layout; model.size.width, "

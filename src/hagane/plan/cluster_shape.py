@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.plan.batch import batch_rule, step_law_batch
+from hagane.plan.batch import batch_rule, given_batch, step_law_batch
 from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
 from hagane.plan.dial import Dial
 from hagane.plan.law import Law, usual_bytes_per_token
@@ -70,7 +70,7 @@ class Job:
     def asked(self) -> Asked:
         """What the recipe says of the layout and of the batch."""
         train, layout = self.recipe.train, self.recipe.execution.layout
-        return Asked(layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, train.rows is not None)
+        return Asked(layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, given_batch(self.recipe) is not None)
 
     def least_batch(self, work: Workload) -> int:
         """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""

@@ -1,4 +1,4 @@
-"""Contexts that a budget can train: a published curriculum yields to a budget as a published size does.
+"""Contexts that a budget can train: a published curriculum yields to a budget as a published size does, and so does the learning rate for that size.
 
 Rows of 16,384 tokens are more than a whole optimizer step of a laptop's run. All contexts are divided by one power of two, so that their
 ratios, which are the mechanism, stay.
@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from hagane.folder import pinned_only
 from hagane.plan.batch import step_law_batch
+from hagane.plan.shapes import published
 from hagane.plan.sketch import sketch
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Machine
@@ -19,10 +20,13 @@ SHORTEST = 32  # tokens; no context is lowered below it
 
 
 def fitted(recipe: Recipe, pinned: Collection[str], machine: Machine) -> Recipe:
-    """The recipe with contexts that its budget can train. As it is without a budget, a curriculum or an extension, or where --set says train.context.
+    """The recipe with contexts that its budget can train, and without the learning rate of a size that the budget changes. Contexts stay as they are without a
+    curriculum or an extension, and what --set says stays.
 
     Raises RecipeError where the budget is too small for anything.
     """
+    if _for_another_size(recipe, pinned):
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"learning_rate": None})})
     train = recipe.train
     if recipe.budget is None or "train.context" in pinned or train.rows is not None or not (train.curriculum or recipe.extend.share):
         return recipe
@@ -33,3 +37,10 @@ def fitted(recipe: Recipe, pinned: Collection[str], machine: Machine) -> Recipe:
             return recipe
         curriculum = tuple(step.model_copy(update={"context": step.context // 2}) for step in recipe.train.curriculum)
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"context": recipe.train.context // 2, "curriculum": curriculum})})
+
+
+def _for_another_size(recipe: Recipe, pinned: Collection[str]) -> bool:
+    """Whether the recipe's learning rate is that of a size which its budget changes."""
+    if recipe.budget is None or recipe.train.learning_rate is None or published(recipe.model, recipe.train.context) is None:
+        return False
+    return not any(name.startswith("model.size") or name == "train.learning_rate" for name in pinned)

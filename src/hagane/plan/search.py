@@ -38,7 +38,7 @@ class Asked(NamedTuple):
     def __str__(self) -> str:
         text = [f"execution.layout = {{{', '.join(f'{name} = {value}' for name, value in self.fields.items())}}}"] if self.fields else []
         text += [f"train.accumulation = {self.num_micro}"] if self.num_micro else []
-        return " with ".join(text + ["train.rows"] * self.exact)
+        return " with ".join(text + ["the batch of the recipe"] * self.exact)
 
 
 FREE = Asked()

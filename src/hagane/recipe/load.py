@@ -30,9 +30,23 @@ def load_recipe(name_or_file: str, settings: list[str] | None = None) -> tuple[R
     """The validated recipe and its text as the user gave it. `settings` are `a.b=value` overrides. Raises RecipeError."""
     text, origin, where = _read(name_or_file)
     merged = _with_parents(parse_toml(text, where), origin, where, ())
+    given: dict[str, Any] = {}
+    for setting in settings or ():
+        _assign(given, setting)
+    merged = one_dial(merged, given)
     for setting in settings or ():
         _assign(merged, setting)
     return validate(merged, where), text
+
+
+def one_dial(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`values` without the amount that they say is to be spent, where `given`, which comes after them, says another: a budget or train.tokens."""
+    train = values.get("train", {})
+    if "budget" in given:
+        values = {**values, "train": {name: value for name, value in train.items() if name != "tokens"}} if isinstance(train, dict) else values
+    if isinstance(given.get("train"), dict) and "tokens" in given["train"]:
+        values = {name: value for name, value in values.items() if name != "budget"}
+    return values
 
 
 def validate(values: dict[str, Any], where: str) -> Recipe:
@@ -92,7 +106,7 @@ def _with_parents(values: dict[str, Any], folder: Path, where: str, seen: tuple[
         raise RecipeError(f"{where}: extends goes round in a circle ({' -> '.join((*seen, reference))}).")
     text, origin, parent_where = _read(reference)
     base = _with_parents(parse_toml(text, parent_where), origin, parent_where, (*seen, reference))
-    return _merge(base, values)
+    return _merge(one_dial(base, values), values)
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
