@@ -15,6 +15,7 @@ from hagane.hosts.mtp import modules_there
 from hagane.model.config import ModelConfig
 
 CONFIG = "config.json"
+QUANTISED = "quantization_config"
 
 
 def _tensor_names(folder: Path) -> set[str]:
@@ -36,6 +37,8 @@ def read_config(folder: Path) -> tuple[Host, ModelConfig, dict[str, Any]]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
+    if description.get(QUANTISED) is not None:
+        raise RecipeError(f"{path}: {QUANTISED} says that the weights are quantised, which hagane does not read. Take the checkpoint that is not quantised.")
     try:
         host = host_of(description)
         config = host.config_from_host(description)
