@@ -50,6 +50,6 @@ def exported_form(config: ModelConfig) -> ModelConfig:
 def host_of(config_json: Mapping[str, Any]) -> Host:
     """The host that a config.json names. Raises RecipeError when it is not one of ours."""
     model_type = config_json.get("model_type")
-    if model_type not in HOSTS:
+    if not isinstance(model_type, str) or model_type not in HOSTS:
         raise RecipeError(f"config.json: model_type {model_type!r} is not supported. hagane reads {', '.join(HOSTS)}.")
     return HOSTS[model_type]

@@ -22,6 +22,7 @@ from hagane.model.config import (
     RopeConfig,
 )
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
+from hagane.recipe.types import first_reason
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
 # layers see a third more tokens than four in the same time, and know more (docs/notebook.md, "depth of small models"). From 512 on it is
@@ -53,9 +54,7 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
     try:
         return _shape(pattern, size, width, num_layers, vocabulary_size, context)
     except ValidationError as error:
-        item = error.errors()[0]
-        field = "".join(f"{part}: " for part in item["loc"][-1:])
-        raise RecipeError(f"model.pattern and model.size contradict each other: {field}{item['msg'].removeprefix('Value error, ')}.") from None
+        raise RecipeError(f"model.pattern and model.size contradict each other: {first_reason(error)}.") from None
 
 
 def _shape(pattern: PatternSettings, size: SizeSettings, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:

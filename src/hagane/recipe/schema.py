@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from hagane.errors import RecipeError
 from hagane.model.config import MOST_LAYERS, ExpertsConfig
-from hagane.recipe.types import Budget, Frozen
+from hagane.recipe.types import Budget, Frozen, first_reason
 
 
 def execution(default: Any = ..., **kwargs: Any) -> Any:
@@ -303,7 +303,7 @@ class PatternSettings(Frozen):
                 top_groups=self.top_groups, null_experts=self.null_experts, mean_experts=self.mean_experts,
             )  # fmt: skip
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            raise ValueError(first_reason(error)) from None
         return self
 
     @model_validator(mode="after")
