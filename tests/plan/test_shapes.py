@@ -171,7 +171,7 @@ def test_null_experts_and_bands_are_what_the_pattern_says():
     assert shape_key(config, 8, 128, "bfloat16") != shape_key(made({**changes, "mean_experts": 2.0}), 8, 128, "bfloat16")
     counted, plain = workload(config, 128), workload(made({"ffn": "experts", "top_k": 2}), 128)
     assert counted.expert_flops == 0.75 * plain.expert_flops and counted.expert_parameters == plain.expert_parameters
-    with pytest.raises(RecipeError, match="qwen3_moe weighs experts by their softmax"):
+    with pytest.raises(RecipeError, match=r"Nearest: qwen3_moe weighs experts by their softmax .* model\.pattern\.score = 'softmax'\."):
         host_for(made({**changes, "score": "sigmoid"}))
 
 
