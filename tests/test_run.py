@@ -124,6 +124,7 @@ def test_a_hybrid_run_is_planned_trained_and_released(tmp_path):
         (("run", "quickstart", "--budget", "5s"), "too small to learn anything"),
         (("run", "quikstart"), "Did you mean quickstart"),
         (("run", "nordic", "--budget", "5min", "--corpus", "nowhere"), "nowhere"),
+        (("run", "quickstart", "--from", "nowhere"), "config.json cannot be read"),
         (("run", "llm-jp-4-8b", "--budget", "5min"), "names no corpus"),
         (("status", "nowhere"), "there is no run folder"),
         (("resume", "nowhere"), "there is no run folder"),
@@ -135,14 +136,14 @@ def test_bad_input_is_one_sentence_and_no_traceback(arguments, message, tmp_path
     extra = ("--out", tmp_path / "run") if arguments[0] == "run" else ()
     done = hagane(*arguments, *extra, check=False)
     assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_an_empty_corpus_folder_is_refused(tmp_path):
     (tmp_path / "texts").mkdir()
     done = hagane("run", "nordic", "--corpus", tmp_path / "texts", "--budget", "2min", "--out", tmp_path / "run", check=False)
     assert done.returncode == 2 and "is empty" in done.stderr
-    assert not (tmp_path / "run" / "corpus").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):

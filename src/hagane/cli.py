@@ -141,7 +141,7 @@ def run(
 
     folder = out or Path("runs") / loaded.name
     machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
-    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
+    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say, until=until) as opened:
         _walk(opened, until=until)
 
 
@@ -327,14 +327,16 @@ def _small_runs(
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
     _prepare_process(loaded)
     from hagane.measure.machine import profile
+    from hagane.measure.small_runs import refuse_unbounded
     from hagane.plan.sketch import budget_seconds
     from hagane.recipe.types import Budget
     from hagane.run import create
 
     machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
     seconds = budget_seconds(Budget.parse(target), machine, loaded.execution.price_per_hour) if target else None
+    refuse_unbounded(loaded, machine, name)
     folder = out or Path("runs") / f"{loaded.name}-{name}"
-    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say) as opened:
+    with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say, until="tokenizer") as opened:
         lines, facts = train(opened, seconds)
         for line in lines:
             typer.echo(line)

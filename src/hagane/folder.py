@@ -165,6 +165,7 @@ class Run:
         self.machine = environment.machine
         self.seed = recipe.seed
         self.say = say or (lambda text: None)
+        self.checked = False  # whether what can be refused before a stage works was asked about
         self.clock = Clock(folder / "clock.json", time.monotonic() if started is None else started)
         self._lock: IO[str] | None = None
 

@@ -37,6 +37,8 @@ from hagane.recipe.types import Frozen, Machine, duration
 if TYPE_CHECKING:
     from hagane.corpus.takeout import Taken
     from hagane.model.config import ModelConfig
+    from hagane.plan.found import FoundMixture
+    from hagane.plan.law import Law
 
 
 @dataclass(frozen=True)
@@ -122,61 +124,78 @@ def stage_key(run: Run, stage: Stage, extra: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(payload, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def create(folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tuple[str, ...], *, started: float, say: Callable[[str], None]) -> Run:
-    """Make a run folder, or open it with a changed recipe. The machine's profile is frozen with the folder's first recipe."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(error, folder) from None
+def create(
+    folder: Path, recipe: Recipe, text: str, machine: Machine, pinned: tuple[str, ...], *, started: float, say: Callable[[str], None], until: str | None = None
+) -> Run:
+    """Make a run folder, or open it with a changed recipe, for a walk up to `until`. The machine's profile is frozen with the folder's first recipe.
+
+    What can be refused before a stage works is refused before anything is written: no folder is made, and one that is there stays as it was.
+    """
     earlier = (folder / "environment.json").exists()
     if earlier:
         machine = open_environment(folder).machine
-    elif any(item.name not in ("lock",) for item in folder.iterdir()):
+    elif folder.exists() and not _is_empty(folder):
         raise RunError(f"{folder} is not empty and not a run folder. Choose another one with --out.")
-    recipe = fitted(_with_mixture(folder, recipe, earlier), pinned, machine)
+    recipe, mixture = _with_mixture(folder, recipe, earlier)
+    recipe = fitted(recipe, pinned, machine)
     environment = Environment(
         format=FORMAT, hagane=importlib.metadata.version("hagane"), versions=_versions(), machine=machine, commit=_commit(), seed=recipe.seed,
         settings=recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), pinned=pinned,
     )  # fmt: skip
-    run = Run(folder, recipe, environment, started=started, say=say)
+    run, law = Run(folder, recipe, environment, started=started, say=say), _new_law(folder, recipe, earlier)
+    if law is not None:
+        run.law = law
+    check(run, until)
+    check_text(run)
+    run.checked = True
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, folder) from None
     with lock(folder):  # a second `hagane run` must change nothing of a running one
-        _freeze_law(folder, recipe, earlier)
+        if mixture is not None:
+            write_atomic(folder / MIXTURE, mixture.model_dump_json(indent=1))
+        if law is not None and law.corpus is not None:
+            write_atomic(folder / LAW, law.model_dump_json())
+        elif law is not None:
+            (folder / LAW).unlink(missing_ok=True)
         write_atomic(folder / "recipe.toml", text)
         write_atomic(folder / "environment.json", environment.model_dump_json(indent=1))
     return run
 
 
-def _freeze_law(folder: Path, recipe: Recipe, earlier: bool) -> None:
-    """Copy the law of the recipe's text into a new folder, or into one that is given other text; a plan is made with it and stays as it is."""
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing but a lock is there."""
+    try:
+        return all(item.name == "lock" for item in folder.iterdir())
+    except OSError as error:
+        raise disk_error(error, folder) from None
+
+
+def _new_law(folder: Path, recipe: Recipe, earlier: bool) -> Law | None:
+    """The law of the recipe's text for a new folder, or for one that is given other text; None where it stays: a plan is made with it."""
     from hagane.plan.kept import corpus_paths, find_law, read_law
 
     path = folder / LAW
     if earlier and (not path.exists() or read_law(path).paths == corpus_paths(recipe)):
-        return
-    law = find_law(recipe)
-    if law.corpus is not None:
-        write_atomic(path, law.model_dump_json())
-    else:
-        path.unlink(missing_ok=True)
+        return None
+    return find_law(recipe)
 
 
-def _with_mixture(folder: Path, recipe: Recipe, earlier: bool) -> Recipe:
-    """The recipe with the mixture that was found for its text; a folder that was made before keeps what it was made with."""
+def _with_mixture(folder: Path, recipe: Recipe, earlier: bool) -> tuple[Recipe, FoundMixture | None]:
+    """The recipe with the mixture that was found for its text, and what is to be written of it; a folder that was made before keeps what it was made with."""
     from hagane.plan.found import find_mixture, read_mixture, with_mixture
     from hagane.plan.kept import corpus_paths
 
     path = folder / MIXTURE
     if recipe.mix.rule != "found" or recipe.mix.weights:
-        return recipe
+        return recipe, None
     if earlier and path.exists() and (kept := read_mixture(path)).paths == corpus_paths(recipe) and kept.objective == recipe.mix.objective:
-        return with_mixture(recipe, kept)
+        return with_mixture(recipe, kept), None
     if earlier and not path.exists():
-        return recipe
+        return recipe, None
     found = find_mixture(recipe)
-    if found is not None:
-        with lock(folder):
-            write_atomic(path, found.model_dump_json(indent=1))
-    return with_mixture(recipe, found)
+    return with_mixture(recipe, found), found
 
 
 def _likely_shape(run: Run) -> ModelConfig:
@@ -194,11 +213,8 @@ def open_run(folder: Path, *, started: float | None = None, say: Callable[[str],
 
 def walk(run: Run, *, until: str | None = None, only: str | None = None, report: bool = True) -> None:
     """Do every stage whose key changed, in order, up to `until` (or just `only`). The caller holds the run (`with run:`)."""
-    if until is not None and until not in BY_NAME:
-        raise RunError(f"there is no stage {until!r}. Stages: {', '.join(BY_NAME)}.")
-    check_recipe(run)
-    if until in (None, "release") and only in (None, "release"):
-        check_release(run.recipe)
+    if not run.checked:
+        check(run, only or until)
     if only is None and _plan_is_remade(run):
         run.clock.restart()
     getting_ready = None
@@ -217,6 +233,23 @@ def walk(run: Run, *, until: str | None = None, only: str | None = None, report:
             break
     if report:
         write_report(run)
+
+
+def check(run: Run, until: str | None) -> None:
+    """Refuse what cannot work before anything is spent on a walk up to `until`."""
+    if until is not None and until not in BY_NAME:
+        raise RunError(f"there is no stage {until!r}. Stages: {', '.join(BY_NAME)}.")
+    check_recipe(run)
+    if until in (None, "release"):
+        check_release(run.recipe)
+
+
+def check_text(run: Run) -> None:
+    """Refuse a corpus whose files are not there, while none of it was read."""
+    from hagane.corpus.stage import inputs_digest
+
+    if run.record("corpus") is None:
+        inputs_digest(run)
 
 
 def check_recipe(run: Run) -> None:

@@ -79,9 +79,9 @@ WAYS = {
     r"hagane plan nordic --corpus texts/ --budget 2h --serve-tokens 2M": Way("(?s)serving .* for training.*bits per byte"),
     r"hagane plan mine.toml --budget 20min": Way("bits per byte"),
     # at toy size the budget is one of tokens: that a ladder says what it needs is the claim here, tests/measure climbs one
-    r"hagane ladder nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a ladder is bounded by time", small=True, fresh=True, code=2),
+    r"hagane ladder nordic --corpus texts/ --budget 30min( --target 8h)?": Way("hagane ladder is bounded by time", small=True, fresh=True, code=2),
     # likewise: tests/measure searches
-    r"hagane mix nordic --corpus texts/ --budget 30min( --target 8h)?": Way("a search is bounded by time", small=True, fresh=True, code=2),
+    r"hagane mix nordic --corpus texts/ --budget 30min( --target 8h)?": Way("hagane mix is bounded by time", small=True, fresh=True, code=2),
     r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
     r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
     r"hagane plan nordic --machine 8xH100 --budget 2d": Way(r"(?s)\d+ experts.*3\. data .*bottleneck.*  vocabulary +16,384"),

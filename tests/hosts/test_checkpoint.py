@@ -81,6 +81,7 @@ def truncate(folder):
     (folder / "model.safetensors").write_bytes(data[: len(data) * 2 // 3])
 
 
+NORM, UP = "model.norm.weight", "model.layers.0.mlp.up_proj.weight"
 DAMAGES = {
     "missing tensor": (lambda f: edit(f, lambda t: t.pop("model.layers.1.mlp.up_proj.weight")), "layers.1.mlp.up_proj.weight"),
     "extra tensor": (lambda f: edit(f, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(3)})), "layers.0.self_attn.q_proj.bias"),
@@ -94,7 +95,20 @@ DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json cannot be read"),
     "contradiction": (lambda f: field(f, num_key_value_heads=3), "num_kv_heads"),
     "unknown host": (lambda f: field(f, model_type="mamba"), "mamba"),
+    "FP8 by its description": (lambda f: field(f, quantization_config={"quant_method": "fp8"}), "config.json: quantization_config"),
+    "four bits by its description": (lambda f: field(f, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "quantization_config"),
+    "a whole-numbered norm": (lambda f: edit(f, lambda t: t.update({NORM: torch.ones(32, dtype=torch.int64)})), f"tensor {NORM} is of type I64"),
+    "an FP8 matrix": (lambda f: edit(f, lambda t: t.update({UP: t[UP].to(torch.float8_e4m3fn)})), f"tensor {UP} is of type F8_E4M3"),
+    "float64": (lambda f: edit(f, lambda t: t.update({UP: t[UP].double()})), f"tensor {UP} is of type F64"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_read(tmp_path, dtype):
+    state, _ = write(tmp_path / "model")
+    edit(tmp_path / "model", lambda tensors: tensors.update({name: tensor.to(dtype) for name, tensor in tensors.items()}))
+    read = read_published(tmp_path / "model").state
+    assert all(torch.equal(read[name], tensor.to(dtype).float()) for name, tensor in state.items())
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

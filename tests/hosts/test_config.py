@@ -1,7 +1,9 @@
 """The config side of the hosts: what each can hold, what each reads, and that none of it needs torch."""
 
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -21,6 +23,8 @@ from hagane.model.config import (
     YarnConfig,
 )
 from hagane.model.count import mtp_parts, num_active_parameters, num_parameters
+from hagane.plan.shapes import shape
+from hagane.recipe.schema import PatternSettings, SizeSettings
 
 MIXER = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8)
 LATENT = LatentConfig(num_heads=4, query_rank=12, kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8)
@@ -130,11 +134,47 @@ def test_norms_after_mixer_and_feed_forward_are_refused_by_plain_hosts(host, mix
     assert "no norm after" in HOSTS[host].can_hold(changed)
 
 
-def test_a_model_nobody_can_hold_gets_every_reason():
-    with pytest.raises(RecipeError) as error:
-        host_for(model((QK, EXPERTS.model_copy(update={"balance": "bias"}))))
-    for name in HOSTS:
-        assert name in str(error.value)
+BIASED = EXPERTS.model_copy(update={"balance": "bias"})
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason", "changes"),
+    [
+        ([(QK, BIASED)], "qwen3_moe has no selection bias", ["balance = 'loss'"]),
+        ([(MIXER, BIASED)], "qwen3_moe has no selection bias", ["balance = 'loss'", "qk_norm = true"]),
+        ([(DELTA, EXPERTS)] * 3 + [(QK, EXPERTS)], "qwen3_next", ["shared_experts = 1", "shared_gate = true", "attention_gate = 'sigmoid'"]),
+        ([(GATED.model_copy(update={"window": 8}), DENSE)] * 2, "qwen3_next has no sliding window", ["window = 0"]),
+        ([(LATENT, SIGMOID.model_copy(update={"shared_hidden": 0}))], "deepseek_v3 has shared experts", ["shared_experts = 1"]),
+        ([(DELTA, DENSE)] * 3 + [(LATENT, SIGMOID)], "deepseek_v3 has latent attention only; layer 0 has a mixer of kind delta", []),
+    ],
+)
+def test_of_a_model_nobody_can_hold_the_nearest_host_and_the_way_to_it_are_said(layers, reason, changes):
+    with pytest.raises(RecipeError) as refused:
+        host_for(model(*layers))
+    sentence = str(refused.value)
+    assert f"Nearest: {reason}" in sentence and len(sentence) < 320 and "\n" not in sentence
+    assert sentence.count("model.pattern.") == len(changes) and all(f"model.pattern.{change}" in sentence for change in changes)
+    assert len(refused.value.__notes__) == len(HOSTS) and all(note.startswith(name) for note, name in zip(refused.value.__notes__, HOSTS))
+
+
+def test_a_model_that_is_near_to_no_host_is_said_to_be():
+    latent = LatentConfig.model_validate({**LATENT.model_dump(), "gate": "sigmoid"})
+    layers = tuple(LayerConfig(mixer=mixer, ffn=BIASED, post_mixer_norm=True, mixer_norm_rank=4) for mixer in (DELTA, latent))
+    with pytest.raises(RecipeError, match=r"None is near; begin with a shipped recipe \(`hagane recipe list`\)\."):
+        host_for(model((QK, DENSE)).model_copy(update={"layers": layers}))
+
+
+def test_settings_that_are_said_to_help_do():
+    pattern = {"ffn": "experts", "balance": "bias", "score": "sigmoid", "sandwich_norms": True, "rotary_share": 0.5}
+    with pytest.raises(RecipeError, match="It could with") as refused:
+        host_for(made(pattern))
+    changes = re.findall(r"model\.pattern\.(\w+) = (\S+?)(?:\.$|\s)", str(refused.value))
+    assert changes
+    host_for(made({**pattern, **{name: tomllib.loads(f"x = {value}")["x"] for name, value in changes}}))
+
+
+def made(pattern):
+    return shape(PatternSettings(**pattern), SizeSettings(), width=256, num_layers=4, vocabulary_size=1024, context=128)
 
 
 QWEN3_30B_A3B = {
@@ -302,7 +342,7 @@ def test_axk1_reads_either_way_of_saying_which_layers_are_dense():
 def test_gates_on_norms_are_held_by_axk2_alone():
     layers = tuple(LayerConfig(mixer=QK, ffn=ffn, mixer_norm_rank=4, ffn_norm_rank=rank) for ffn, rank in ((DENSE, None), (EXPERTS, 4)))
     config = model((QK, DENSE)).model_copy(update={"layers": layers})
-    with pytest.raises(RecipeError, match="qwen3_moe has no gates on its norms"):
+    with pytest.raises(RecipeError, match=r"Nearest: qwen3_moe has no gates on its norms\. It could with model\.pattern\.gated_norm_rank = 0\."):
         host_for(config)
     gated = tuple(layer.model_copy(update={"mixer": INDEXED.model_copy(update={"gate": "sigmoid"})}) for layer in layers)
     sigmoid = gated[1].model_copy(update={"ffn": SIGMOID})

@@ -129,7 +129,7 @@ def test_the_weights_reach_the_plan_of_a_run(home, tmp_path):
 
 
 def test_what_cannot_be_searched_is_refused_in_a_sentence(home, tmp_path):
-    with opened(home, tmp_path / "tokens", "300000tokens") as run, pytest.raises(RecipeError, match="a search is bounded by time"):
+    with opened(home, tmp_path / "tokens", "300000tokens") as run, pytest.raises(RecipeError, match="hagane mix is bounded by time"):
         find(run)
     with opened(home, tmp_path / "text", "70s") as run, pytest.raises(RecipeError, match="the smallest proxy reads"):
         find(run)

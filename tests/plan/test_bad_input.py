@@ -39,6 +39,8 @@ CASES = {
     "plan llm-jp-4-8b --machine 8xH100 --budget 1d --serve-tokens 1T": r"too small .* after serving 1e\+12 tokens: .* The smallest useful one .* about \d+d",
     "plan nordic --machine 8xH100 --budget 1d --serve-tokens 900T": r"takes all of 1d on 8xH100, even with the smallest model .* fewer --serve-tokens",
     "plan nordic --machine 8xH100 --budget 1Btokens --serve-tokens 1T": r"divides a budget between training and serving\. Give --budget as time",
+    "plan nordic --budget 2h --set model.pattern.head_dim=9": r"model\.pattern: head_dim = 9 must be even",
+    "plan nordic --budget 2h --set model.size.num_layers=1000000000": r"model\.size\.num_layers = 1000000000: .* less than or equal to 2000",
     "plan neurosynth-9 --claim --budget 2h": r"--claim judges published facts as they are; leave out",
     "plan nowhere --budget 2h": r"nowhere",
 }

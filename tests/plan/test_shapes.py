@@ -132,6 +132,22 @@ def test_a_depth_too_small_for_the_pattern_is_refused_and_a_derived_one_grows():
         too_few({**GLM, "dense_layers": 3})
 
 
+@pytest.mark.parametrize("width", range(33, 128, 5))
+def test_heads_of_any_width_can_turn(width):
+    for share in (0.01, 0.33, 0.99, 1.0):
+        mixer = made({"rotary_share": share}, width=width).layers[0].mixer
+        assert mixer.head_dim % 2 == 0 and 2 <= mixer.rotary_dim <= mixer.head_dim
+    latent = made({"mixer": "latent", "head_dim": 9, "rope_ratio": 0.9}, width=width).layers[0].mixer
+    assert latent.rope_dim % 2 == 0, "the part of a head that does not turn may be odd"
+
+
+def test_what_a_model_cannot_be_and_a_pattern_does_not_tell_is_one_sentence():
+    for field, value, message in (("head_dim", 9, "head_dim 9 must be even"), ("rope_theta", 0.0, "theta: Input should be greater than 0")):
+        with pytest.raises(RecipeError, match=f"^model.pattern and model.size contradict each other: {message}") as refused:
+            shape(PatternSettings().model_copy(update={field: value}), SizeSettings(), width=256, num_layers=2, vocabulary_size=1024, context=128)
+        assert "\n" not in str(refused.value)
+
+
 def test_a_window_makes_the_cache_of_long_contexts_small_and_attention_cheap():
     whole, windowed = (workload(made({**GLM, "window": window}), 4096) for window in (0, 64))
     assert windowed.cache_bytes == pytest.approx(whole.cache_bytes * (2 + 6 * 64 / 4096) / 8)
@@ -155,7 +171,7 @@ def test_null_experts_and_bands_are_what_the_pattern_says():
     assert shape_key(config, 8, 128, "bfloat16") != shape_key(made({**changes, "mean_experts": 2.0}), 8, 128, "bfloat16")
     counted, plain = workload(config, 128), workload(made({"ffn": "experts", "top_k": 2}), 128)
     assert counted.expert_flops == 0.75 * plain.expert_flops and counted.expert_parameters == plain.expert_parameters
-    with pytest.raises(RecipeError, match="qwen3_moe weighs experts by their softmax"):
+    with pytest.raises(RecipeError, match=r"Nearest: qwen3_moe weighs experts by their softmax .* model\.pattern\.score = 'softmax'\."):
         host_for(made({**changes, "score": "sigmoid"}))
 
 

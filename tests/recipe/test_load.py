@@ -42,6 +42,10 @@ WRONG_PATTERNS = [
     ('ffn = "experts"\nsandwich_norms = true\npost_experts_norm = true', "give one of them"),
     ("window = 64\nfull_every = 1", "window would be of none"),
     ('mixer = "latent"\nwindow = 64', "window = 64 is of grouped-query attention"),
+    ("head_dim = 9", "head_dim = 9 must be even: rotary positions turn the dimensions of a head in pairs"),
+    ("head_dim = 9\nrotary_share = 0.5", "head_dim = 9 must be even"),
+    ("ffn_ratio = inf", "should be a finite number"),
+    ("window = 64\nfull_every = 1_000_000_000", "full_every = 1000000000: input should be less than or equal to 2000"),
     ('mixer = "latent"\nattention_gate = "sigmoid"', "attention_gate of latent attention is made from the latent vector of the queries"),
 ]
 

@@ -17,6 +17,7 @@ from hagane.hosts.deepseek_v3.config import HOST as DEEPSEEK_V3
 from hagane.hosts.deepseek_v32.config import HOST as DEEPSEEK_V32
 from hagane.hosts.glm4_moe.config import HOST as GLM4_MOE
 from hagane.hosts.llama.config import HOST as LLAMA
+from hagane.hosts.nearest import nearest
 from hagane.hosts.qwen3.config import HOST as QWEN3
 from hagane.hosts.qwen3_moe.config import HOST as QWEN3_MOE
 from hagane.hosts.qwen3_next.config import HOST as QWEN3_NEXT
@@ -26,14 +27,22 @@ HOSTS: dict[str, Host] = {host.name: host for host in (LLAMA, QWEN3, QWEN3_MOE, 
 
 
 def host_for(config: ModelConfig) -> str:
-    """The name of the first host that can hold this model. Raises RecipeError with every host's reason when none can."""
+    """The name of the first host that can hold this model. Raises RecipeError with the nearest one's reason when none can; its notes have every host's."""
     reasons = {}
     for name, host in HOSTS.items():
         reason = host.reason(config)
         if reason is None:
             return name
         reasons[name] = reason
-    raise RecipeError(f"No published architecture can hold this model, so no engine but hagane would load it: {'; '.join(reasons.values())}.")
+    found, advice = nearest(config, HOSTS.values()), "None is near; begin with a shipped recipe (`hagane recipe list`)."
+    if found is not None:
+        host, changes = found
+        remedy = f" It could with {' and '.join(f'model.pattern.{change}' for change in changes)}." if changes else ""
+        advice = f"Nearest: {reasons[host.name]}.{remedy}"
+    error = RecipeError(f"No published architecture can hold this model, so no engine but hagane would load it. {advice}")
+    for reason in reasons.values():
+        error.add_note(reason)  # of a traceback, as --debug shows it
+    raise error
 
 
 def exported_form(config: ModelConfig) -> ModelConfig:
@@ -50,6 +59,6 @@ def exported_form(config: ModelConfig) -> ModelConfig:
 def host_of(config_json: Mapping[str, Any]) -> Host:
     """The host that a config.json names. Raises RecipeError when it is not one of ours."""
     model_type = config_json.get("model_type")
-    if model_type not in HOSTS:
+    if not isinstance(model_type, str) or model_type not in HOSTS:
         raise RecipeError(f"config.json: model_type {model_type!r} is not supported. hagane reads {', '.join(HOSTS)}.")
     return HOSTS[model_type]

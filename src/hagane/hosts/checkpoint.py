@@ -23,6 +23,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.tokenizer.bpe import not_byte_level
 
+PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names of types whose numbers are the weights, without a scale elsewhere
 INDEX, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
 
@@ -57,7 +58,7 @@ class _Asked(Mapping[str, Tensor]):
 
 
 def read_published(folder: Path) -> Published:
-    """Read everything. Raises RunError or DataError that names the file or tensor: damaged, missing, left over, of another shape, not a number."""
+    """Read everything. Raises RunError or DataError that names the file or tensor: damaged, missing, left over, of another type or shape, not a number."""
     host, config, _ = read_config(folder)
     tensors = _Asked(_tensors(folder))
     try:
@@ -160,6 +161,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
                 for name in file.keys():  # noqa: SIM118 (it is no mapping)
                     if name in tensors:
                         raise DataError(f"{path}: tensor {name} is in another file of the folder as well; only one can be meant.")
+                    if (dtype := file.get_slice(name).get_dtype()) not in PLAIN:
+                        raise DataError(f"{path}: tensor {name} is of type {dtype}; hagane reads {', '.join(PLAIN.values())}: take one of these.")
                     tensors[name] = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise RunError(f"{path} is damaged or ends too early ({error}): fetch it again.") from None

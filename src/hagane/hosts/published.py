@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from hagane.errors import RecipeError, RunError
 from hagane.hosts import host_of
 from hagane.hosts.base import Host
+from hagane.hosts.fields import wrong_field
 from hagane.hosts.mtp import modules_there
 from hagane.model.config import ModelConfig
+from hagane.recipe.types import first_reason
 
 CONFIG = "config.json"
+QUANTISED = "quantization_config"
 
 
 def _tensor_names(folder: Path) -> set[str]:
@@ -34,14 +37,28 @@ def read_config(folder: Path) -> tuple[Host, ModelConfig, dict[str, Any]]:
     path = folder / CONFIG
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}): this is not a complete Hugging Face folder.") from None
+    if not isinstance(description, dict):
+        raise RecipeError(f"{path} is not a table of fields: this is not a complete Hugging Face folder.")
+    if description.get(QUANTISED) is not None:
+        raise RecipeError(f"{path}: {QUANTISED} says that the weights are quantised, which hagane does not read. Take the checkpoint that is not quantised.")
     try:
         host = host_of(description)
+        if (wrong := wrong_field(description)) is not None:
+            raise RecipeError(f"{path}: {wrong}. Correct it, or fetch the file again.")
         config = host.config_from_host(description)
-        if config.mtp_layers and not modules_there(_tensor_names(folder), config):
-            config = config.without_mtp
-        return host, config, description
+    except RecipeError as error:  # of an adapter, which does not know the folder
+        raise RecipeError(f"{path}{str(error).removeprefix(CONFIG)}" if str(error).startswith(CONFIG) else str(error)) from None
     except ValidationError as error:  # fields that contradict each other
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{path} does not describe a model: {reason}.") from None
+        raise RecipeError(f"{path} does not describe a model: {first_reason(error)}.") from None
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise RecipeError(f"{path} does not describe a {description['model_type']} model ({error}): correct it, or fetch the file again.") from None
+    for field in ("bos_token_id", "eos_token_id"):
+        ids = description.get(field)
+        largest = max(ids, default=0) if isinstance(ids, list) else ids or 0
+        if largest >= config.vocabulary_size:
+            raise RecipeError(f"{path}: {field} = {largest} is beyond vocab_size = {config.vocabulary_size}. Correct it, or fetch the file again.")
+    if config.mtp_layers and not modules_there(_tensor_names(folder), config):
+        config = config.without_mtp
+    return host, config, description

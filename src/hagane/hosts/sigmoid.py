@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from hagane.errors import RecipeError
 from hagane.hosts.base import Json, differing, require
 from hagane.model.config import DenseConfig, ExpertsConfig, LayerConfig, MixerConfig, ModelConfig
+from hagane.recipe.types import first_reason
 
 
 def routed_of(config: ModelConfig) -> list[ExpertsConfig]:
@@ -82,7 +83,7 @@ def experts(*, hidden: int, num_shared: int, **settings: Any) -> ExpertsConfig:
     try:
         return ExpertsConfig(hidden=hidden, shared_hidden=hidden * num_shared, score="sigmoid", balance="bias", aux_coefficient=0.0, **settings)
     except ValidationError as error:
-        raise RecipeError(f"config.json: the experts cannot be as it says: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+        raise RecipeError(f"config.json: the experts cannot be as it says: {first_reason(error)}.") from None
 
 
 def layers_from_host(host: Mapping[str, Any], mixers: list[MixerConfig], ffn: ExpertsConfig, num_dense: int, **norms: bool) -> tuple[LayerConfig, ...]:

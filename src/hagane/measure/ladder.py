@@ -16,7 +16,7 @@ from hagane.corpus.inputs import fingerprint
 from hagane.errors import RecipeError
 from hagane.folder import Run, write_atomic
 from hagane.measure.rung import Ground, RungFacts, all_finished
-from hagane.measure.small_runs import FIT_SECONDS, ground_of, scored_bytes, train_all, whole_text
+from hagane.measure.small_runs import FIT_SECONDS, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
 from hagane.plan.fit import FEWEST_RUNS, constants_of, fit, fit_languages
 from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law
 from hagane.plan.ladder import TARGET_RATIO, Rung, design, targets
@@ -40,8 +40,7 @@ def climb(run: Run, target_seconds: float | None = None) -> Law:
 
     Raises RecipeError where the budget is not one of time, or too small, or the text is; DataError for the corpus.
     """
-    if run.remaining() is None:
-        raise RecipeError(f"a ladder is bounded by time, and a budget of {run.recipe.budget or 'nothing'} is not. Give --budget, for example 30min.")
+    refuse_unbounded(run.recipe, run.machine, "ladder")
     walk(run, until="tokenizer", report=False)
     ground = ground_of(run)
     left = run.remaining(FIT_SECONDS)

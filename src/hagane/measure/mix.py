@@ -23,7 +23,7 @@ from hagane.corpus.mixture import Shard
 from hagane.errors import RecipeError
 from hagane.folder import MIXTURE, Run, write_atomic
 from hagane.measure.rung import Ground, RungFacts, all_finished
-from hagane.measure.small_runs import FIT_SECONDS, ground_of, scored_bytes, train_all, whole_text
+from hagane.measure.small_runs import FIT_SECONDS, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
 from hagane.plan import optimum
 from hagane.plan.choose import mean_bytes_per_token
 from hagane.plan.cost import tokens_per_second
@@ -75,8 +75,7 @@ def find(run: Run, target_seconds: float | None = None) -> FoundMixture:
 
     Raises RecipeError where the budget is not one of time, or too small, or the text is or has nothing to mix; DataError for the corpus.
     """
-    if run.remaining() is None:
-        raise RecipeError(f"a search is bounded by time, and a budget of {run.recipe.budget or 'nothing'} is not. Give --budget, for example 30min.")
+    refuse_unbounded(run.recipe, run.machine, "mix")
     walk(run, until="tokenizer", report=False)
     search = _prepared(run, target_seconds)
     plan = search.design

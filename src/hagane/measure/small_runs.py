@@ -16,12 +16,21 @@ from hagane.folder import Run
 from hagane.measure.rung import Ground, finished, train_rung
 from hagane.plan.ladder import Rung, cost_of, smallest_tokens
 from hagane.plan.law import TextSize
+from hagane.plan.sketch import budget_seconds
 from hagane.plan.stage import known_from
-from hagane.recipe.types import duration
+from hagane.recipe.schema import Recipe
+from hagane.recipe.types import Budget, Machine, duration
 from hagane.train.callbacks import ProgressDisplay
 
 SCORED_BYTES = 600_000  # of held-out text in all: scoring stays a small part of a run of seconds
 FIT_SECONDS = 5.0
+
+
+def refuse_unbounded(recipe: Recipe, machine: Machine, command: str) -> None:
+    """Raise RecipeError where the budget is not one of time, energy or money."""
+    budget = Budget.parse(recipe.budget) if recipe.budget else None
+    if budget is None or budget_seconds(budget, machine, recipe.execution.price_per_hour) is None:
+        raise RecipeError(f"hagane {command} is bounded by time, and a budget of {recipe.budget or 'nothing'} is not. Give --budget, for example 30min.")
 
 
 def ground_of(run: Run, name: str = "ladder") -> Ground:

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from hagane.recipe.types import Frozen
 
+MOST_LAYERS = 2_000
+"""More is a slip of the pen that would cost minutes and memory before anything is said; the deepest published models have a few hundred."""
+
 
 class YarnConfig(Frozen):
     """Positions beyond those a model was trained on (Peng et al. 2023, YaRN): slow rotations are interpolated, fast ones kept.

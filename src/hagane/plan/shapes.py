@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from hagane.errors import RecipeError
 from hagane.model.config import (
     AttentionConfig,
@@ -20,6 +22,7 @@ from hagane.model.config import (
     RopeConfig,
 )
 from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
+from hagane.recipe.types import first_reason
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
 # layers see a third more tokens than four in the same time, and know more (docs/notebook.md, "depth of small models"). From 512 on it is
@@ -48,8 +51,15 @@ def shape(pattern: PatternSettings, size: SizeSettings, *, width: int, num_layer
 
     Where `size` leaves the depth open, there are layers of every kind. Where the pattern leaves the number of experts open, it is USUAL_EXPERTS if that can be.
     """
+    try:
+        return _shape(pattern, size, width, num_layers, vocabulary_size, context)
+    except ValidationError as error:
+        raise RecipeError(f"model.pattern and model.size contradict each other: {first_reason(error)}.") from None
+
+
+def _shape(pattern: PatternSettings, size: SizeSettings, width: int, num_layers: int, vocabulary_size: int, context: int) -> ModelConfig:
     width, num_layers = size.width or width, _depth(pattern, size, num_layers)
-    head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, min(SMALL_HEAD, pattern.head_dim, width // 2))
+    head_dim = pattern.head_dim if size.num_heads or width >= 8 * pattern.head_dim else max(16, min(SMALL_HEAD, pattern.head_dim, width // 4 * 2))
     num_heads = size.num_heads or max(1, width // head_dim)
     attention = (_latent if pattern.mixer == "latent" else _attention)(pattern, size, width, num_heads, head_dim)
     pairs = zip(_in_order(pattern, attention, width, num_layers), _feed_forwards(pattern, size, width, num_layers), strict=True)

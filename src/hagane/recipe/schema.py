@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hagane.errors import RecipeError
-from hagane.model.config import ExpertsConfig
-from hagane.recipe.types import Budget, Frozen
+from hagane.model.config import MOST_LAYERS, ExpertsConfig
+from hagane.recipe.types import Budget, Frozen, first_reason
 
 
 def execution(default: Any = ..., **kwargs: Any) -> Any:
@@ -188,6 +188,8 @@ class TokenizerSettings(Frozen):
 class PatternSettings(Frozen):
     """Mechanisms and their ratios: invariant under scaling."""
 
+    model_config = ConfigDict(allow_inf_nan=False)  # a width that is infinitely many times another is none
+
     mixer: Literal["attention", "latent"] = Field("attention", description="grouped-query attention, or multi-head latent attention")
     query_ratio: float = Field(0.0, ge=0, description="latent attention: width of the queries' latent vector over the model width; 0 for none")
     kv_ratio: float = Field(0.25, gt=0, description="latent attention: width of the latent vector of keys and values over the model width")
@@ -196,13 +198,13 @@ class PatternSettings(Frozen):
     index_heads: int = Field(4, ge=1, description="heads of the indexer")
     index_head_dim: int = Field(32, ge=2, description="width of an indexer head; at least as many dimensions as attention's heads turn")
     index_share: float = Field(0.0, ge=0, lt=1, description="a query reads the fewest keys with this share of the indexer's probability; 0: index_top_k")
-    deltas: int = Field(0, ge=0, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
+    deltas: int = Field(0, ge=0, lt=MOST_LAYERS, description="layers of Gated DeltaNet before each layer of attention; 3 for Qwen3-Next's pattern, 0 for none")
     delta_head_dim: int = Field(64, ge=8, description="Gated DeltaNet: width of a head of queries, keys and values")
     value_heads_per_key_head: int = Field(2, ge=1, description="Gated DeltaNet: value heads, each with a state, that share a query-key head")
     attention_gate: Literal["none", "sigmoid"] = Field("none", description="what attention's values are multiplied with before the output matrix")
     rotary_share: float = Field(1.0, gt=0, le=1, description="share of an attention head's dimensions that turn with the position")
     window: int = Field(0, ge=0, description="tokens that a windowed layer of attention sees; 0 for no such layers")
-    full_every: int = Field(4, ge=1, description="with a window, every how many-th layer sees the whole document")
+    full_every: int = Field(4, ge=1, le=MOST_LAYERS, description="with a window, every how many-th layer sees the whole document")
     full_positions: bool = Field(True, description="with a window, whether the layers that see the whole document know positions")
     sandwich_norms: bool = Field(False, description="RMSNorm of what the mixer and the feed-forward add, in every layer")
     gated_norm_rank: int = Field(0, ge=0, description="A.X K2's gate on the norms before mixers and experts: width of its bottleneck; 0 for no gate")
@@ -212,7 +214,7 @@ class PatternSettings(Frozen):
     head_dim: int = Field(64, ge=8, description="width of an attention head; models too narrow for eight such heads have heads of 64 at most, two at least")
     heads_per_kv_head: int = Field(2, ge=1, description="grouped-query attention: query heads that share one key-value head")
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
-    dense_layers: int = Field(0, ge=0, description="first layers of a model with experts that are dense")
+    dense_layers: int = Field(0, ge=0, lt=MOST_LAYERS, description="first layers of a model with experts that are dense")
     num_experts: int | None = Field(None, ge=2, description="routed experts of a layer; left out, the plan chooses")
     top_k: int = Field(2, ge=1)
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
@@ -240,6 +242,12 @@ class PatternSettings(Frozen):
     norm_epsilon: float = Field(1e-6, gt=0)
     init_std: float = Field(0.02, gt=0)
     embedding_std: float = Field(1.0, gt=0, description="standard deviation of initial embeddings entering the first layer; init_std where tied to the head")
+
+    @model_validator(mode="after")
+    def _heads(self) -> PatternSettings:
+        if self.mixer == "attention" and self.head_dim % 2:
+            raise ValueError(f"head_dim = {self.head_dim} must be even: rotary positions turn the dimensions of a head in pairs")
+        return self
 
     @model_validator(mode="after")
     def _latent(self) -> PatternSettings:
@@ -295,7 +303,7 @@ class PatternSettings(Frozen):
                 top_groups=self.top_groups, null_experts=self.null_experts, mean_experts=self.mean_experts,
             )  # fmt: skip
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            raise ValueError(first_reason(error)) from None
         return self
 
     @model_validator(mode="after")
@@ -323,7 +331,7 @@ class SizeSettings(Frozen):
     """A published or chosen size. Yields to a budget unless set with --set; what is left out is derived."""
 
     width: int | None = Field(None, ge=16)
-    num_layers: int | None = Field(None, ge=1)
+    num_layers: int | None = Field(None, ge=1, le=MOST_LAYERS)
     num_heads: int | None = Field(None, ge=1)
     num_kv_heads: int | None = Field(None, ge=1)
     ffn_hidden: int | None = Field(None, ge=8, description="hidden width of the feed-forward, or of one expert")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hagane.errors import RecipeError
 
@@ -14,6 +14,12 @@ class Frozen(BaseModel):
     """A value: immutable, refuses unknown fields, serialises to JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def first_reason(error: ValidationError) -> str:
+    """What is wrong with values that cannot be together, or with the one that is named."""
+    item = error.errors()[0]
+    return "".join(f"{field}: " for field in item["loc"][-1:]) + item["msg"].removeprefix("Value error, ")
 
 
 BudgetKind = Literal["time", "energy", "flops", "tokens", "money"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, attention, attention_from_host, common_fields, differing, foreign_mixer, model_fields, refuse, require
+from hagane.hosts.fields import kinds_of_layers
 from hagane.hosts.sigmoid import dense_of, experts, layers_from_host, routed_of, sigmoid_reason, width_fields
 from hagane.model.config import AttentionConfig, MixerConfig, ModelConfig
 
@@ -85,10 +85,8 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
 
 def _layer_types(host: Mapping[str, Any]) -> list[str]:
     num_layers, every = require(host, "num_hidden_layers"), host.get("global_attn_every_n_layers") or 4
-    kinds = host.get("layer_types") or [WINDOWED if (index + 1) % every else FULL for index in range(num_layers)]
-    if len(kinds) != num_layers or set(kinds) - {WINDOWED, FULL}:
-        raise RecipeError(f"config.json: layer_types must name {WINDOWED} or {FULL} for each of num_hidden_layers = {num_layers} layers.")
-    return list(kinds)
+    kinds = kinds_of_layers(host, "layer_types", (WINDOWED, FULL))
+    return kinds or [WINDOWED if (index + 1) % every else FULL for index in range(num_layers)]
 
 
 HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host, scales_embedding=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, differing, model_fields, outer_fields, refuse, require, rope_from_host
+from hagane.hosts.fields import given, kinds_of_layers
 from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
 from hagane.model.config import DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 
@@ -110,10 +111,10 @@ def ffns_from_host(host: Mapping[str, Any], num_dense: int) -> list[DenseConfig 
 
 def num_dense_from_host(host: Mapping[str, Any], default: int) -> int:
     """Layers before the first routed one, from the list that transformers writes or the number in published files."""
-    kinds = host.get("mlp_layer_types")
+    kinds = kinds_of_layers(host, "mlp_layer_types", ("dense", "sparse"))
     if kinds is None:
-        return int(host.get("first_k_dense_replace", default))
-    num_dense: int = sum(kind == "dense" for kind in kinds)
+        return given(host, "first_k_dense_replace", default)
+    num_dense = kinds.count("dense")
     if "dense" in kinds[num_dense:]:
         raise RecipeError("config.json: mlp_layer_types has dense layers behind routed ones, which is not supported; hagane reads dense layers first.")
     return num_dense
@@ -131,7 +132,7 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
 
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     mixer = latent_from_host(host)
-    layers = tuple(LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns_from_host(host, host.get("first_k_dense_replace", 3)))
+    layers = tuple(LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns_from_host(host, given(host, "first_k_dense_replace", 3)))
     return ModelConfig(layers=layers, mtp_layers=modules_from_host(host, layers), **model_fields(host))
 
 

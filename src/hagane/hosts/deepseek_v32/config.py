@@ -16,6 +16,7 @@ from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
 from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
 from hagane.hosts.mtp import modules_from_host, modules_reason
 from hagane.model.config import ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.recipe.types import first_reason
 
 NAME, ARCHITECTURE = "deepseek_v32", "DeepseekV32ForCausalLM"
 
@@ -43,7 +44,7 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     try:
         mixer = LatentConfig.model_validate({**dict(latent_from_host(host)), "index": index})
     except ValidationError as error:
-        raise RecipeError(f"config.json: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+        raise RecipeError(f"config.json: {first_reason(error)}.") from None
     layers = tuple(LayerConfig(mixer=mixer, ffn=ffn) for ffn in ffns_from_host(host, num_dense_from_host(host, default=3)))
     return ModelConfig(layers=layers, mtp_layers=modules_from_host(host, layers), **model_fields(host))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hagane.hosts.base import Host, Json, attention, attention_from_host, common_fields, mixer_reason, model_fields, require, rotary_from_host, rotary_share
+from hagane.hosts.fields import given
 from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
 from hagane.hosts.sigmoid import deepseek_fields, deepseek_from_host, layers_from_host, sigmoid_reason
 from hagane.model.config import AttentionConfig, LayerConfig, MixerConfig, ModelConfig
@@ -46,7 +47,7 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     share, plain = rotary_from_host(host, ROTARY_SHARE)
     mixer: MixerConfig = attention_from_host(plain, qk_norm=bool(host.get("use_qk_norm", False)), rotary_share=share)
     mixers = [mixer] * require(host, "num_hidden_layers")
-    num_dense = host.get("first_k_dense_replace", 1)
+    num_dense = given(host, "first_k_dense_replace", 1)
     layers = layers_from_host(host, mixers, deepseek_from_host(host), num_dense)
     return ModelConfig(layers=layers, mtp_layers=modules_from_host(host, layers), **model_fields(host))
 

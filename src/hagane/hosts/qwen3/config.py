@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, mixer_reason, model_fields, require
+from hagane.hosts.fields import given, kinds_of_layers
 from hagane.model.config import DenseConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "qwen3", "Qwen3ForCausalLM"
+WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
 def can_hold(config: ModelConfig) -> str | None:
@@ -31,21 +32,21 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
         "sliding_window": window,
         # transformers reads layer_types; older readers apply the window from this layer on
         "max_window_layers": next((index for index, window in enumerate(windows) if window is not None), config.num_layers),
-        "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
+        "layer_types": [FULL if window is None else WINDOWED for window in windows],
     }
 
 
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     num_layers = require(host, "num_hidden_layers")
     window = host.get("sliding_window", 4096) if host.get("use_sliding_window") else None
-    first = host.get("max_window_layers", 28)
-    kinds = host.get("layer_types") or ["full_attention" if index < first else "sliding_attention" for index in range(num_layers)]
-    if len(kinds) != num_layers:
-        raise RecipeError(f"config.json: layer_types names {len(kinds)} layers, num_hidden_layers = {num_layers}.")
+    kinds = kinds_of_layers(host, "layer_types", (FULL, WINDOWED))
+    if kinds is None:
+        first = given(host, "max_window_layers", 28)
+        kinds = [FULL if index < first else WINDOWED for index in range(num_layers)]
     mixer = attention_from_host(host, qk_norm=True, default_head_dim=128)
     windowed = mixer.model_copy(update={"window": window})
     ffn = DenseConfig(hidden=require(host, "intermediate_size"))
-    layers = tuple(LayerConfig(mixer=windowed if kind == "sliding_attention" else mixer, ffn=ffn) for kind in kinds)
+    layers = tuple(LayerConfig(mixer=windowed if kind == WINDOWED else mixer, ffn=ffn) for kind in kinds)
     return ModelConfig(layers=layers, **model_fields(host))
 
 

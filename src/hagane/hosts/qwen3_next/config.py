@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, model_fields, require
+from hagane.hosts.fields import kinds_of_layers
 from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "qwen3_next", "Qwen3NextForCausalLM"
@@ -132,13 +132,9 @@ def _feed_forward_to_host(config: ModelConfig) -> Json:
 
 def _types(host: Mapping[str, Any]) -> list[str]:
     """What mixes in each layer. Raises RecipeError where the file names something else."""
-    count = require(host, "num_hidden_layers")
     interval = host.get("full_attention_interval") or 4
-    types = host.get("layer_types") or [LINEAR if (index + 1) % interval else FULL for index in range(count)]
-    unknown = sorted(set(types) - {LINEAR, FULL})
-    if unknown or len(types) != count:
-        raise RecipeError(f"config.json: layer_types must name {LINEAR} or {FULL} for each of num_hidden_layers = {count} layers.")
-    return list(types)
+    types = kinds_of_layers(host, "layer_types", (LINEAR, FULL))
+    return types or [LINEAR if (index + 1) % interval else FULL for index in range(require(host, "num_hidden_layers"))]
 
 
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
