@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hagane import cli
 from hagane.errors import RecipeError
 from hagane.model.count import num_active_parameters, num_parameters
-from hagane.plan.check import OUTCOMES, amount, factor
+from hagane.plan.amounts import amount, factor
+from hagane.plan.check import OUTCOMES
 from hagane.plan.claim import Claim, Hardware, load_claim, shipped_claims
 from hagane.plan.claim_page import claim_toml, verdict_facts, verdict_lines
 from hagane.plan.judge import judge

@@ -6,7 +6,7 @@ import json
 import textwrap
 from typing import Any
 
-from hagane.plan.check import amount, energy, factor, flops, percent
+from hagane.plan.amounts import MWH, amount, energy, factor, flops, percent
 from hagane.plan.claim import UNKNOWN, Claim, Hardware
 from hagane.plan.judge import Verdict
 from hagane.recipe.types import duration
@@ -52,7 +52,7 @@ def fact_lines(claim: Claim) -> list[str]:
     ]  # fmt: skip
     more = {
         "text": claim.corpus_bytes and amount(claim.corpus_bytes, "B"), "compute": claim.flops and flops(claim.flops),
-        "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and energy(claim.energy_mwh),
+        "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and energy(claim.energy_mwh * MWH),
     }  # fmt: skip
     return [f"  {name:<14} {value}" for name, value in [*rows, *more.items()] if value]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from hagane.plan import amounts
 from hagane.recipe.types import duration
 from hagane.report.record import number
 
@@ -30,12 +31,7 @@ def language(tag: str) -> str:
 def scaled(value: Any, unit: str = "") -> str:
     """1234567 -> `1.23 M`; three significant digits."""
     value = number(value)
-    if value is None:
-        return UNKNOWN
-    for limit, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit * 0.9995:
-            return f"{_digits(value / limit)} {prefix}{unit}"
-    return f"{_digits(value)} {unit}".strip()
+    return UNKNOWN if value is None else amounts.amount(value, unit, gap=True)
 
 
 def whole(value: Any) -> str:
@@ -70,7 +66,12 @@ def seconds(value: Any) -> str:
 def energy(joules: Any) -> str:
     """Joules as watt-hours."""
     value = number(joules)
-    return UNKNOWN if value is None else scaled(value / 3600, "Wh")
+    return UNKNOWN if value is None else amounts.energy(value)
+
+
+def dollars(value: Any) -> str:
+    value = number(value)
+    return UNKNOWN if value is None else amounts.dollars(value)
 
 
 def size(num_bytes: Any) -> str:
@@ -90,11 +91,3 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
     return str(value)
-
-
-def _digits(value: float) -> str:
-    """Three significant digits, without an exponent and without trailing zeros after the point."""
-    if abs(value) >= 99.95:
-        return f"{value:.0f}"
-    text = f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
