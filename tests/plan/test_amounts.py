@@ -6,7 +6,8 @@ from hagane.plan.amounts import amount, dollars, energy, in_words
 
 
 @pytest.mark.parametrize(
-    ("joules", "shown"), [(0, "0 Wh"), (120, "0.0333 Wh"), (9072, "2.52 Wh"), (3.59e8, "99.7 kWh"), (3.5998e9, "1 MWh"), (8.1285e10, "22.6 MWh"), (4.32e12, "1,200 MWh")]
+    ("joules", "shown"),
+    [(0, "0 Wh"), (120, "0.0333 Wh"), (9072, "2.52 Wh"), (3.59e8, "99.7 kWh"), (3.5998e9, "1 MWh"), (8.1285e10, "22.6 MWh"), (4.32e12, "1,200 MWh")],
 )
 def test_energy(joules, shown):
     assert energy(joules) == shown
@@ -24,5 +25,7 @@ def test_dollars(value, shown):
 
 
 def test_counts():
-    assert [in_words(value) for value in (7, 999.7, 18_204, 999_999, 32_139_028_992, 1.627e12)] == ["7", "1,000", "18,204", "1 million", "32.1 billion", "1.63 trillion"]
-    assert [amount(1e18), amount(1e18, "B"), amount(-2500), amount(11e9, "B"), amount(12e9, gap=True)] == ["1E", "1 EB", "-2.5k", "11 GB", "12 B"]
+    values = (7, 999.7, 18_204, 999_999, 32_139_028_992, 1.627e12)
+    assert [in_words(value) for value in values] == ["7", "1,000", "18,204", "1 million", "32.1 billion", "1.63 trillion"]
+    assert [amount(1e18), amount(1e18, "B"), amount(-2500)] == ["1E", "1 EB", "-2.5k"]
+    assert [amount(11e9, "B"), amount(12e9, gap=True)] == ["11 GB", "12 B"]

@@ -82,7 +82,7 @@ def test_the_finished_page_is_whole_and_self_contained(finished_run: Path) -> No
     assert "http://" not in page and "https://" not in page
     for words in (
         "8.91 M",
-        "4min 58s",
+        "4 min 58 s",
         "1.410",
         "Icelandic",
         "Effective experts",

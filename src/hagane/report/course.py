@@ -8,10 +8,10 @@ from typing import Any
 from hagane.errors import RecipeError
 from hagane.recipe.types import Budget
 from hagane.report import figures, text
-from hagane.report.figures import Curve, Picture
+from hagane.report.figures import Curve
 from hagane.report.quality import counted, human_languages, mean_bits
 from hagane.report.record import Record, Stage, dig, number, rows, table
-from hagane.report.tables import Table, Tile
+from hagane.report.tables import Picture, Table, Tile
 
 
 def headline(record: Record) -> dict[str, Any]:

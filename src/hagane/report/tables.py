@@ -1,9 +1,11 @@
-"""What the template can draw besides pictures: tiles, tables and heat tables. Plain values, no markup."""
+"""What the templates can show: tiles, tables and heat tables of plain values, and pictures that somebody drew."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+
+from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,16 @@ class Tile:
     label: str
     value: str
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the template shows it. `legend` pairs a CSS class of the swatch with its label."""
+
+    title: str
+    svg: Markup
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from hagane.recipe.types import duration
 from hagane.report.record import number
 
 UNKNOWN = "–"
+YEAR = 365 * 86400
+LONG = 2 * YEAR  # from here on days are too many to be grasped
 
 # English names of languages often met, so that a reader need not know the codes; any other tag is shown as it is.
 LANGUAGES = {
@@ -57,10 +59,15 @@ def percent(share: Any, digits: int = 1) -> str:
 
 
 def seconds(value: Any) -> str:
+    """Seconds in the units people say: `9.4 s`, `4 min 58 s`, `2 days 15 h`, `3.2 years`."""
     value = number(value)
     if value is None:
         return UNKNOWN
-    return f"{value:.1f}s" if 0 < value < 9.95 else duration(value)
+    if 0 < value < 9.95:
+        return f"{value:.1f} s".replace(".0 s", " s")
+    if value >= LONG:
+        return f"{amounts.factor(value / YEAR)} years"
+    return re.sub(r"(\d+)([a-z]+)", lambda part: f"{part[1]} {'day' if part[2] == 'd' else part[2]}{'s' * (part[2] == 'd' and part[1] != '1')}", duration(value))
 
 
 def energy(joules: Any) -> str:
