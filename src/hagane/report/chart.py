@@ -56,9 +56,7 @@ def curve(points: Sequence[Point], chosen: int, ticks: Sequence[float], show: Ca
     parts.append(f'<path d="M{" L".join(band)}Z" style="fill:var(--series-1);opacity:.2"/>')
     middle = [f"{across(point.x)} {down(point.value)}" for point in points]
     parts.append(f'<path d="M{" L".join(middle)}" style="fill:none;stroke:var(--series-1);stroke-width:2"/>')
-    parts += [
-        _line(place, BOTTOM, place, BOTTOM + 4) + _text(place, BOTTOM + 16, label, anchor) for place, label, anchor in _labels(ticks, across, show, points[-1].x)
-    ]
+    parts += [_line(place, BOTTOM, place, BOTTOM + 4) + _text(place, BOTTOM + 16, label, anchor) for place, label, anchor in _labels(ticks, across, show)]
     parts.append(_text((LEFT + RIGHT) / 2, HEIGHT - 4, f"{what}, on a scale of doublings", "middle"))
     mark = points[chosen]
     place, height = across(mark.x), down(mark.value)
@@ -82,7 +80,7 @@ def _heights(points: Sequence[Point]) -> list[float]:
     return [step * count for count in range(first, last + 1)]
 
 
-def _labels(ticks: Sequence[float], across: Callable[[float], float], show: Callable[[float], str], last: float) -> list[tuple[float, str, str]]:
+def _labels(ticks: Sequence[float], across: Callable[[float], float], show: Callable[[float], str]) -> list[tuple[float, str, str]]:
     """(place, label, anchor) of the ticks whose labels do not touch."""
     found: list[tuple[float, str, str]] = []
     taken = -math.inf

@@ -67,7 +67,7 @@ def seconds(value: Any) -> str:
         return f"{value:.1f} s".replace(".0 s", " s")
     if value >= LONG:
         return f"{amounts.factor(value / YEAR)} years"
-    return re.sub(r"(\d+)([a-z]+)", lambda part: f"{part[1]} {'day' if part[2] == 'd' else part[2]}{'s' * (part[2] == 'd' and part[1] != '1')}", duration(value))
+    return re.sub(r"(\d+)([a-z]+)", lambda part: f"{part[1]} {part[2] if part[2] != 'd' else 'day' if part[1] == '1' else 'days'}", duration(value))
 
 
 def energy(joules: Any) -> str:
