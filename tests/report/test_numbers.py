@@ -43,6 +43,12 @@ def test_units() -> None:
     assert text.small(3.1e-6) == "3.1e-6" and text.small(0) == "0.0"
 
 
+def test_languages_have_names_and_codes_nobody_knows_stay_codes() -> None:
+    shown = {"chr": "Cherokee", "ee": "Ewe", "gv": "Manx", "sma": "Southern Sami", "smn": "Inari Sami", "zu": "Zulu", "nb": "Norwegian Bokmål", "xx-x": "xx-x"}
+    assert {tag: text.language(tag) for tag in shown} == shown
+    assert text.language("pt-BR") == "Brazilian Portuguese" and text.language("sv-FI") == "Swedish (sv-FI)" and text.language("") == ""
+
+
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), max_size=3000))
 def test_thinning_keeps_mean_range_and_order(values: list[float]) -> None:
     curve = Curve.of(list(range(len(values))), values)

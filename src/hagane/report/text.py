@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from hagane.plan import amounts
@@ -13,21 +15,19 @@ UNKNOWN = "–"
 YEAR = 365 * 86400
 LONG = 2 * YEAR  # from here on days are too many to be grasped
 
-# English names of languages often met, so that a reader need not know the codes; any other tag is shown as it is.
-LANGUAGES = {
-    "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "cy": "Welsh", "da": "Danish", "de": "German",
-    "el": "Greek", "en": "English", "es": "Spanish", "et": "Estonian", "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fo": "Faroese",
-    "fr": "French", "ga": "Irish", "gl": "Galician", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian",
-    "is": "Icelandic", "it": "Italian", "ja": "Japanese", "ka": "Georgian", "ko": "Korean", "la": "Latin", "lt": "Lithuanian", "lv": "Latvian",
-    "mt": "Maltese", "nb": "Norwegian Bokmål", "nl": "Dutch", "nn": "Norwegian Nynorsk", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese",
-    "ro": "Romanian", "ru": "Russian", "se": "Northern Sámi", "sk": "Slovak", "sl": "Slovenian", "smj": "Lule Sámi", "sq": "Albanian",
-    "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
-}  # fmt: skip
+
+@cache
+def _languages() -> Mapping[str, str]:
+    """English names by tag, from the Unicode CLDR; read when the first is asked for."""
+    from babel import Locale
+
+    return Locale("en").languages
 
 
 def language(tag: str) -> str:
-    """English name of a language tag, or the tag."""
-    return LANGUAGES.get(tag, tag)
+    """English name of a language tag; a tag with region or script that has none of its own names its language, and any other tag stands for itself."""
+    names, parts = _languages(), re.split("[-_]", tag)
+    return names.get("_".join(parts)) or (f"{names[parts[0]]} ({tag})" if parts[0] in names else tag)
 
 
 def scaled(value: Any, unit: str = "") -> str:
