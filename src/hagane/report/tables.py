@@ -39,6 +39,18 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of a page made before anything was spent: a heading, a sentence, and what is shown. `reasons` pairs a name with its reason."""
+
+    name: str
+    title: str
+    intro: str = ""
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+    reasons: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class HeatCell:
     """A share in [0, 1] to colour by, its text, and what a pointer over it says; share None is an empty cell."""
 

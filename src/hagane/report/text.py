@@ -8,12 +8,20 @@ from functools import cache
 from typing import Any
 
 from hagane.plan import amounts
-from hagane.recipe.types import duration
+from hagane.recipe.types import Budget, duration
 from hagane.report.record import number
 
 UNKNOWN = "–"
 YEAR = 365 * 86400
 LONG = 2 * YEAR  # from here on days are too many to be grasped
+
+# What a number of bits per byte means. 1.93: docs/notebook.md, "Twenty minutes of 27 languages, again"; 0.72: val_bpb of nanochat's fastest run to the score of
+# GPT-2 (dev/LEADERBOARD.md, record 6); 0.62: 1.69 + 406.4 / N^0.34 + 410.7 / D^0.28 nats a token of 4.5 bytes for 70 billion parameters and 1.4T tokens.
+ANCHOR = (
+    "Fewer is better, and 8 is knowing nothing. A model that two processor cores trained for twenty minutes reached 1.93 in 27 languages; "
+    "of English web text a model as able as GPT-2 needs about 0.72 (nanochat), and one like Chinchilla, of 70 billion parameters, 0.62 by the law of "
+    "Hoffmann et al. 2022."
+)
 
 
 @cache
@@ -34,6 +42,12 @@ def scaled(value: Any, unit: str = "") -> str:
     """1234567 -> `1.23 M`; three significant digits."""
     value = number(value)
     return UNKNOWN if value is None else amounts.amount(value, unit, gap=True)
+
+
+def in_words(value: Any) -> str:
+    """8590200832 -> `8.59 billion`."""
+    value = number(value)
+    return UNKNOWN if value is None else amounts.in_words(value)
 
 
 def whole(value: Any) -> str:
@@ -83,6 +97,15 @@ def dollars(value: Any) -> str:
 
 def size(num_bytes: Any) -> str:
     return scaled(num_bytes, "B")
+
+
+def spent(budget: Budget) -> str:
+    """A budget as people say it: `21 days`, `22.6 MWh`, `123,000 USD`, `1 trillion tokens`, `1e20 FLOPs`."""
+    if budget.kind == "tokens":
+        return f"{in_words(budget.amount)} tokens"
+    if budget.kind == "flops":
+        return f"{budget.amount:.3g} FLOPs".replace("e+", "e")
+    return {"time": seconds, "energy": energy, "money": dollars}[budget.kind](budget.amount)
 
 
 def plain(value: Any) -> str:
