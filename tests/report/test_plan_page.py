@@ -113,13 +113,14 @@ def test_the_file_holds_what_the_last_line_holds(tmp_path, monkeypatch, capsys):
     assert any(line.startswith("  budgets ") and "(this plan)" in line for line in printed)
 
 
-def test_a_claim_has_a_file_and_no_page(tmp_path, monkeypatch, capsys):
-    where = tmp_path / "claim.json"
-    monkeypatch.setattr(sys, "argv", ["hagane", "plan", "neurosynth-9", "--claim", "--json", str(where)])
+def test_a_claim_has_a_file_and_a_page(tmp_path, monkeypatch, capsys):
+    where, page = tmp_path / "claim.json", tmp_path / "claim.html"
+    monkeypatch.setattr(sys, "argv", ["hagane", "plan", "neurosynth-9", "--claim", "--json", str(where), "--page", str(page)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert not ended.value.code and json.loads(where.read_text())["verdict"] == "impossible"
-    monkeypatch.setattr(sys, "argv", ["hagane", "plan", "neurosynth-9", "--claim", "--page", str(where)])
+    assert not ended.value.code and json.loads(where.read_text()) == json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "What is said of this model is impossible" in page.read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["hagane", "plan", "neurosynth-9", "--claim", "--machine", "8xA100", "--page", str(page)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2 and "leave out" in capsys.readouterr().err
