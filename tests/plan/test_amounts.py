@@ -16,7 +16,8 @@ def test_energy(joules, shown):
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0, "0 USD"), (0.0008, "less than 0.01 USD"), (0.4, "0.40 USD"), (3, "3 USD"), (4.256, "4.26 USD"), (40.3, "40.3 USD"), (999.7, "1,000 USD"),
+        (0, "0 USD"), (0.0004, "less than 0.001 USD"), (0.005, "0.005 USD"), (0.0183, "0.018 USD"), (0.05, "0.05 USD"),
+        (0.4, "0.40 USD"), (3, "3 USD"), (4.256, "4.26 USD"), (40.3, "40.3 USD"), (999.7, "1,000 USD"),
         (122_573, "123,000 USD"), (999_800, "1 million USD"), (12.34e6, "12.3 million USD"), (2.5e9, "2.5 billion USD"),
     ],
 )  # fmt: skip

@@ -33,7 +33,7 @@ def test_computation_speed_and_cost_stand_beside_what_came(finished_run):
     assert found["usd"].planned == pytest.approx(298 / 3600 * 3) and found["usd"].came == pytest.approx(297.6 / 3600 * 3)
     page = render(finished_run)
     assert row(page, "Cost") == ["0.25 USD", "0.25 USD", "-0.1 %"]
-    assert row(page, "Training speed") == ["11 k tokens/s", "10.3 k tokens/s", "-6.5 %"]
+    assert row(page, "Training tokens a second") == ["11 k", "10.3 k", "-6.5 %"]
     assert row(page, "Training computation")[2].endswith(" %") and row(page, "Budget") == ["5 min", "4 min 58 s", "-0.8 %"]
 
 

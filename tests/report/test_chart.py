@@ -40,6 +40,7 @@ def test_a_plan_page_imports_no_matplotlib():
         (60, "time", ["1 min", "2 min", "5 min", "10 min", "20 min", "1 h"]),
         (3 * 3600, "time", ["4 h", "8 h", "1 day", "2 days", "4 days", "7 days"]),
         (20 * 86400, "time", ["30 days", "60 days", "120 days", "240 days", "2 years"]),
+        (0.00013, "cost", ["less than 0.001 USD", "0.001 USD", "0.005 USD"]),
         (0.013, "cost", ["0.02 USD", "0.05 USD", "0.10 USD", "0.20 USD", "0.50 USD"]),
         (15_000, "cost", ["20,000 USD", "50,000 USD", "200,000 USD", "500,000 USD"]),
         (7000, "energy", ["2 Wh", "5 Wh", "10 Wh", "20 Wh", "50 Wh", "100 Wh"]),

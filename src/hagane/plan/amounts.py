@@ -43,9 +43,9 @@ def energy(joules: float) -> str:
 
 
 def dollars(value: float) -> str:
-    """122573 -> `123,000 USD`, 4.256 -> `4.26 USD`, 12.3e6 -> `12.3 million USD`; what is less than a cent says so."""
-    if 0 < value < 0.005:
-        return "less than 0.01 USD"
+    """122573 -> `123,000 USD`, 4.256 -> `4.26 USD`, 12.3e6 -> `12.3 million USD`; what is less than a tenth of a cent says so."""
+    if 0 < value < 0.1:
+        return f"{round(value, 3):g} USD" if value >= 0.0005 else "less than 0.001 USD"
     return f"{value:.2f} USD" if value < 9.995 and value != round(value) else f"{in_words(value) if value >= 1e6 * ROUNDED else factor(value)} USD"
 
 

@@ -54,8 +54,8 @@ def compared(record: Record) -> list[Compared]:
         Compared("seconds", "Time", seconds, record.seconds, text.seconds),
         Compared("tokens", "Training tokens", expected, trained, text.scaled),
         Compared("promised_tokens", "Promised tokens", promised, trained, text.scaled),
-        Compared("flops", "Training computation", None if flops is None else flops * more, _flops(record), _in_flops),
-        Compared("tokens_per_second", "Training speed", _planned_speed(plan, expected), _speed(record, trained), _a_second),
+        Compared("flops", "Training computation", None if flops is None else flops * more, _flops(record), text.flops),
+        Compared("tokens_per_second", "Training tokens a second", _planned_speed(plan, expected), _speed(record, trained), text.scaled),
         Compared("bits_per_byte", BITS, number(predicted.get("bits_per_byte")), mean[0] if mean else None, lambda value: text.fixed(value, 2)),
         Compared("joules", "Energy", number(predicted.get("joules")), joules, text.energy),
         Compared("memory_bytes", "Peak memory", number(predicted.get("peak_memory_bytes")), peak, text.size),
@@ -99,14 +99,6 @@ def _flops(record: Record) -> float | None:
         needed = sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(plan.model, phase.context) for phase in phases)
         total += (reached(stage, "tokens", "tokens") or 0.0) * (needed / tokens if tokens else training_flops_per_token(plan.model, plan.context))
     return total or None
-
-
-def _in_flops(value: Any) -> str:
-    return text.scaled(value, "FLOP")
-
-
-def _a_second(value: Any) -> str:
-    return text.UNKNOWN if number(value) is None else f"{text.scaled(value)} tokens/s"
 
 
 def stage_joules(record: Record, stage: Stage) -> float | None:

@@ -81,7 +81,7 @@ def _heights(points: Sequence[Point]) -> list[float]:
 
 
 def _labels(ticks: Sequence[float], across: Callable[[float], float], show: Callable[[float], str]) -> list[tuple[float, str, str]]:
-    """(place, label, anchor) of the ticks whose labels do not touch."""
+    """(place, label, anchor) of the ticks whose labels do not touch, none twice."""
     found: list[tuple[float, str, str]] = []
     taken = -math.inf
     for tick in ticks:
@@ -89,7 +89,7 @@ def _labels(ticks: Sequence[float], across: Callable[[float], float], show: Call
         half = LETTER * len(label) / 2
         at_end = place + half > WIDTH
         left = place - 2 * half if at_end else place - half
-        if left < taken + 8 or left < 0:
+        if left < taken + 8 or left < 0 or label in (known for _, known, _ in found):
             continue
         found.append((place, label, "end" if at_end else "middle"))
         taken = place + half

@@ -69,16 +69,14 @@ def language_table(languages: dict[str, Any], measured: dict[str, Any]) -> Table
         value, came = number(plan.get("bits_per_byte")), number(dig(measured, tag, "value"))
         interval = f"{text.fixed(value, 2)} ({text.fixed(plan.get('low'), 2)} to {text.fixed(plan.get('high'), 2)})" if value is not None else ""
         gain, repeats = number(plan.get("more_text_gain")), number(plan.get("repeats"))
+        came_cells = (text.fixed(came, 2) if came is not None else "", f"{100 * (came / value - 1):+.1f} %" if came is not None and value else "")
         lines.append(
             (
-                text.language(tag), text.size(plan.get("bytes")), f"{repeats:.1f}" if repeats is not None else "", text.percent(plan.get("worth"), 0), interval,
-                text.fixed(came, 2) if came is not None else "", f"{100 * (came / value - 1):+.1f} %" if came is not None and value else "",
-                "" if gain is None else f"{gain:.3f}" if gain >= 0.0005 else "nothing",
+                text.language(tag), interval, *(came_cells if measured else ()), text.size(plan.get("bytes")), f"{repeats:.1f}" if repeats is not None else "",
+                text.percent(plan.get("worth"), 0), "" if gain is None else f"{gain:.3f}" if gain >= 0.0005 else "nothing",
             )
         )  # fmt: skip
-    columns: tuple[str, ...] = ("language", "text", "times read", "worth of new text", "expected bits per byte")
-    columns = (*columns, *(("outcome", "error") if measured else ()), "10 MB more would take off")
-    if not measured:  # nothing came yet
-        lines = [(*line[:5], line[7]) for line in lines]
+    outcome = ("outcome", "error") if measured else ()  # nothing came yet before anything was trained
+    columns = ("language", "expected bits per byte", *outcome, "text", "times read", "worth of new text", "10 MB more would take off")
     caption = "Languages in the plan, and what came" if measured else "Languages in the plan"
     return Table(caption, columns, tuple(lines), frozenset(range(1, len(columns))))

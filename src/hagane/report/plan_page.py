@@ -111,7 +111,7 @@ def _training(facts: dict[str, Any]) -> Section | None:
     rate, repeats = number(facts.get("learning_rate")), number(facts.get("repeats"))
     told = {
         "optimizer steps": text.whole(facts.get("steps")), "tokens a step": text.whole(facts.get("tokens_per_step")),
-        "learning rate": text.UNKNOWN if rate is None else f"{rate:.3g}", "computation": text.scaled(facts.get("flops"), "FLOP"),
+        "learning rate": text.UNKNOWN if rate is None else f"{rate:.3g}", "computation": text.flops(facts.get("flops")),
         "text there is": text.size(facts.get("text_bytes")), "times it is read at most": text.UNKNOWN if repeats is None else f"{repeats:.1f}",
     }  # fmt: skip
     lines = tuple((name, value) for name, value in told.items() if value != text.UNKNOWN)

@@ -50,6 +50,12 @@ def in_words(value: Any) -> str:
     return UNKNOWN if value is None else amounts.in_words(value)
 
 
+def flops(value: Any) -> str:
+    """5.8e13 -> `5.80e13 FLOPs`."""
+    value = number(value)
+    return UNKNOWN if value is None else amounts.flops(value)
+
+
 def whole(value: Any) -> str:
     """18204 -> `18,204`."""
     value = number(value)
@@ -100,11 +106,11 @@ def size(num_bytes: Any) -> str:
 
 
 def spent(budget: Budget) -> str:
-    """A budget as people say it: `21 days`, `22.6 MWh`, `123,000 USD`, `1 trillion tokens`, `1e20 FLOPs`."""
+    """A budget as people say it: `21 days`, `22.6 MWh`, `123,000 USD`, `1 trillion tokens`, `1.00e20 FLOPs`."""
     if budget.kind == "tokens":
         return f"{in_words(budget.amount)} tokens"
     if budget.kind == "flops":
-        return f"{budget.amount:.3g} FLOPs".replace("e+", "e")
+        return flops(budget.amount)
     return {"time": seconds, "energy": energy, "money": dollars}[budget.kind](budget.amount)
 
 
