@@ -34,7 +34,7 @@ def test_computation_speed_and_cost_stand_beside_what_came(finished_run):
     page = render(finished_run)
     assert row(page, "Cost") == ["0.25 USD", "0.25 USD", "-0.1 %"]
     assert row(page, "Training tokens a second") == ["11 k", "10.3 k", "-6.5 %"]
-    assert row(page, "Training computation")[2].endswith(" %") and row(page, "Budget") == ["5 min", "4 min 58 s", "-0.8 %"]
+    assert row(page, "Training FLOPs")[0] == "6.28e13" and row(page, "Budget") == ["5 min", "4 min 58 s", "-0.8 %"]
 
 
 def test_without_a_price_there_is_no_cost(finished_run):

@@ -54,7 +54,7 @@ def compared(record: Record) -> list[Compared]:
         Compared("seconds", "Time", seconds, record.seconds, text.seconds),
         Compared("tokens", "Training tokens", expected, trained, text.scaled),
         Compared("promised_tokens", "Promised tokens", promised, trained, text.scaled),
-        Compared("flops", "Training computation", None if flops is None else flops * more, _flops(record), text.flops),
+        Compared("flops", "Training FLOPs", None if flops is None else flops * more, _flops(record), lambda value: text.flops(value).removesuffix(" FLOPs")),
         Compared("tokens_per_second", "Training tokens a second", _planned_speed(plan, expected), _speed(record, trained), text.scaled),
         Compared("bits_per_byte", BITS, number(predicted.get("bits_per_byte")), mean[0] if mean else None, lambda value: text.fixed(value, 2)),
         Compared("joules", "Energy", number(predicted.get("joules")), joules, text.energy),
