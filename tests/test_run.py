@@ -20,6 +20,7 @@ def test_a_run_leaves_everything_a_user_needs(finished):
     assert last["run"] == str(folder / "run")
     for path in (
         "report.html",
+        "plan.json",
         "recipe.toml",
         "environment.json",
         "release/huggingface/model.safetensors",

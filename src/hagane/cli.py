@@ -224,7 +224,7 @@ def plan(
 ) -> None:
     """Say what a budget would buy on this machine, from the kept profile, or on one of the table, before anything is read or trained."""
     if claim:
-        _write_plan(_judge(recipe, corpus, budget, settings, machine, serve_tokens, page), as_json, None)
+        _judge(recipe, as_json, page, corpus, budget, settings, machine, serve_tokens)
         return
     from hagane.plan.serve import parse_tokens
     from hagane.recipe.load import load_recipe
@@ -245,21 +245,25 @@ def plan(
         lines, facts = preview(loaded, tuple(pinned), served)
     for line in lines:
         typer.echo(line)
-    _write_plan(facts, as_json, page)
+
+    def shown() -> str:
+        from hagane.report.plan_page import plan_page
+
+        return plan_page(facts)
+
+    _write_plan(facts, as_json, page, shown)
     _last_line(facts)
 
 
-def _write_plan(facts: dict[str, Any], as_json: Path | None, page: Path | None) -> None:
-    """Write the facts of a plan where the command line says so."""
+def _write_plan(facts: dict[str, Any], as_json: Path | None, page: Path | None, shown: Callable[[], str]) -> None:
+    """Write the facts of a plan, and the page that shows them, where the command line says so."""
     from hagane.folder import disk_error, write_atomic
 
     files = {}
     if as_json is not None:
         files[as_json] = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
     if page is not None:
-        from hagane.report.plan_page import plan_page
-
-        files[page] = plan_page(facts)
+        files[page] = shown()
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -343,21 +347,27 @@ def _small_runs(
         _last_line({"run": str(folder), "seconds": round(opened.clock.spent(), 1), **facts})
 
 
-def _judge(name: str, *others: object) -> dict[str, Any]:
-    """Print the verdict on a claim, and return its facts."""
+def _judge(name: str, as_json: Path | None, page: Path | None, *others: object) -> None:
+    """Print the verdict on a claim, and write it where the command line says so."""
     from hagane.errors import RecipeError
     from hagane.plan.claim import load_claim
     from hagane.plan.claim_page import verdict_facts, verdict_lines
     from hagane.plan.judge import judge
 
     if any(others):
-        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set, --machine, --serve-tokens and --page.")
+        raise RecipeError("--claim judges published facts as they are; leave out --corpus, --budget, --set, --machine and --serve-tokens.")
     verdict = judge(load_claim(name))
     for line in verdict_lines(verdict):
         typer.echo(line)
     facts = verdict_facts(verdict)
+
+    def shown() -> str:
+        from hagane.report.verdict_page import verdict_page
+
+        return verdict_page(verdict)
+
+    _write_plan(facts, as_json, page, shown)
     _last_line(facts)
-    return facts
 
 
 @app.command(epilog="Example: hagane card runs/quickstart")

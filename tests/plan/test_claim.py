@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hagane import cli
 from hagane.errors import RecipeError
 from hagane.model.count import num_active_parameters, num_parameters
-from hagane.plan.check import OUTCOMES, amount, factor
+from hagane.plan.amounts import amount, factor
+from hagane.plan.check import OUTCOMES
 from hagane.plan.claim import Claim, Hardware, load_claim, shipped_claims
 from hagane.plan.claim_page import claim_toml, verdict_facts, verdict_lines
 from hagane.plan.judge import judge
@@ -258,7 +259,7 @@ def test_a_claim_that_is_not_there_is_named_with_the_nearest(tmp_path):
 
 def test_a_claim_takes_no_settings_of_a_recipe():
     with pytest.raises(RecipeError, match="--claim judges published facts as they are"):
-        cli._judge("neurosynth-9", None, "5min", None)
+        cli._judge("neurosynth-9", None, None, None, "5min")
 
 
 def test_hardware_of_the_same_year_can_be_compared():

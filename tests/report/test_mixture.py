@@ -25,7 +25,7 @@ def test_a_found_mixture_is_told_drawn_and_tabled(finished_run):
     shown = mixture(read_record(finished_run))
     assert "Expected off the worst language against UniMax: 3.00 % (95 % interval 1.20 to 4.80 %)" in shown["told"]
     assert shown["told"].endswith("The run uses it.")
-    assert [row[0] for row in shown["table"].rows] == ["Swedish", "Northern Sámi"] and shown["table"].rows[0][1:4] == ("50.0 %", "75.0 %", "1.2×")
+    assert [row[0] for row in shown["table"].rows] == ["Swedish", "Northern Sami"] and shown["table"].rows[0][1:4] == ("50.0 %", "75.0 %", "1.2×")
     assert "Swedish 50.0 % to 75.0 %" in shown["pictures"][1].svg
     page = render(finished_run)
     assert "Mixture found by experiment" in page and "the found mixture: 3.000" in page

@@ -38,9 +38,15 @@ def test_scaled(value: float | None, shown: str) -> None:
 def test_units() -> None:
     assert text.size(4.1e9) == "4.1 GB"
     assert text.energy(9072) == "2.52 Wh"
-    assert text.seconds(9.4) == "9.4s" and text.seconds(298) == "4min 58s"
+    assert text.seconds(9.4) == "9.4 s" and text.seconds(298) == "4 min 58 s"
     assert text.percent(0.4567) == "45.7 %"
     assert text.small(3.1e-6) == "3.1e-6" and text.small(0) == "0.0"
+
+
+def test_languages_have_names_and_codes_nobody_knows_stay_codes() -> None:
+    shown = {"chr": "Cherokee", "ee": "Ewe", "gv": "Manx", "sma": "Southern Sami", "smn": "Inari Sami", "zu": "Zulu", "nb": "Norwegian Bokmål", "xx-x": "xx-x"}
+    assert {tag: text.language(tag) for tag in shown} == shown
+    assert text.language("pt-BR") == "Brazilian Portuguese" and text.language("sv-FI") == "Swedish (sv-FI)" and text.language("") == ""
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), max_size=3000))

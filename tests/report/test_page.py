@@ -82,7 +82,7 @@ def test_the_finished_page_is_whole_and_self_contained(finished_run: Path) -> No
     assert "http://" not in page and "https://" not in page
     for words in (
         "8.91 M",
-        "4min 58s",
+        "4 min 58 s",
         "1.410",
         "Icelandic",
         "Effective experts",
@@ -231,7 +231,7 @@ def test_a_page_that_cannot_be_written_is_a_sentence(finished_run: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "open", full)
-    monkeypatch.setattr("hagane.report.page.render", lambda folder: "page")
+    monkeypatch.setattr("hagane.report.page.page_of", lambda record: "page")
     with pytest.raises(RunError, match="report\\.html"):
         build_report(finished_run)
 

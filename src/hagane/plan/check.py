@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hagane.plan.amounts import amount, factor
 from hagane.plan.claim import Claim, Hardware
 from hagane.plan.limits import Limit
 
@@ -44,47 +45,6 @@ def grade(margin: float, limit: Limit) -> Outcome:
     """`margin` is the room to the limit's usual value, as a factor; the edge lies at the ratio of the two."""
     low, high = sorted((limit.usual, limit.edge))
     return "possible" if margin >= 1 else "at the edge" if margin >= low / high else "impossible"
-
-
-def amount(value: float, unit: str = "") -> str:
-    """12.4e12 -> `12.4T`, with a unit `300 PB`; three significant digits."""
-    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 0.9995:
-            return f"{_three(value / size)}{' ' * bool(unit)}{letter}{unit}"
-    return f"{_three(value)} {unit}".strip()
-
-
-def binary(size: float) -> str:
-    """Memory as drivers show it: `80 GiB`, `160 TiB`."""
-    unit, name = (2**40, "TiB") if size >= 2**40 else (2**30, "GiB")
-    return f"{_three(size / unit)} {name}"
-
-
-def flops(value: float) -> str:
-    """1.08e24 -> `1.08e24 FLOPs`."""
-    return f"{value:.2e} FLOPs".replace("e+", "e")
-
-
-def energy(mwh: float) -> str:
-    """1200 -> `1,200 MWh`; below one in kWh and Wh."""
-    return f"{_three(mwh)} MWh" if mwh >= 1 else amount(mwh * 1e6, "Wh")
-
-
-def factor(value: float) -> str:
-    """A ratio or a count with three digits, as people read it: `1.3`, `850`, `46,000`."""
-    return _three(value)
-
-
-def _three(value: float) -> str:
-    if not value or not math.isfinite(value):
-        return f"{value:g}"
-    rounded = round(value, 2 - math.floor(math.log10(abs(value))))
-    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}" if abs(rounded) >= 1e-4 else f"{rounded:.2g}"
-
-
-def percent(share: float) -> str:
-    """0.0123 -> `1.23 %`."""
-    return f"{_three(100 * share)} %"
 
 
 def times(name: str, value: float | None, ratio: float, changed: str, show: str = "") -> list[Remedy]:

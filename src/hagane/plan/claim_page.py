@@ -6,7 +6,7 @@ import json
 import textwrap
 from typing import Any
 
-from hagane.plan.check import amount, energy, factor, flops, percent
+from hagane.plan.amounts import MWH, amount, energy, factor, flops, percent
 from hagane.plan.claim import UNKNOWN, Claim, Hardware
 from hagane.plan.judge import Verdict
 from hagane.recipe.types import duration
@@ -38,6 +38,11 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 def fact_lines(claim: Claim) -> list[str]:
     """The six facts, and beside them what else is given."""
+    return [f"  {name:<14} {value}" for name, value in fact_rows(claim)]
+
+
+def fact_rows(claim: Claim) -> list[tuple[str, str]]:
+    """The same as names and values."""
     kind = {"dense": "dense", "moe": "mixture of experts", None: "dense or experts: unknown"}[claim.architecture]
     experts = f", {f'{claim.top_k} of ' if claim.top_k else ''}{claim.experts} experts" if claim.experts else ""
     count = UNKNOWN if claim.parameters is None else f"{amount(claim.parameters)}"
@@ -52,9 +57,9 @@ def fact_lines(claim: Claim) -> list[str]:
     ]  # fmt: skip
     more = {
         "text": claim.corpus_bytes and amount(claim.corpus_bytes, "B"), "compute": claim.flops and flops(claim.flops),
-        "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and energy(claim.energy_mwh),
+        "utilisation": claim.utilisation and percent(claim.utilisation), "energy": claim.energy_mwh and energy(claim.energy_mwh * MWH),
     }  # fmt: skip
-    return [f"  {name:<14} {value}" for name, value in [*rows, *more.items()] if value]
+    return [(name, value) for name, value in [*rows, *more.items()] if value]
 
 
 def note_lines(claim: Claim) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from hagane.plan.check import Check, Remedy, amount, factor, flops, grade, joined, more_hours, percent, times
+from hagane.plan.amounts import amount, factor, flops, percent
+from hagane.plan.check import Check, Remedy, grade, joined, more_hours, times
 from hagane.plan.claim import Claim
 from hagane.plan.limits import (
     ACTIVE_SHARE,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hagane.plan.check import Check, Outcome, Remedy, amount, binary, devices, energy, factor, flops, grade, joined, percent, times
+from hagane.plan.amounts import MWH, amount, binary, energy, factor, flops, percent
+from hagane.plan.check import Check, Outcome, Remedy, devices, grade, joined, times
 from hagane.plan.claim import Claim
 from hagane.plan.compute_checks import active_limit
 from hagane.plan.limits import ENERGY_HIGH, ENERGY_LOW, ORDINARY_UTILISATION, READ_SHARE, REPEATS, TEXT_BYTES, TRAINING_BYTES, Limit
@@ -75,10 +76,10 @@ def check_energy(claim: Claim) -> Iterator[Check]:
     limit, margin = (ENERGY_LOW, ratio / ENERGY_LOW.usual) if low else (ENERGY_HIGH, ENERGY_HIGH.usual / ratio)
     parts = " + ".join(f"{amount(count)} hours x {item.power():,.4g} W" for item, count in hours)
     lines = (
-        f"{parts} = {energy(chips)} at full board power; stated {energy(claim.energy_mwh)} is {factor(ratio)} times that",
+        f"{parts} = {energy(chips * MWH)} at full board power; stated {energy(claim.energy_mwh * MWH)} is {factor(ratio)} times that",
         f"{ENERGY_LOW.source}; {ENERGY_HIGH.source}",
     )
-    told = Remedy(f"energy {energy(claim.energy_mwh)} -> {energy(chips)}", max(ratio, 1 / ratio), {"energy_mwh": chips})
+    told = Remedy(f"energy {energy(claim.energy_mwh * MWH)} -> {energy(chips * MWH)}", max(ratio, 1 / ratio), {"energy_mwh": chips})
     yield Check("energy", grade(margin, limit), margin, lines, remedies=(told,) if margin < 1 else ())
 
 

@@ -1,1 +1,1 @@
-"""Facts become one page: everything a run wrote down, read back and shown in a self-contained report.html."""
+"""Facts become one page: everything a run wrote down, or a plan says, read back and shown in a self-contained page."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hagane.errors import RecipeError
-from hagane.recipe.types import Budget
 from hagane.report import figures, text
-from hagane.report.figures import Curve, Picture
+from hagane.report.against import BITS, budget_of, compared, latest, machine_of, reached, stage_joules
+from hagane.report.figures import Curve
 from hagane.report.quality import counted, human_languages, mean_bits
 from hagane.report.record import Record, Stage, dig, number, rows, table
-from hagane.report.tables import Table, Tile
+from hagane.report.tables import Picture, Table, Tile
 
 
 def headline(record: Record) -> dict[str, Any]:
@@ -39,14 +38,10 @@ def _sentence(record: Record) -> str:
         parts.append(f"made from {text.size(kept)} of text" + (f" in {len(names)} language{'s' if len(names) != 1 else ''}" if names else ""))
     if record.seconds is not None:
         parts.append(f"in {text.seconds(record.seconds)}" + (" so far" if not record.finished else ""))
-    machine = _machine(record)
+    machine = machine_of(record)
     if machine.get("name"):
         parts.append(f"on {machine['name']}")
     return " ".join(parts) + "."
-
-
-def _machine(record: Record) -> dict[str, Any]:
-    return table(record.facts("plan").get("machine")) or table(record.environment.get("machine"))
 
 
 def _kind(plan: dict[str, Any]) -> str:
@@ -79,19 +74,12 @@ def _experts(record: Record) -> dict[str, Any]:
 
 
 def _time(record: Record) -> Tile:
-    budget = _budget(record)
+    budget = budget_of(record)
     if record.seconds is None:
         return Tile("Time", text.UNKNOWN, "not started")
     if budget is not None and budget.kind == "time":
-        return Tile("Time", text.seconds(record.seconds), f"{text.percent(record.seconds / budget.amount)} of the {budget} asked for")
-    return Tile("Time", text.seconds(record.seconds), f"budget {budget}" if budget else "active time over all attempts")
-
-
-def _budget(record: Record) -> Budget | None:
-    try:
-        return Budget.parse(str(record.facts("plan").get("budget") or record.recipe.get("budget") or ""))
-    except RecipeError:
-        return None
+        return Tile("Time", text.seconds(record.seconds), f"{text.percent(record.seconds / budget.amount)} of the {text.spent(budget)} asked for")
+    return Tile("Time", text.seconds(record.seconds), f"budget {text.spent(budget)}" if budget else "active time over all attempts")
 
 
 def _quality(record: Record) -> Tile:
@@ -101,7 +89,7 @@ def _quality(record: Record) -> Tile:
         code = ", code among them" if len(human_languages(table(record.facts("evaluate").get("bits_per_byte")))) < count else ""
         of = f"mean of {count} languages{code}; weakest {text.language(worst)} {text.fixed(value, 2)}" if count > 1 else text.language(worst)
         return Tile("Bits per byte", text.fixed(mean), f"held-out text, {of}")
-    last = next((last for stage in reversed(record.training) if (last := _last(stage, "loss")) is not None), None)
+    last = next((last for stage in reversed(record.training) if (last := latest(stage, "loss")) is not None), None)
     return Tile("Training loss", text.fixed(last, 2), "nats per token so far") if last is not None else Tile("Bits per byte", text.UNKNOWN, "not evaluated yet")
 
 
@@ -118,7 +106,7 @@ def _energy(record: Record) -> Tile | None:
     joules = sum(stage_joules(record, stage) or 0.0 for stage in record.stages)
     if not joules:
         return None
-    return Tile("Energy", text.energy(joules), str(_machine(record).get("power_source") or ""))
+    return Tile("Energy", text.energy(joules), str(machine_of(record).get("power_source") or ""))
 
 
 def _proof(record: Record) -> Tile | None:
@@ -141,63 +129,27 @@ def _gguf(facts: dict[str, Any]) -> str:
     return f"log-probabilities in llama.cpp: {', '.join(files)}" if files else f"no GGUF ({facts.get('skipped') or 'made before there were any'})"
 
 
-def stage_joules(record: Record, stage: Stage) -> float | None:
-    """Joules of a stage: its own meter, else seconds x watts of the machine's profile."""
-    told = number(stage.facts.get("joules"))
-    watts = number(_machine(record).get("power_watts"))
-    return told or (stage.seconds * watts if stage.seconds is not None and watts is not None else None)
-
-
 def outcome(record: Record) -> dict[str, Any] | None:
     """Plan against outcome; None before there is a plan."""
     plan = record.facts("plan")
     if not plan:
         return None
-    predicted = table(plan.get("predicted"))
-    spent_joules = sum(stage_joules(record, stage) or 0.0 for stage in record.stages) or None
-    trained = sum(_told(stage, "tokens", "tokens") or 0.0 for stage in record.training) or None
-    peak = max((_told(stage, "peak_memory_bytes", "memory_bytes") or 0.0 for stage in record.training), default=0.0) or None
-    low, high, mean = number(predicted.get("low")), number(predicted.get("high")), mean_bits(record)
-    bits = mean[0] if mean else None
-    expected = plan.get("expected_tokens", plan.get("tokens"))
-    lines = [
-        ("Time", text.seconds(predicted.get("seconds")), text.seconds(record.seconds), _ratio(record.seconds, predicted.get("seconds"))),
-        ("Training tokens", text.scaled(expected), text.scaled(trained), _ratio(trained, expected)),
-        ("Promised tokens", text.scaled(plan.get("tokens")), text.scaled(trained), _ratio(trained, plan.get("tokens"))),
-        ("Bits per byte", text.fixed(predicted.get("bits_per_byte"), 2), text.fixed(bits, 2), _ratio(bits, predicted.get("bits_per_byte"))),
-        ("Energy", text.energy(predicted.get("joules")), text.energy(spent_joules), _ratio(spent_joules, predicted.get("joules"))),
-        ("Peak memory", text.size(predicted.get("peak_memory_bytes")), text.size(peak), _ratio(peak, predicted.get("peak_memory_bytes"))),
-    ]
+    lines = [(one.name, one.show(one.planned), one.show(one.came), one.error if record.finished else "") for one in compared(record)]
+    predicted, mean = table(plan.get("predicted")), mean_bits(record)
+    low, high = number(predicted.get("low")), number(predicted.get("high"))
     if low is not None and high is not None:
-        verdict = "" if bits is None else "inside" if low <= bits <= high else "outside"
-        lines.insert(3, ("80 % interval", f"{text.fixed(low, 2)} to {text.fixed(high, 2)}", verdict, ""))
-    budget = _budget(record)
-    if budget is not None and budget.kind == "time":
-        lines.insert(0, ("Budget", str(budget), text.seconds(record.seconds), _ratio(record.seconds, budget.amount)))
+        verdict = "" if mean is None else "inside" if low <= mean[0] <= high else "outside"
+        place = next((i for i, line in enumerate(lines) if line[0] == BITS), len(lines) - 1)
+        lines.insert(place + 1, ("80 % interval", f"{text.fixed(low, 2)} to {text.fixed(high, 2)}", verdict, ""))
     planned = {str(name): number(dig(stage, "seconds")) for name, stage in table(plan.get("stages")).items()}
     names = [stage.name for stage in record.stages if stage.name in planned or stage.seconds is not None]
     spent = {name: record.stage(name).seconds for name in names}
     return {
-        "table": Table("What the plan said, and what came", ("", "planned", "outcome", "ratio"), tuple(lines), frozenset({1, 2, 3})),
+        "table": Table("What the plan said, and what came", ("", "planned", "outcome", "error"), tuple(lines), frozenset({1, 2, 3})),
         "picture": figures.stage_times("stages", {name: planned.get(name) for name in names}, spent) if any(spent.values()) or any(planned.values()) else None,
         "reasons": [(str(name).replace("_", " "), str(reason)) for name, reason in table(plan.get("reasons")).items()],
         "law": str(plan.get("law") or ""),
     }
-
-
-def _ratio(value: Any, planned: Any) -> str:
-    value, planned = number(value), number(planned)
-    return text.percent(value / planned) if value is not None and planned else ""
-
-
-def _told(stage: Stage, fact: str, metric: str) -> float | None:
-    """A fact of a training stage, or before there are facts the last value of a metric."""
-    told = number(stage.facts.get(fact))
-    return _last(stage, metric) if told is None else told
-
-
-def _last(stage: Stage, name: str) -> float | None:
-    return next((number(line.get(name)) for line in reversed(stage.metrics) if number(line.get(name)) is not None), None)
 
 
 def losses(record: Record) -> list[Picture]:
@@ -236,7 +188,7 @@ def _starts(record: Record) -> list[tuple[float, Stage]]:
     for stage in record.training:
         if stage.metrics:
             starts.append((at, stage))
-            at += _last(stage, "seconds") or 0.0
+            at += latest(stage, "seconds") or 0.0
     return starts
 
 
@@ -330,15 +282,15 @@ def speed(record: Record) -> dict[str, Any] | None:
         note = "Training tokens per second of active time."
         pictures.append(figures.course("rate", "Tokens per second", [("tokens per second", rate)], _marks(record), caption=note))
     if used.drawable:
-        measured = number(_machine(record).get("matmul_flops"))
+        measured = number(machine_of(record).get("matmul_flops"))
         against = f" ({text.scaled(measured, 'FLOP/s')})" if measured else ""
         note = f"Useful floating-point work as a share of the best matrix rate measured on this machine{against}."
         pictures.append(figures.course("used", "FLOP utilisation", [("utilisation", used)], _marks(record), caption=note, share=True))
     lines = [
         (
-            stage.name, text.whole(_told(stage, "steps", "step")), text.scaled(_told(stage, "tokens", "tokens")), text.seconds(stage.seconds),
-            text.scaled(_told(stage, "tokens_per_second", "tokens_per_second")), text.percent(_told(stage, "mean_utilisation", "flop_utilisation")),
-            text.size(_told(stage, "peak_memory_bytes", "memory_bytes")), text.whole(stage.facts.get("attempts")),
+            stage.name, text.whole(reached(stage, "steps", "step")), text.scaled(reached(stage, "tokens", "tokens")), text.seconds(stage.seconds),
+            text.scaled(reached(stage, "tokens_per_second", "tokens_per_second")), text.percent(reached(stage, "mean_utilisation", "flop_utilisation")),
+            text.size(reached(stage, "peak_memory_bytes", "memory_bytes")), text.whole(stage.facts.get("attempts")),
         )
         for stage in record.training
     ]  # fmt: skip
@@ -356,9 +308,9 @@ def energy(record: Record) -> dict[str, Any] | None:
         return None
     lines = [(stage.name, text.seconds(stage.seconds), text.energy(joules), text.percent(joules / total)) for stage, joules in spent if joules is not None]
     foot = ("all stages", text.seconds(sum(stage.seconds or 0.0 for stage, _ in spent)), text.energy(total), "")
-    trained = sum(_told(stage, "tokens", "tokens") or 0.0 for stage in record.training)
+    trained = sum(reached(stage, "tokens", "tokens") or 0.0 for stage in record.training)
     training = sum(joules or 0.0 for stage, joules in spent if stage in record.training)
-    machine = _machine(record)
+    machine = machine_of(record)
     return {
         "table": Table("Energy by stage", ("stage", "time", "energy", "share"), tuple(lines), frozenset({1, 2, 3}), foot),
         "per_token": f"{training / trained * 1e3:.3g} mJ" if trained and math.isfinite(training / trained) else None,

@@ -7,24 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from hagane.report import text
 from hagane.report.svg import INK, MUTED, RULE, SERIES, new_figure, to_svg
+from hagane.report.tables import Picture
 
 MAX_POINTS = 400
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as the template shows it. `legend` pairs a CSS class of the swatch with its label."""
-
-    title: str
-    svg: Markup
-    caption: str
-    legend: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

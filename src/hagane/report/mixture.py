@@ -9,10 +9,9 @@ from pydantic import ValidationError
 
 from hagane.plan.found import FoundMixture
 from hagane.report import text
-from hagane.report.figures import Picture
 from hagane.report.record import Record
 from hagane.report.svg import MUTED, RULE, SERIES, new_figure, to_svg
-from hagane.report.tables import Table
+from hagane.report.tables import Picture, Table
 
 MOST_LANGUAGES = 30  # in the picture; the table has all
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hagane.report import figures, text
-from hagane.report.figures import Interval, Picture
+from hagane.report.figures import Interval
 from hagane.report.record import Record, dig, number, rows, table
-from hagane.report.tables import Count, Heat, HeatCell, Table
+from hagane.report.tables import Count, Heat, HeatCell, Picture, Table
 from hagane.tokenizer.special import END_OF_TEXT, END_THINK, IM_END, THINK
 
 MAX_SAMPLES = 24

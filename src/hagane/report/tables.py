@@ -1,9 +1,11 @@
-"""What the template can draw besides pictures: tiles, tables and heat tables. Plain values, no markup."""
+"""What the templates can show: tiles, tables and heat tables of plain values, and pictures that somebody drew."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+
+from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,16 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure as the template shows it. `legend` pairs a CSS class of the swatch with its label."""
+
+    title: str
+    svg: Markup
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of text cells. The first cell of a row is its heading; `numeric` are the columns set to the right. A foot row sums up."""
 
@@ -24,6 +36,18 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
     foot: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page made before anything was spent: a heading, a sentence, and what is shown. `reasons` pairs a name with its reason."""
+
+    name: str
+    title: str
+    intro: str = ""
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+    reasons: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Every number that a plan promised has its outcome and its error, on the page and in plan.json; an unfinished run has no errors yet."""
+
+import json
+
+import pytest
+
+from hagane.report.against import compared
+from hagane.report.page import build_report, render
+from hagane.report.record import read_record
+
+TRAINED, SECONDS = (418 + 144) * 4096, 168.4 + 56.1  # as conftest writes them
+
+
+def with_price(folder, price=3.0, **settings):
+    path = folder / "environment.json"
+    environment = json.loads(path.read_text(encoding="utf-8"))
+    environment["settings"] |= {"execution": {"price_per_hour": price}} | settings
+    path.write_text(json.dumps(environment), encoding="utf-8")
+    return folder
+
+
+def row(page, name):
+    cells = page.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
+    return [cell.partition("<")[0] for cell in cells.split('<td class="number">')[1:]]
+
+
+def test_computation_speed_and_cost_stand_beside_what_came(finished_run):
+    found = {one.key: one for one in compared(read_record(with_price(finished_run)))}
+    assert found["tokens"].came == TRAINED and found["tokens"].planned == 2_500_000
+    assert found["flops"].planned == pytest.approx(5.8e13 * 2_500_000 / 2_310_000)
+    assert found["flops"].came == pytest.approx(TRAINED * 3 * 2 * 4.1e6, rel=0.3), "six FLOPs a parameter and token, about"
+    assert found["tokens_per_second"].planned == pytest.approx(2_500_000 / (171 + 57)) and found["tokens_per_second"].came == pytest.approx(TRAINED / SECONDS)
+    assert found["usd"].planned == pytest.approx(298 / 3600 * 3) and found["usd"].came == pytest.approx(297.6 / 3600 * 3)
+    page = render(finished_run)
+    assert row(page, "Cost") == ["0.25 USD", "0.25 USD", "-0.1 %"]
+    assert row(page, "Training tokens a second") == ["11 k", "10.3 k", "-6.5 %"]
+    assert row(page, "Training FLOPs")[0] == "6.28e13" and row(page, "Budget") == ["5 min", "4 min 58 s", "-0.8 %"]
+
+
+def test_without_a_price_there_is_no_cost(finished_run):
+    assert "usd" not in {one.key for one in compared(read_record(finished_run))}
+
+
+def test_a_budget_of_money_is_held_against_what_was_paid(finished_run):
+    path = finished_run / "plan" / "facts.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["facts"]["budget"] = "0.5USD"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    page = render(with_price(finished_run, 6.0))
+    assert row(page, "Budget") == ["0.50 USD", "0.50 USD", "-0.8 %"] and "budget 0.50 USD" in page
+
+
+def test_the_plan_stands_beside_the_report_with_what_came_of_it(finished_run):
+    build_report(finished_run)
+    plan = json.loads((finished_run / "plan.json").read_text(encoding="utf-8"))
+    facts = read_record(finished_run).facts("plan")
+    assert plan["reasons"] == facts["reasons"] and plan["curve"] == [] and plan["bits_per_byte"] == 1.58 and plan["usd"] is None
+    assert (plan["tokens"], plan["steps"], plan["num_layers"], plan["num_experts"]) == (2_500_000, 610, 4, 8)
+    assert plan["outcome"]["seconds"] == {"planned": 298.0, "came": 297.6, "error": pytest.approx(297.6 / 298 - 1)}
+    assert plan["finished"]
+
+
+def test_a_run_under_way_has_no_errors_yet(make_run, tmp_path):
+    folder = make_run(tmp_path / "run", until="pretrain")
+    assert row(render(folder), "Time") == ["4 min 58 s", "3 min 21 s", ""]
+    build_report(folder)
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    assert not plan["finished"] and plan["outcome"]["seconds"]["came"] and {one["error"] for one in plan["outcome"].values()} == {None}
+
+
+def test_before_there_is_a_plan_there_is_no_file(make_run, tmp_path):
+    folder = make_run(tmp_path / "run", until="corpus")
+    build_report(folder)
+    assert (folder / "report.html").exists() and not (folder / "plan.json").exists()
