@@ -79,11 +79,16 @@ def difficulty(recipe: Recipe, shards: Mapping[str, Shard], bytes_per_token: Map
 
     Tokens a byte of all of them together tell nothing: they are fewer where fewer languages share a vocabulary, and the text is no easier for it.
     """
-    generated = {source.name for source in recipe.corpus.sources if set(source.path) == {PROBLEMS}}
+    generated = generated_sources(recipe)
     part = {language: _part_of(language, generated, shards) for language in bytes_per_token}
     people = [language for language in bytes_per_token if part[language] < 1] or [*bytes_per_token]  # generated text has tokens of its own length
     mean = harmonic_mean([bytes_per_token[language] for language in people])
     return {language: mean / value * (1 - part[language] + part[language] * GENERATED_EASE) for language, value in bytes_per_token.items()}
+
+
+def generated_sources(recipe: Recipe) -> set[str]:
+    """Names of the sources that are generated problems and nothing else; the others are text by people."""
+    return {source.name for source in recipe.corpus.sources if set(source.path) == {PROBLEMS}}
 
 
 def _part_of(language: str, sources: Collection[str], shards: Mapping[str, Shard]) -> float:
