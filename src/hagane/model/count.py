@@ -218,7 +218,8 @@ def training_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen:
     pass.
     """
     forward = batch_flops(config, num_tokens, num_targets, seen, mtp=True)
-    mixers = [mixer for mixer in (*_mixers(config), *_mixers(config.mtp_blocks)) if mixer.index_flops]
+    layers = [layer for layer in (*config.layers, *config.mtp_layers) if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None]
+    mixers = [mixer_counts(config.width, layer.mixer) for layer in layers]
     if not mixers:
         return 3 * forward
     own = sum(2 * mixer.index_matrices * num_tokens + mixer.index_flops * seen(None) for mixer in mixers)
