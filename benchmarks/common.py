@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +23,34 @@ def digest_of(paths: Iterable[Path], about: str = "") -> str:
     for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def source_digest(about: str = "") -> str:
+    """Of all of hagane's code and shipped recipes: what runs of another version of it came to is not kept."""
+    sources = (Path(__file__).resolve().parents[1] / "src").rglob("*")
+    return digest_of((path for path in sorted(sources) if path.suffix in (".py", ".toml", ".cpp", ".h")), about)
+
+
+class Kept:
+    """Results by key, a line of `results.jsonl` each as soon as it is there: a benchmark that was interrupted goes on with the same command."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "results.jsonl"
+        self._found: dict[str, Any] = {}
+        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill: that one is done again
+                record = json.loads(line)
+                self._found[record["key"]] = record["result"]
+
+    def get(self, *key: Any) -> Any:
+        """None where it is not there yet."""
+        return self._found.get(json.dumps(key))
+
+    def put(self, result: Any, *key: Any) -> None:
+        self._found[json.dumps(key)] = result
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": json.dumps(key), "result": result}) + "\n")
 
 
 def machine() -> dict[str, Any]:

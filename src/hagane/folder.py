@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hagane.errors import RunError
+from hagane.measure.energy import Counter, find_counter
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.sketch import Sketch, budget_seconds, sketch
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -108,14 +109,19 @@ class Environment(Frozen):
 
 
 class Clock:
-    """Active seconds of a run over all its attempts; kept in `clock.json` by a heartbeat so that a kill loses two seconds at most."""
+    """Active seconds of a run over all its attempts, and joules where the machine counts them; kept in `clock.json` by a heartbeat so that a kill loses two
+    seconds at most."""
 
-    def __init__(self, path: Path, started: float) -> None:
+    def __init__(self, path: Path, started: float, device: str = "cpu") -> None:
         self._path = path
         self._started = started
-        state: dict[str, Any] = read_json(path) if path.exists() else {"seconds": 0.0, "origin": 0.0, "attempts": 0}
+        self._device = device
+        state: dict[str, Any] = read_json(path) if path.exists() else {"seconds": 0.0, "origin": 0.0, "attempts": 0, "joules": 0.0, "origin_joules": 0.0}
         self._before: float = state["seconds"]
         self.origin: float = state["origin"]
+        self._joules_before: float | None = state.get("joules")
+        self._origin_joules: float = state.get("origin_joules", 0.0)
+        self._counter: Counter | None = None
         self.attempts: int = state["attempts"] + 1
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,12 +134,23 @@ class Clock:
         """Active seconds that count against the budget: those since the walk that made (or will make) the plan began."""
         return self.seconds() - self.origin
 
+    def joules(self) -> float | None:
+        """Counted over all attempts, from when each of them opened the run; None where an attempt had no counter."""
+        counted = None if self._counter is None else self._counter.joules()
+        return None if counted is None or self._joules_before is None else self._joules_before + counted
+
+    def spent_joules(self) -> float | None:
+        """Of those, what counts against the budget, as `spent` of the seconds."""
+        joules = self.joules()
+        return None if joules is None else joules - self._origin_joules
+
     def restart(self) -> None:
         """Begin a new account: the plan is about to be made anew, and cached stages cost nothing."""
-        self.origin = self._before
+        self.origin, self._origin_joules = self._before, self._joules_before or 0.0
         self._save()
 
     def start(self) -> None:
+        self._counter, _ = find_counter(self._device)
         self._save()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="clock")
         self._thread.start()
@@ -150,7 +167,12 @@ class Clock:
                 self._save()
 
     def _save(self) -> None:
-        write_atomic(self._path, json.dumps({"seconds": round(self.seconds(), 3), "origin": round(self.origin, 3), "attempts": self.attempts}))
+        joules = self.joules()
+        state = {
+            "seconds": round(self.seconds(), 3), "origin": round(self.origin, 3), "attempts": self.attempts,
+            "joules": None if joules is None else round(joules, 3), "origin_joules": round(self._origin_joules, 3),
+        }  # fmt: skip
+        write_atomic(self._path, json.dumps(state))
 
 
 class Run:
@@ -166,7 +188,7 @@ class Run:
         self.seed = recipe.seed
         self.say = say or (lambda text: None)
         self.checked = False  # whether what can be refused before a stage works was asked about
-        self.clock = Clock(folder / "clock.json", time.monotonic() if started is None else started)
+        self.clock = Clock(folder / "clock.json", time.monotonic() if started is None else started, self.machine.device)
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Run:

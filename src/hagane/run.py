@@ -59,7 +59,9 @@ class Stage:
         return function
 
 
-_LOGS = frozenset({"facts.json", "step.json", "key.json", "deadline.json", "metrics.jsonl", "events.jsonl", "checkpoints", "tensorboard", "dropped.jsonl"})
+_LOGS = frozenset({
+    "facts.json", "step.json", "key.json", "deadline.json", "energy.json", "metrics.jsonl", "events.jsonl", "checkpoints", "tensorboard", "dropped.jsonl"
+})  # fmt: skip
 _ACCOUNTS = frozenset({"manifest.json", "files.jsonl", "inputs.json", "data_card.md", "dropped.jsonl"})  # where the text is from: the text is what counts
 
 STAGES: tuple[Stage, ...] = (

@@ -18,6 +18,7 @@ from hagane.plan.ladder import Rung
 from hagane.plan.law import GENERAL
 from hagane.preview import preview
 from hagane.recipe.load import validate
+from hagane.recipe.schema import PROBLEMS, Source
 from hagane.recipe.types import Machine
 from hagane.run import create, walk
 
@@ -161,6 +162,19 @@ def test_a_budget_of_tokens_and_a_corpus_that_is_too_small_are_refused(home, tmp
         climb(run)
     with opened(home, tmp_path / "tokens", "300000tokens") as run, pytest.raises(RecipeError, match="bounded by time, and a budget of 300000tokens is not"):
         climb(run)
+
+
+@pytest.mark.parametrize(
+    ("alone", "reason"), [(True, "no text but generated problems, .* Give text with --corpus"), (False, r"the corpus has 0\.\d+ MB of text and the smallest")]
+)
+def test_generated_problems_are_no_text_to_climb_on(home, tmp_path, alone, reason):
+    """Alone they are refused before anything is read, and beside a little text they do not count as text."""
+    recipe, problems = recipe_of(home / "texts"), Source(name="problems", path=(PROBLEMS,))
+    corpus = recipe.corpus.model_copy(update={"sources": (problems,) if alone else (*recipe.corpus.sources, problems), "sample_bytes": 3_000_000})
+    recipe = recipe.model_copy(update={"corpus": corpus})
+    with create(tmp_path / "run", recipe, "", MACHINE, (), started=time.monotonic(), say=lambda text: None) as run, pytest.raises(RecipeError, match=reason):
+        climb(run)
+    assert (tmp_path / "run" / "corpus").exists() != alone
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from hagane.measure.rung import Ground, RungFacts, all_finished
 from hagane.measure.small_runs import FIT_SECONDS, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
 from hagane.plan.fit import FEWEST_RUNS, constants_of, fit, fit_languages
 from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law
-from hagane.plan.ladder import TARGET_RATIO, Rung, design, targets
+from hagane.plan.ladder import TARGET_RATIO, Rung, design, refuse_little_text, targets
+from hagane.plan.languages import generated_sources
 from hagane.plan.law import LanguageLaw, Law, Range
 from hagane.plan.sketch import training_seconds
 from hagane.recipe.types import Frozen, duration
@@ -38,11 +39,16 @@ class FrozenDesign(Frozen):
 def climb(run: Run, target_seconds: float | None = None) -> Law:
     """Do the whole ladder of an open run folder, or go on with it. `target_seconds`: the budget the law is meant for, 8 times the ladder's otherwise.
 
-    Raises RecipeError where the budget is not one of time, or too small, or the text is; DataError for the corpus.
+    Raises RecipeError where the budget is not one of time, or too small, or the text by people is; DataError for the corpus.
     """
     refuse_unbounded(run.recipe, run.machine, "ladder")
+    sources, generated = {source.name for source in run.recipe.corpus.sources}, generated_sources(run.recipe)
+    if sources and sources == generated:
+        raise RecipeError(f"recipe {run.recipe.name} has no text but generated problems, and a law of those tells nothing of yours. Give text with --corpus.")
     walk(run, until="tokenizer", report=False)
     ground = ground_of(run)
+    by_people = sum(size for name, size in ground.known.shard_bytes.items() if ground.known.shard_source[name] not in generated)
+    refuse_little_text(run.recipe, list(ground.known.bytes_per_token), by_people)
     left = run.remaining(FIT_SECONDS)
     assert left is not None
     plan = _design(ground, left, target_seconds or TARGET_RATIO * (run.clock.spent() + left))

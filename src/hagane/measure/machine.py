@@ -16,6 +16,7 @@ from pathlib import Path
 from hagane.cache import cache_folder
 from hagane.errors import RunError
 from hagane.folder import write_atomic
+from hagane.measure.energy import find_counter
 from hagane.model.config import ModelConfig
 from hagane.plan.shapes import shape_key
 from hagane.recipe.schema import Recipe
@@ -28,7 +29,7 @@ SECONDS_PER_SHAPE = 0.25
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # NVIDIA's driver, the same under WSL, AMD's
 STEP_VERSION = 7  # raised when a change makes steps faster or slower: what was timed before it says nothing then
 # Watts of a core under AVX load and of the rest of a small machine, where no counter can be read: a stated model, not a measurement.
-_WATTS_PER_CORE, _WATTS_BASE = 8.0, 15.0
+_WATTS_PER_CORE, _WATTS_BASE, _GPU_WATTS = 8.0, 15.0, 700.0
 
 
 def pick_device(wanted: str) -> str:
@@ -96,8 +97,11 @@ def measure(device: str, threads: int | None = None) -> Machine:
     if threads and device == "cpu":
         torch.set_num_threads(threads)
     shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES
+    counter, source = find_counter(device)
+    start = time.perf_counter()
     flops = max(matmul_rate(device, *shape) for shape in shapes)
-    watts, source = power(device)
+    seconds, counted = time.perf_counter() - start, None if counter is None else counter.joules()
+    watts, source = power(device, source) if not counted else (counted / seconds, f"{source}, while it multiplied matrices")
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         name, memory = properties.name, properties.total_memory
@@ -151,16 +155,11 @@ def _fastest(call: Callable[[], object], device: str) -> float:
     return best
 
 
-def power(device: str) -> tuple[float, str]:
-    """Watts under load, and where the figure comes from."""
-    import torch
-
+def power(device: str, reason: str) -> tuple[float, str]:
+    """Watts under load where no counter can be read, and where the figure comes from; `reason` is why there is no counter."""
     if device == "cuda":
-        try:
-            return torch.cuda.power_draw() / 1000 if torch.cuda.power_draw() > 250_000 else 700.0, "board power limit of the GPU's class"
-        except Exception:
-            return 700.0, "a stated model: 700 W, the board power of an H100-class GPU"
-    return _WATTS_BASE + _WATTS_PER_CORE * cores(), f"a stated model: {_WATTS_BASE:g} W + {_WATTS_PER_CORE:g} W per core; no counter is readable"
+        return _GPU_WATTS, f"a stated model: {_GPU_WATTS:g} W, the board power of an H100-class GPU; {reason}"
+    return _WATTS_BASE + _WATTS_PER_CORE * cores(), f"a stated model: {_WATTS_BASE:g} W + {_WATTS_PER_CORE:g} W per core; {reason}"
 
 
 def _profile_path(device: str, threads: int | None) -> Path:

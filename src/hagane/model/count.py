@@ -2,7 +2,8 @@
 
 Conventions: embedding and head count as parameters, active ones too; a multiply-add is two FLOPs; attention is counted
 causally (what the model needs, not what a kernel that computes masked scores spends); norms, rotations, softmax and
-the embedding look-up, all O(width) per token, are left out of the FLOPs. A training step is three forward passes.
+the embedding look-up, all O(width) per token, are left out of the FLOPs. A training step is three forward passes, but for
+indexers (`training_flops`).
 The modules for multi-token prediction are no part of the model that answers: they are counted apart, and in training.
 A kind of mixer is counted by one function, listed in `_MIXERS`.
 """
@@ -16,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig
+from hagane.recipe.types import IndexMode
 
 WINDOW_STEP = 32
 """A windowed layer's cache holds its window rounded up to a multiple of this (`linear.SHAPE_STEP`, which needs torch)."""
@@ -33,7 +35,9 @@ class MixerCounts:
     mixed: int  # values per token that come out of the mixing
     key_value: int  # values per token: keys and values together, as the mixing reads them
     reads: int | None = None  # keys a query reads at most, its window or what an indexer leaves; None: all it sees
+    index_matrices: int = 0  # of the matrices, an indexer's
     index_flops: int = 0  # per query and key that it sees, whether it reads it or not: an indexer's scores
+    target_flops: int = 0  # per query and key that an indexer learns on: attention's scores once more, as what it is to be like
     token_flops: int = 0  # per token, besides matrices and pairs: what a recurrent state costs
     latent: int = 0  # values per token that queries, keys and values are made from (MLA)
     cached: int = 0  # values one more token takes in the cache
@@ -56,7 +60,7 @@ def _attention(width: int, mixer: AttentionConfig) -> MixerCounts:
 def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
     """As it trains, with keys and values of every head made; decoding in the absorbed form does more per pair and less per token.
 
-    An indexer counts as if every query read `top_k` keys (adaptive ones read fewer), without its learning, which is of training alone.
+    An indexer counts as if every query read `top_k` keys (adaptive ones read fewer); its learning is of training alone (`training_flops`).
     Kept of it for the backward pass are queries and their float32 gradients.
     """
     query, mixed, latent = mixer.num_heads * mixer.qk_dim, mixer.num_heads * mixer.value_dim, (mixer.query_rank or 0) + mixer.kv_rank
@@ -71,9 +75,10 @@ def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
     if index is None:
         return plain
     scored = index.num_heads * index.head_dim
+    matrices = (mixer.query_rank or 0) * scored + width * (index.head_dim + index.num_heads)
     return replace(
-        plain, matrices=plain.matrices + (mixer.query_rank or 0) * scored + width * (index.head_dim + index.num_heads),
-        vectors=plain.vectors + 2 * index.head_dim, reads=index.top_k, index_flops=2 * (scored + index.num_heads),
+        plain, matrices=plain.matrices + matrices, vectors=plain.vectors + 2 * index.head_dim, reads=index.top_k,
+        index_matrices=matrices, index_flops=2 * (scored + index.num_heads), target_flops=2 * query,
         cached=plain.cached + index.head_dim, kept=3 * (scored + index.head_dim),
     )  # fmt: skip
 
@@ -183,7 +188,7 @@ def mean_seen(context: int, window: int | None) -> float:
 
 
 def flops_per_token(config: ModelConfig, context: int, *, mtp: bool = False) -> float:
-    """FLOPs of a forward pass per token in a document of `context` tokens, the head included. Training is three times this, with `mtp`."""
+    """FLOPs of a forward pass per token in a document of `context` tokens, the head included."""
     return batch_flops(config, 1, 1, lambda window: mean_seen(context, window), mtp=mtp)
 
 
@@ -208,6 +213,32 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
     matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"] + _norm_gates(config)
     mixing = sum(count * (pairs_flops(mixer, seen) + mixer.token_flops * num_tokens) for mixer, count in _mixers(config))
     return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets) + mixing
+
+
+def training_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Callable[[int | None], float], index: IndexMode = "sparse") -> float:
+    """FLOPs of a forward and backward pass over packed documents, the modules for multi-token prediction included; arguments as for `batch_flops`.
+
+    Three forward passes: every product has two in the backward pass, the first layer's too, as the embedding is trained. Not what kernels compute a
+    second time to save memory (attention's scores), nor the optimizer.
+    `index` is what indexers do. dense: nothing, all queries read all they see. warmup: they learn on all that is seen, the model only runs forward.
+    sparse: they score all that is seen and learn on what is read. What they are made from is detached: their matrices have one product in the backward
+    pass.
+    """
+    forward = batch_flops(config, num_tokens, num_targets, seen, mtp=True)
+    layers = [layer for layer in (*config.layers, *config.mtp_layers) if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None]
+    mixers = [mixer_counts(config.width, layer.mixer) for layer in layers]
+    if not mixers:
+        return 3 * forward
+    own = sum(2 * mixer.index_matrices * num_tokens + mixer.index_flops * seen(None) for mixer in mixers)
+    unread = 0.0 if index == "sparse" else sum(mixer.pair_flops * (seen(None) - seen(mixer.reads)) for mixer in mixers)
+    model = (forward - own + unread) * (1 if index == "warmup" else 3)
+    if index == "dense":
+        return model
+    learned = [seen(mixer.reads if index == "sparse" else None) for mixer in mixers]
+    learning = sum(
+        2 * mixer.index_matrices * num_tokens + (2 * mixer.index_flops + mixer.target_flops) * pairs for mixer, pairs in zip(mixers, learned, strict=True)
+    )
+    return model + own + learning
 
 
 def cache_bytes(config: ModelConfig, length: int, bytes_per_value: int = 2) -> int:

@@ -98,7 +98,7 @@ class LatentAttention(nn.Module):
         latent_BT1C = self.kv_norm(latent_BTC)[:, :, None]
         shared_BT1P = rotate(shared_BTP[:, :, None], view.cosine_BTR, view.sine_BTR)
         probe = None
-        if self.indexer is not None:
+        if self.indexer is not None and (cache is not None or self.indexer.mode != "dense"):  # a cache keeps what it makes of every token
             probe = self.indexer(hidden_BTD, query_latent, view)
             shared_BT1P = torch.cat((shared_BT1P, probe.key_BSH[:, :, None].to(shared_BT1P.dtype)), dim=-1)  # they travel together
         latent_BT1C, shared_BT1P, view = self.context_exchange(latent_BT1C, shared_BT1P, view)
@@ -107,6 +107,8 @@ class LatentAttention(nn.Module):
             shared_BT1P, index_BT1H = shared_BT1P.tensor_split([config.rope_dim], dim=-1)
             if probe is not None:
                 probe = probe._replace(key_BSH=index_BT1H[:, :, 0])
+                if self.indexer is not None and self.indexer.mode == "warmup":  # else, having travelled with keys that learn, zeros go back through the model
+                    shared_BT1P = shared_BT1P.detach()
             mixed_BTNV, stats = self._uncached(plain_BTNH, turned_BTNP, latent_BT1C, shared_BT1P, probe, view)
         else:
             assert isinstance(cache, KeyValueCache)

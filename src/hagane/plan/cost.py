@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import flops_per_token, mixer_counts, num_trained_parameters
-from hagane.recipe.types import Machine
+from hagane.model.count import mean_seen, mixer_counts, num_trained_parameters, training_flops
+from hagane.recipe.types import IndexMode, Machine
 
 # Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
 # its FLOPs at the matrix rate, 5 % more, and passes over memory between the products that count for less the wider they are,
@@ -27,9 +28,9 @@ _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35
 # A run measures its own steps before it freezes a plan, so these constants only rank shapes and size samples.
 
 
-def training_flops_per_token(config: ModelConfig, context: int) -> float:
-    """Forward and backward FLOPs of one token: the backward pass does twice the work of the forward pass."""
-    return 3 * flops_per_token(config, context, mtp=True)
+def training_flops_per_token(config: ModelConfig, context: int, index: IndexMode = "sparse") -> float:
+    """Forward and backward FLOPs of one token in a document of `context` tokens; `index` is what indexers do. See `count.training_flops`."""
+    return training_flops(config, 1, 1, partial(mean_seen, context), index)
 
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine, batch: int | None = None) -> float:

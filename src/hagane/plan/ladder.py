@@ -155,12 +155,7 @@ def design(
     """Choose runs for `seconds`. Raises RecipeError where the budget or the text is too small for a ladder; `spent` seconds of it are gone already."""
     chosen, used, covariance = _greedy(recipe, machine, seconds, goals, vocabularies, scored_bytes, text_bytes)
     if len(chosen) < LEAST_RUNS:
-        needed = smallest_tokens(recipe) * usual_bytes_per_token(min(vocabularies))
-        if text_bytes < needed:
-            raise RecipeError(
-                f"the corpus has {text_bytes / 1e6:.2g} MB of text and the smallest run of a ladder reads {needed / 1e6:.2g} MB. Give more text with "
-                "--corpus; until then hagane plan goes by the general law."
-            )
+        refuse_little_text(recipe, vocabularies, text_bytes)
         enough = math.ceil((seconds + spent) / 10) * 10  # budgets as people write them
         while len(_greedy(recipe, machine, enough - spent, goals, vocabularies, scored_bytes, text_bytes)[0]) < LEAST_RUNS:
             enough += 10 * math.ceil(enough / 100)
@@ -170,6 +165,16 @@ def design(
     chosen.sort(key=lambda item: item[0].tokens * flops_per_token(item[0].config(recipe), recipe.train.context))
     asked = slopes(goals[:1], np.array(Prior().mean))[0]
     return Design(tuple(rung for rung, _ in chosen), used, goals[0], float(math.sqrt(max(0.0, asked @ covariance @ asked))))
+
+
+def refuse_little_text(recipe: Recipe, vocabularies: Sequence[int], text_bytes: float) -> None:
+    """Raise RecipeError where there is less text than the smallest run reads."""
+    needed = smallest_tokens(recipe) * usual_bytes_per_token(min(vocabularies))
+    if text_bytes < needed:
+        raise RecipeError(
+            f"the corpus has {text_bytes / 1e6:.2g} MB of text and the smallest run of a ladder reads {needed / 1e6:.2g} MB. Give more text with "
+            "--corpus; until then hagane plan goes by the general law."
+        )
 
 
 def _greedy(

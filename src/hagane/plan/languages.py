@@ -21,9 +21,10 @@ from hagane.recipe.schema import PROBLEMS, Recipe
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
 WORTH = 0.9  # of new text: below this share repeats hurt
-# Bits per byte of the embedded problems over those of people's text in as many tokens a byte, after the tuning on problems: 0.15 to 0.28 in eight languages
-# (docs/notebook.md, "A law for every text", "The law again").
-GENERATED_EASE = 0.23
+# Bits per byte of the embedded problems over those of people's text in as many tokens a byte, where very much of them was read: 0.15 to 0.28 in eight languages
+# (docs/notebook.md, "A law for every text", "The law again"). Half of that comes with EASY_BYTES of them in a language; a token of tuning, shorter and half of
+# it a question, counts as TUNED of one of text (docs/notebook.md, "Problems of which few are read").
+GENERATED_EASE, EASY_BYTES, TUNED = 0.23, 40e3, 0.3
 
 
 class Reading(NamedTuple):
@@ -77,20 +78,50 @@ def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], to
     return found
 
 
-def difficulty(recipe: Recipe, shards: Mapping[str, Shard], bytes_per_token: Mapping[str, float]) -> dict[str, float]:
+def difficulty(
+    recipe: Recipe, shards: Mapping[str, Shard], bytes_per_token: Mapping[str, float], total_bytes: float | None = None
+) -> dict[str, float]:
     """By language, how much more than usual there is to be learned in a byte of it: by its tokens a byte against those of all text by people, and the part
-    of it that is generated.
+    of it that is generated, which is the easier the more of it is read of `total_bytes` of text (None: very much).
 
     Tokens a byte of all of them together tell nothing: they are fewer where fewer languages share a vocabulary, and the text is no easier for it.
     """
-    generated = {source.name for source in recipe.corpus.sources if set(source.path) == {PROBLEMS}}
-    part = {language: _part_of(language, generated, shards) for language in bytes_per_token}
+    generated = generated_sources(recipe)
+    part = {language: part_of(language, generated, shards) for language in bytes_per_token}
     people = [language for language in bytes_per_token if part[language] < 1] or [*bytes_per_token]  # generated text has tokens of its own length
     mean = harmonic_mean([bytes_per_token[language] for language in people])
-    return {language: mean / value * (1 - part[language] + part[language] * GENERATED_EASE) for language, value in bytes_per_token.items()}
+    read = None if total_bytes is None else _generated_bytes(recipe, shards, generated, total_bytes)
+    ease = {language: GENERATED_EASE if read is None else generated_ease(read.get(language, 0.0)) for language in bytes_per_token}
+    return {language: mean / value * (1 - part[language] + part[language] * ease[language]) for language, value in bytes_per_token.items()}
 
 
-def _part_of(language: str, sources: Collection[str], shards: Mapping[str, Shard]) -> float:
+def generated_ease(read_bytes: float) -> float:
+    """Bits per byte of generated problems over those of people's text, after `read_bytes` of them in their language: from 1 down to GENERATED_EASE."""
+    return 1 - (1 - GENERATED_EASE) / (1 + (EASY_BYTES / max(1.0, read_bytes)) ** 2)
+
+
+def _generated_bytes(recipe: Recipe, shards: Mapping[str, Shard], generated: Collection[str], total_bytes: float) -> dict[str, float]:
+    """Bytes of problems that are read by language: as a part of `total_bytes` of text, and what the conversations of tuning, all of them problems, count."""
+    from hagane.corpus.embedded.tasks import LANGUAGES  # takes longer than all else here, and a plan before a run does not ask
+
+    found: dict[str, float] = {}
+    for name, rate in rates_of(recipe, shards, total_bytes).items():
+        if shards[name].source in generated:
+            found[shards[name].language] = found.get(shards[name].language, 0.0) + rate * total_bytes
+    tune = recipe.tune
+    steps = sum(step.share for step in tune.steps) or 1.0
+    replayed = tune.share * sum(step.share * step.replay_share for step in tune.steps) / steps
+    tuned = total_bytes * TUNED * (tune.share - replayed) / (1 - tune.share + replayed)
+    languages = tune.languages or LANGUAGES
+    return {language: found.get(language, 0.0) + (tuned / len(languages) if language in languages else 0.0) for language in {*found, *languages}}
+
+
+def generated_sources(recipe: Recipe) -> set[str]:
+    """Names of the sources that are generated problems and nothing else; the others are text by people."""
+    return {source.name for source in recipe.corpus.sources if set(source.path) == {PROBLEMS}}
+
+
+def part_of(language: str, sources: Collection[str], shards: Mapping[str, Shard]) -> float:
     """The part of a language's text that comes from these sources."""
     own = [shard for shard in shards.values() if shard.language == language]
     total = sum(shard.size for shard in own)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters
-from hagane.plan.check import amount
+from hagane.plan.amounts import amount
 from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
 from hagane.plan.shapes import experts_of

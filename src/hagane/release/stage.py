@@ -15,10 +15,12 @@ from hagane.folder import Run
 from hagane.hosts import HOSTS, host_for
 from hagane.hosts.base import as_held
 from hagane.hosts.gguf import missing_tools, unfit
+from hagane.measure.energy import find_counter
 from hagane.measure.machine import cores
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.cost import joules
+from hagane.recipe.types import Machine
 from hagane.release.card import CardFacts, CardSource, card
 from hagane.release.gguf import GgufFacts, Identity, release_gguf
 from hagane.release.huggingface import ReleaseFacts, release_huggingface
@@ -60,7 +62,7 @@ def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor])
 def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
     settings, machine, held = run.recipe.release, run.machine, as_held(config)
     training: list[dict[str, Any]] = [*(run.facts(stage) for stage in ("pretrain", "midtrain", "extend")), *run.facts("tune")["steps"].values()]
-    seconds = run.clock.spent()
+    seconds, counted = run.clock.spent(), run.clock.spent_joules()
     sources = tuple(
         CardSource(name=shard["source"], language=shard["language"], licenses=tuple(shard["license"]), documents=shard["documents"], bytes=shard["bytes"])
         for shard in run.facts("corpus")["shards"].values()
@@ -72,6 +74,12 @@ def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
         host_active_parameters=None if held == config else num_active_parameters(held),
         vocabulary_size=config.vocabulary_size, context=config.context, training_tokens=sum(stage["tokens"] for stage in training), sources=sources,
         hardware=machine.hardware, seconds=seconds,
-        joules=joules(seconds, machine), power_source=machine.power_source, evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
+        joules=joules(seconds, machine) if counted is None else counted, power_source=_power_source(machine, counted),
+        evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
         hagane=run.environment.hagane, left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
     )  # fmt: skip
+
+
+def _power_source(machine: Machine, counted: float | None) -> str:
+    """Where the joules of a card come from."""
+    return f"modelled, not counted: {machine.power_watts:g} W, {machine.power_source}" if counted is None else find_counter(machine.device)[1]

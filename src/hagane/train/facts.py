@@ -37,7 +37,9 @@ class TrainFacts(Frozen):
     tokens_per_second: float | None = Field(description="likewise without first steps")
     compile_seconds: float = Field(description="first step of each shape, of all attempts: compilation and warming up")
     peak_memory_bytes: int
-    joules: float
+    joules: float = Field(description="counted where the machine has a counter (`counted`), else modelled")
+    modelled_joules: float | None = Field(None, description="seconds times the power of the machine's profile")
+    counted: bool = Field(False, description="whether `joules` are what a counter of the machine counted")
     router: RouterHealth | None
     attempts: int
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from hagane.data.source import BatchSource, StepData
 from hagane.errors import RunError, TrainingError
-from hagane.model.count import batch_flops, flops_per_token, num_trained_parameters
+from hagane.model.count import mean_seen, num_trained_parameters, training_flops
 from hagane.recipe.types import Phase
 from hagane.train import checkpoint as checkpoints
 from hagane.train.callbacks import Callback, StepInfo
@@ -157,7 +157,7 @@ class _Loop:
         now = time.monotonic()
         seconds, self.marked = now - self.marked, now
         seen = cache(data.num_seen)  # every layer asks, most for the same window
-        needed = _passes(phase) * batch_flops(self.settings.model, data.num_tokens, data.num_targets, seen, mtp=True)
+        needed = training_flops(self.settings.model, data.num_tokens, data.num_targets, seen, phase.index)
         self.meter.timed(seconds=seconds, data_seconds=waited, tokens=phase.tokens_per_step, flops=needed, planned=self.costs[index], first=first)
         if first:
             self.first_seconds = max(self.first_seconds, seconds)
@@ -287,7 +287,8 @@ class _Loop:
 
     def _step_flops(self, phase: Phase) -> float:
         """FLOPs that the plan counts for a step, its rows whole documents."""
-        return _passes(phase) * flops_per_token(self.settings.model, phase.context, mtp=True) * phase.tokens_per_step
+        seen = partial(mean_seen, phase.context)
+        return training_flops(self.settings.model, 1, 1, seen, phase.index) * phase.tokens_per_step
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -470,11 +471,6 @@ class _Loop:
                 self.callbacks.remove(callback)
                 message = f"{type(callback).__name__}.{method} failed ({type(error).__name__}: {error}); it is not called again."
                 self._event("callback_failed", message=message)
-
-
-def _passes(phase: Phase) -> float:
-    """Forward passes that a step is worth: backward is two, but for indexers alone next to nothing."""
-    return 1.0 if phase.index == "warmup" else 3.0
 
 
 def _merged(saved: Sequence[dict[str, Any]], written: Sequence[Decision]) -> list[Decision]:

@@ -130,6 +130,7 @@ class Meter:
             compile_seconds=totals.compile_seconds,
             peak_memory_bytes=totals.peak_memory_bytes,
             joules=seconds * settings.power_watts,
+            modelled_joules=seconds * settings.power_watts,
             router=RouterHealth(**totals.router) if totals.router is not None else None,
             attempts=totals.attempts,
         )

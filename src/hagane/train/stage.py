@@ -83,7 +83,19 @@ def train_phases(run: Run, folder: Path, name: str, initial: Path | None) -> Tra
         threads=execution.threads or cores(), compile=execution.compile, dtype=run.recipe.train.dtype, checkpoint_seconds=execution.checkpoint_seconds,
         matmul_flops=run.machine.matmul_flops, power_watts=run.machine.power_watts, log_every=execution.log_every, keep_checkpoints=execution.keep_checkpoints,
     )  # fmt: skip
-    return train(settings, remaining=deadline(run, folder, plan, name), callbacks=callbacks.standard(settings, name, tensorboard=execution.tensorboard))
+    begun = _joules_before(run, folder)
+    facts = train(settings, remaining=deadline(run, folder, plan, name), callbacks=callbacks.standard(settings, name, tensorboard=execution.tensorboard))
+    ended = run.clock.joules()
+    return facts if begun is None or ended is None else facts.model_copy(update={"joules": ended - begun, "counted": True})
+
+
+def _joules_before(run: Run, folder: Path) -> float | None:
+    """What the run had counted when this stage first started, written down then; None where nothing counts."""
+    path = folder / "energy.json"
+    if not path.exists():
+        write_atomic(path, json.dumps({"begun": run.clock.joules()}))
+    begun: float | None = read_json(path)["begun"]
+    return begun
 
 
 def deadline(run: Run, folder: Path, plan: PlanFacts, name: str) -> Callable[[], float] | None:
