@@ -13,11 +13,13 @@ from hagane.corpus.stores import is_url
 from hagane.errors import RecipeError
 from hagane.folder import open_environment, pinned_only, read_json
 from hagane.measure.machine import profile
+from hagane.model.config import ModelConfig
 from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
 from hagane.plan.cost import joules, run_memory, tokens_per_second
 from hagane.plan.curve import curve_line, loss_curve
 from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
+from hagane.plan.held import refuse_unheld, usual_shape
 from hagane.plan.kept import find_law
 from hagane.plan.languages import language_lines, language_plans, mixture_reason, text_of, text_point
 from hagane.plan.law import usual_bytes_per_token
@@ -69,7 +71,7 @@ def _last_metrics(folder: Path) -> dict[str, Any] | None:
 def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None = None) -> tuple[list[str], dict[str, Any]]:
     """What a budget would buy: numbers before the corpus is read, from the kept profile and the kept law of the text, or the published one.
 
-    With `serve_tokens` the budget pays for serving that many tokens, too, and the shape is chosen for both.
+    With `serve_tokens` the budget pays for serving that many tokens, too, and the shape is chosen for both. Raises RecipeError for what a run would refuse.
     """
     recipe = with_mixture(recipe, find_mixture(recipe))
     size = pinned_only(recipe, pinned)
@@ -77,7 +79,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         raise RecipeError("--serve-tokens divides a budget between training and serving. Give --budget as time, energy or money, for example 2h.")
     exact = published(recipe.model, recipe.train.context)
     if recipe.budget is None and recipe.train.tokens is None and exact is not None:
-        return _count(recipe)
+        return _count(recipe, exact)
     machine = profile(recipe.execution.device, recipe.execution.threads)
     recipe = fitted(recipe, pinned, machine)
     law = find_law(recipe)
@@ -85,6 +87,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     refuse_few_steps(recipe, size, machine, law)
     vocabulary = size.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
     config = alone = best_shape(recipe, size, machine, vocabulary, plan.training_seconds, law)
+    refuse_unheld(recipe, config)
     serving = serving_options(recipe, size, machine, vocabulary, plan.training_seconds, law, serve_tokens)[0] if serve_tokens else None
     if serving is not None:
         config, tokens = serving.config, round(serving.training_seconds * tokens_per_second(serving.config, recipe.train.context, machine))
@@ -132,9 +135,8 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     return lines, facts
 
 
-def _count(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
-    config = published(recipe.model, recipe.train.context)
-    assert config is not None
+def _count(recipe: Recipe, config: ModelConfig) -> tuple[list[str], dict[str, Any]]:
+    refuse_unheld(recipe, config)
     counted = parts(config)
     lines = [f"{recipe.name}: {num_parameters(config):,} parameters, {num_active_parameters(config):,} active"]
     lines += [f"  {name:<10} {count:,}" for name, count in counted.items() if count]
@@ -224,12 +226,5 @@ def check_recipe_file(file: str, settings: list[str]) -> list[str]:
         notes.append("it names no corpus: give --corpus PATH when you run it")
     if recipe.budget is None and recipe.train.tokens is None:
         notes.append("it names no budget: give --budget when you run it")
-    _check_host(recipe)
+    refuse_unheld(recipe, usual_shape(recipe, SizeSettings()))
     return notes
-
-
-def _check_host(recipe: Recipe) -> None:
-    from hagane.hosts import host_for
-    from hagane.plan.shapes import shape
-
-    host_for(shape(recipe.model.pattern, SizeSettings(), width=256, num_layers=4, vocabulary_size=4096, context=recipe.train.context))

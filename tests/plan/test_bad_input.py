@@ -29,6 +29,10 @@ CASES = {
     "plan ax-k1 --budget 2h --set model.size.num_kv_heads=2": r"num_kv_heads = 2 is of grouped-query attention, but .* = 'latent'\. Leave it out",
     "plan llm-jp-4-8b --machine 8xH100 --budget 1d --serve-tokens 1T": r"Leave one of the two out",
     "plan neurosynth-9 --claim --budget 2h": r"--claim judges published facts as they are; leave out",
+    "plan quickstart --budget 2h --set model.pattern.gated_norm_rank=4": r"No published architecture can hold .* qwen3 has no gates on its norms",
+    "plan llm-jp-4-8b --set model.pattern.gated_norm_rank=4": r"llama has no gates on its norms",
+    "plan llm-jp-4-8b --machine 64xH100 --budget 21d --set model.pattern.sandwich_norms=true": r"llama has no norm after the mixer",
+    "plan ax-k1 --budget 2h --set release.gguf=true": r"release\.gguf = true cannot be done: llama\.cpp does not know axk1, .* Set it to false",
     "plan nowhere --budget 2h": r"nowhere",
 }
 

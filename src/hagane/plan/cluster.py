@@ -11,6 +11,7 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import RATIOS, curve_line
 from hagane.plan.facts import CurvePoint
+from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
 from hagane.plan.languages import text_of, text_point
 from hagane.plan.law import Law, usual_bytes_per_token
@@ -52,13 +53,14 @@ def affordable_tokens(budget: Budget, machine: Cluster, work: Workload, tokens_p
 def plan_on(recipe: Recipe, machine_text: str) -> tuple[list[str], dict[str, Any]]:
     """Lines for people and facts for scripts. The shape is the recipe's own: on a cluster the size does not yield to the budget.
 
-    Raises RecipeError where the machine is unknown, the recipe gives no size or no amount, or nothing fits.
+    Raises RecipeError where the machine is unknown, the recipe gives no size or no amount, no host holds its shape, or nothing fits.
     """
     machine = cluster(machine_text)
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
     config = published(recipe.model, context)
     if config is None:
         raise RecipeError(f"recipe {recipe.name} gives no size to lay out on {machine}. Set {', '.join(left_open(recipe.model))}.")
+    refuse_unheld(recipe, config)
     if recipe.budget is None and recipe.train.tokens is None:
         raise RecipeError(f"recipe {recipe.name} says neither how long nor how many tokens to train on {machine}. Give --budget, for example 21d or 1Ttokens.")
     budget = Budget.parse(recipe.budget) if recipe.budget else Budget(kind="tokens", amount=recipe.train.tokens or 0)
