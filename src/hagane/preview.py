@@ -15,6 +15,7 @@ from hagane.folder import pinned_only
 from hagane.measure.machine import profile, step_key
 from hagane.model.config import ModelConfig
 from hagane.model.count import mtp_parts, num_active_parameters, num_parameters, parts
+from hagane.plan.amounts import amount, dollars, energy
 from hagane.plan.choose import Allowance, Known, TimeStep, choose, text_worth
 from hagane.plan.contexts import contexts
 from hagane.plan.cost import step_seconds, step_work
@@ -22,6 +23,7 @@ from hagane.plan.curve import curve_line
 from hagane.plan.facts import PlanFacts
 from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
+from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
 from hagane.plan.languages import language_lines, mixture_reason, text_of
 from hagane.plan.law import Law, usual_bytes_per_token
@@ -42,7 +44,6 @@ from hagane.plan.sketch import (
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, StepRate, duration
-from hagane.report import text
 
 UNNAMED_BYTES = 1e15  # of people's text where a recipe leaves it to --corpus: as much as is asked for
 # Tokens of generated problems are shorter than those of people's text: 0.60 to 0.81 of the bytes, in nine languages of two runs.
@@ -76,6 +77,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     known = text_before(recipe, size, law, rough)
     step, serving, alone = _expected_step(recipe, machine), None, None
     plan = choose(recipe, size, machine, known, rough, _allowance(recipe, machine, rough), step, law=law, time_quickly=step)
+    refuse_unheld(recipe, plan.model)
     if serve_tokens:
         alone, worth = plan.model, text_worth(recipe, known)
         serving = serving_options(recipe, size, machine, alone.vocabulary_size, rough.training_seconds, law, serve_tokens, worth)[0]
@@ -195,19 +197,19 @@ def _lines(
 ) -> list[str]:
     """The page of the terminal."""
     experts, served = facts["num_experts"], facts.get("serve_tokens") or 0.0
-    cost = "" if facts["usd"] is None else f"; {text.scaled(facts['usd'])} USD"
+    cost = "" if facts["usd"] is None else f"; {dollars(facts['usd'])}"
     return [
         f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
         f"  model      width {facts['width']}, {facts['num_layers']} layers{f', {experts} experts' * (experts > 0)}, "
-        f"{text.scaled(plan.num_parameters)} parameters ({text.scaled(plan.num_active_parameters)} active), vocabulary {plan.vocabulary_size:,}",
-        f"  training   {text.scaled(facts['tokens'])} tokens in {duration(facts['training_seconds'])} at about {facts['tokens_per_second']:,} tokens/s: "
-        f"{facts['steps']:,} steps of {facts['tokens_per_step']:,} tokens, learning rate {facts['learning_rate']:.2g}, {text.scaled(facts['flops'], 'FLOP')}",
+        f"{amount(plan.num_parameters)} parameters ({amount(plan.num_active_parameters)} active), vocabulary {plan.vocabulary_size:,}",
+        f"  training   {amount(facts['tokens'])} tokens in {duration(facts['training_seconds'])} at about {facts['tokens_per_second']:,} tokens/s: "
+        f"{facts['steps']:,} steps of {facts['tokens_per_step']:,} tokens, learning rate {facts['learning_rate']:.2g}, {amount(facts['flops'], 'FLOP')}",
         *(served_lines(serving, served, alone) if serving is not None and alone is not None else []),
         "  time       " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["stages"].items()) + f": {duration(facts['seconds'])} in all",
         f"  text       {_text_line(recipe, facts)}",
         f"  loss       {facts['bits_per_byte']:.2f} bits per byte ({facts['low']:.2f}-{facts['high']:.2f}); 8 is knowing nothing",
         f"  mixture    {facts['mixture']}",
-        f"  memory     {text.size(facts['memory_bytes'])}; energy {text.energy(facts['joules'])} (modelled){cost}",
+        f"  memory     {amount(facts['memory_bytes'], 'B')}; energy {energy(facts['joules'])} (modelled){cost}",
         *language_lines({language: plan.languages[language] for language in facts["languages"]}),
         "  budgets    " + curve_line(plan.curve),
         "How the numbers follow:",
@@ -219,10 +221,10 @@ def _lines(
 def _text_line(recipe: Recipe, facts: dict[str, Any]) -> str:
     """What is read of what there is; what to do where it is read too often."""
     if facts["text_bytes"] is None:
-        return f"a sample of {text.size(facts['sample_bytes'])} of the text that you give with --corpus, taken to be there"
-    there, sample = text.size(facts["text_bytes"]), facts["sample_bytes"]
+        return f"a sample of {amount(facts['sample_bytes'], 'B')} of the text that you give with --corpus, taken to be there"
+    there, sample = amount(facts["text_bytes"], "B"), facts["sample_bytes"]
     if sample < facts["text_bytes"]:
-        return f"a sample of {text.size(sample)} of {there}"
+        return f"a sample of {amount(sample, 'B')} of {there}"
     often, most = facts["repeats"], recipe.corpus.max_repeats
     if often <= 1.01 * most:
         return f"all of {there}"
@@ -231,6 +233,7 @@ def _text_line(recipe: Recipe, facts: dict[str, Any]) -> str:
 
 def _count(recipe: Recipe, config: ModelConfig) -> tuple[list[str], dict[str, Any]]:
     """A recipe of a published size without a budget: what it holds."""
+    refuse_unheld(recipe, config)
     counted = parts(config)
     lines = [f"{recipe.name}: {num_parameters(config):,} parameters, {num_active_parameters(config):,} active"]
     lines += [f"  {name:<10} {count:,}" for name, count in counted.items() if count]

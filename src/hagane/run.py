@@ -257,11 +257,8 @@ def check_text(run: Run) -> None:
 def check_recipe(run: Run) -> None:
     """Refuse what cannot work before anything is spent: a budget that is too small, a model that no host can hold."""
     from hagane.corpus.embedded import LANGUAGES
-    from hagane.hosts import HOSTS, host_for
-    from hagane.hosts.gguf import unfit
-    from hagane.model.extend import extended
+    from hagane.plan.held import refuse_unheld, usual_shape
     from hagane.plan.least import refuse_few_steps
-    from hagane.plan.shapes import shape
     from hagane.plan.start import refuse_conflicts, starting_folder, starting_model
 
     if not run.recipe.corpus.sources:
@@ -273,16 +270,7 @@ def check_recipe(run: Run) -> None:
     _ = run.sketch  # refuses a budget that is too small
     if run.record("plan") is None:
         refuse_few_steps(run.recipe, run.pinned_size, run.machine, run.law)
-    context = run.recipe.train.context
-    config = starting_model(run.recipe) or shape(
-        run.recipe.model.pattern, run.pinned_size, width=256, num_layers=4, vocabulary_size=4096, context=context
-    )
-    extension = run.recipe.extend
-    if extension.share > 0:
-        config = extended(config, extension.factor, extension.method)
-    host = HOSTS[host_for(config)]
-    if run.recipe.release.gguf is True and (reason := unfit(host, config)) is not None:
-        raise RunError(f"release.gguf = true cannot be done: {reason}. Set it to false, or change model.pattern.")
+    refuse_unheld(run.recipe, starting_model(run.recipe) or usual_shape(run.recipe, run.pinned_size))
     start = starting_folder(run.recipe)
     if start is not None and run.record("pretrain") is None:
         from hagane.hosts.checkpoint import read_published

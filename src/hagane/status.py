@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from hagane.corpus.stores import is_url
 from hagane.errors import RecipeError
 from hagane.folder import open_environment, read_json
+from hagane.plan.held import refuse_unheld, usual_shape
 from hagane.preview import preview
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -112,12 +113,5 @@ def check_recipe_file(file: str, settings: list[str]) -> list[str]:
         notes.append("it names no corpus: give --corpus PATH when you run it")
     if recipe.budget is None and recipe.train.tokens is None:
         notes.append("it names no budget: give --budget when you run it")
-    _check_host(recipe)
+    refuse_unheld(recipe, usual_shape(recipe, SizeSettings()))
     return notes
-
-
-def _check_host(recipe: Recipe) -> None:
-    from hagane.hosts import host_for
-    from hagane.plan.shapes import shape
-
-    host_for(shape(recipe.model.pattern, SizeSettings(), width=256, num_layers=4, vocabulary_size=4096, context=recipe.train.context))

@@ -7,29 +7,52 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
 from hagane.engine.draft import Drafts
 from hagane.engine.generate import generate
-from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.sequence import Sequence
 from toy_models import randomised
 
 VOCABULARY = 23  # few tokens: random drafts are right now and then
 FULL = AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=8, qk_norm=True)
+LATENT = LatentConfig(num_heads=2, query_rank=6, kv_rank=10, nope_dim=8, rope_dim=4, value_dim=8)
+INDEXED = tuple(LATENT.model_copy(update={"index": IndexConfig(num_heads=4, head_dim=8, top_k=4, share=share)}) for share in (None, 0.6))
+GATED = FULL.model_copy(update={"gate": "sigmoid"})
 MIXERS = {
     "attention": (FULL,),
     "window": (FULL.model_copy(update={"window": 5}), FULL),
     "wide window": (FULL.model_copy(update={"window": 40}),),
-    "latent": (LatentConfig(num_heads=2, query_rank=6, kv_rank=10, nope_dim=8, rope_dim=4, value_dim=8),),
+    "latent": (LATENT,),
+    "indexed": INDEXED,
+    "gated norms": (LATENT.model_copy(update={"gate": "sigmoid"}), INDEXED[0].model_copy(update={"gate": "sigmoid"})),
+    "sandwich": (GATED.model_copy(update={"window": 5}), GATED.model_copy(update={"rope": None})),
     "delta": (DeltaConfig(num_key_heads=1, num_value_heads=2, key_dim=8, value_dim=8), FULL),
 }
+NORMS = {"gated norms": {"mixer_norm_rank": 4, "ffn_norm_rank": 4}, "sandwich": {"post_mixer_norm": True, "post_ffn_norm": True}}
 FFNS = {"dense": DenseConfig(hidden=24), "experts": ExpertsConfig(num_experts=4, top_k=2, hidden=12)}
 
 
 def model(mixers="attention", ffn="dense", seed=0, drafting="like the last"):
-    layers = tuple(LayerConfig(mixer=mixer, ffn=FFNS[ffn]) for mixer in MIXERS[mixers])
+    layers = tuple(LayerConfig(mixer=mixer, ffn=FFNS[ffn], **NORMS.get(mixers, {})) for mixer in MIXERS[mixers])
     modules = layers[:1] if drafting == "like the first" else layers[-1:]
     return randomised(ModelConfig(vocabulary_size=VOCABULARY, width=16, layers=layers, mtp_layers=modules, context=64, init_std=0.4), seed)
+
+
+def trained(mixers, ffn):
+    """On lines that count on by one to three: after a while model and module guess many tokens, and not all."""
+    decoder, generator = model(mixers, ffn).train().requires_grad_(True), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
+    for _ in range(60):
+        start_B1, step_B1 = (torch.randint(low, high, (16, 1), generator=generator) for low, high in ((0, VOCABULARY), (1, 4)))
+        token_BT = (start_B1 + step_B1 * torch.arange(14)) % VOCABULARY
+        outputs = decoder(token_BT[:, :-2], Sequence.plain(16, 12), further=True)
+        hidden = ((outputs.hidden_BTD, token_BT[:, 1:-1]), (outputs.further[0][:, :-1], token_BT[:, 2:-1]))
+        sum(cross_entropy(decoder.head.logits(hidden_BTD).flatten(0, 1), target_BT.flatten()) for hidden_BTD, target_BT in hidden).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return decoder.eval().requires_grad_(False)
 
 
 def copying(seed=0):
@@ -63,6 +86,17 @@ def test_drafts_change_no_token(mixers, ffn, seed, count, longest, max_new_token
     plain = generate(decoder, asked, max_new_tokens, stop, batch_size=batch_size)
     assert generate(decoder, asked, max_new_tokens, stop, batch_size=batch_size, drafts=drafts) == plain
     assert 0 <= drafts.accepted <= drafts.proposed <= sum(map(len, plain))
+
+
+@pytest.mark.parametrize("ffn", FFNS)
+@pytest.mark.parametrize("mixers", MIXERS)
+def test_drafts_of_a_trained_module_are_often_right_and_change_no_token(mixers, ffn):
+    decoder, drafts = trained(mixers, ffn), Drafts()
+    asked = [[(start + step * place) % VOCABULARY for place in range(5)] for start in range(8) for step in (1, 2, 3)] + prompts(8, 20, seed=0)
+    plain = generate(decoder, asked, 30, [], batch_size=12)
+    assert generate(decoder, asked, 30, [], batch_size=12, drafts=drafts) == plain
+    assert 0.1 < drafts.acceptance < 1.0, "accepted and taken back"
+    assert len({tuple(text) for text in plain}) > 20
 
 
 def test_right_drafts_are_used_and_counted():

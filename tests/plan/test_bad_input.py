@@ -42,6 +42,10 @@ CASES = {
     "plan nordic --budget 2h --set model.pattern.head_dim=9": r"model\.pattern: head_dim = 9 must be even",
     "plan nordic --budget 2h --set model.size.num_layers=1000000000": r"model\.size\.num_layers = 1000000000: .* less than or equal to 2000",
     "plan neurosynth-9 --claim --budget 2h": r"--claim judges published facts as they are; leave out",
+    "plan quickstart --budget 2h --set model.pattern.gated_norm_rank=4": r"No published architecture can hold .* qwen3 has no gates on its norms",
+    "plan llm-jp-4-8b --set model.pattern.gated_norm_rank=4": r"llama has no gates on its norms",
+    "plan llm-jp-4-8b --machine 64xH100 --budget 21d --set model.pattern.sandwich_norms=true": r"llama has no norm after the mixer",
+    "plan ax-k1 --budget 2h --set release.gguf=true": r"release\.gguf = true cannot be done: llama\.cpp does not know axk1, .* Set it to false",
     "plan nowhere --budget 2h": r"nowhere",
 }
 

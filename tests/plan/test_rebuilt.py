@@ -1,4 +1,4 @@
-"""The fictional systems as recipes: the size they are named by, on a host, on the hardware they name, and small."""
+"""The rebuilt systems as recipes: the fictional ones at the size they are named by, on a host, on the hardware they name; all of them small."""
 
 import time
 
@@ -15,6 +15,7 @@ from hagane.recipe.load import load_recipe, shipped_recipes
 from hagane.recipe.schema import SizeSettings
 
 HOST = {"neurosynth-7": "qwen3_moe", "neurosynth-9": "qwen3_next", "amplimind-xl": "deepseek_v32"}
+SYSTEMS = {"llm-jp-4-8b": "llama", "llm-jp-4-32b-a3b": "qwen3_moe", "ax-k1": "axk1", **HOST}
 
 
 def model_of(name):
@@ -33,14 +34,48 @@ def test_a_fictional_system_has_the_size_it_is_named_by(name):
     assert host_for(config) == HOST[name]
 
 
-@pytest.mark.parametrize("name", HOST)
-def test_a_small_one_has_every_mechanism_of_the_pattern(name):
-    def kinds(config):
-        return {(layer.mixer.kind, layer.ffn.kind, getattr(layer.ffn, "shared_hidden", 0) > 0) for layer in config.layers}
+WIDTHS = {
+    "num_heads", "num_kv_heads", "head_dim", "partial_rotary", "num_key_heads", "num_value_heads", "key_dim", "value_dim", "query_rank", "kv_rank", "nope_dim",
+    "rope_dim", "hidden", "shared_hidden",
+}  # fmt: skip
+"""What of a layer goes with the size of the model. Whether it is there at all does not, nor do the numbers of an indexer and a router."""
 
-    pattern = load_recipe(name)[0].model.pattern
-    for small in candidates(pattern, SizeSettings(), vocabulary_size=4096, context=256)[:3]:
-        assert kinds(small) == kinds(model_of(name)) and host_for(small) == HOST[name]
+
+def mechanism(part):
+    """Everything else that a mixer or a feed-forward is told, and the ratios of these widths to each other."""
+    values = {name: bool(value) if name in WIDTHS else value for name, value in part.model_dump().items()}
+    match part.kind:
+        case "attention":
+            values["partial_rotary"] = part.rotary_dim / part.head_dim
+        case "latent":
+            values["rope_dim"] = part.rope_dim / part.nope_dim
+        case "delta":
+            values["num_value_heads"] = part.num_value_heads / part.num_key_heads
+        case "experts":
+            values["shared_hidden"] = part.shared_hidden / part.hidden
+    return values
+
+
+def layer_mechanism(layer):
+    return {**layer.model_dump(), "mixer": mechanism(layer.mixer), "ffn": mechanism(layer.ffn)}
+
+
+def mechanisms(config):
+    """Everything of a model but its size: each kind of layer in the order in which they first come, modules for further tokens, the rest."""
+    kinds = []
+    for layer in map(layer_mechanism, config.layers):
+        kinds += [layer] if layer not in kinds else []
+    rest = config.model_dump(exclude={"vocabulary_size", "width", "layers", "mtp_layers"})
+    return {**rest, "embedding_scale": config.embedding_scale != 1.0, "layers": kinds, "mtp_layers": [*map(layer_mechanism, config.mtp_layers)]}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_size_that_a_budget_may_choose_has_every_mechanism_of_the_full_one(name):
+    recipe, _ = load_recipe(name)
+    full, num_dense = model_of(name), recipe.model.pattern.dense_layers
+    for small in candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=4096, context=recipe.train.context):
+        assert mechanisms(small) == mechanisms(full) and host_for(small) == SYSTEMS[name], small.width
+        assert [layer.ffn for layer in small.layers].index(small.layers[-1].ffn) == num_dense, "as many dense layers before the others"
 
 
 def test_neurosynth_7_keeps_within_what_its_claim_leaves():

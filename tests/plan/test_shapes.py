@@ -65,6 +65,14 @@ def test_groups_scaling_and_one_norm_are_passed_on():
     assert not any(layer.post_mixer_norm for layer in config.layers)
 
 
+def test_what_balances_experts_is_passed_on_and_refused_where_nothing_would_use_it():
+    routed = made({**GLM, "bias_rate": 0.01, "aux_coefficient": 1e-4, "z_coefficient": 0.0}).layers[-1].ffn
+    assert (routed.balance, routed.bias_rate, routed.aux_coefficient, routed.z_coefficient) == ("bias", 0.01, 1e-4, 0.0)
+    assert made(GLM).layers[-1].ffn.bias_rate == ExpertsConfig(num_experts=2, top_k=1, hidden=1).bias_rate, "one default for both"
+    with pytest.raises(ValidationError, match=r"bias_rate = 0\.01 is of balance = 'bias', but balance = 'loss'"):
+        PatternSettings(**{**GLM, "balance": "loss", "bias_rate": 0.01})
+
+
 def test_an_indexer_is_as_wide_as_what_turns_and_makes_attention_cheap():
     config = made(V32)
     indexers = {layer.mixer.index for layer in config.layers}

@@ -35,6 +35,7 @@ WRONG_PATTERNS = [
     ('ffn = "experts"\nnum_experts = 8\nnum_groups = 8', "at least twice it"),
     ('ffn = "experts"\ntop_groups = 2', "top_groups 2 is more than num_groups 1"),
     ('ffn = "experts"\nnum_experts = 8\nnum_groups = 4\ntop_k = 3', "more than the 2 experts of top_groups 1"),
+    ('ffn = "experts"\nbias_rate = 0.01', "bias_rate = 0.01 is of balance = 'bias', but balance = 'loss'"),
     ("full_every = 3", "window = 0 asks for none"),
     ("full_positions = false", "window = 0 asks for none"),
     ("window = 64\ndeltas = 3", "window = 64 and deltas = 3 are two patterns"),

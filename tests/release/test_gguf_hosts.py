@@ -42,6 +42,7 @@ CONFIGS = {
     "deepseek_v3 yarn": model(layers(latent(rope=RopeConfig(yarn=YARN)), DENSE, SIGMOID)),
     "deepseek_v3 plain yarn": model(layers(latent(rope=RopeConfig(yarn=YARN.model_copy(update={"mscale": 0.0, "mscale_all_dim": 0.0}))), DENSE, SIGMOID)),
     "deepseek_v3 extended": extended(model(layers(latent(), DENSE, SIGMOID), context=24), 8.0, "yarn"),
+    "deepseek_v3 ntk": extended(model(layers(latent(), DENSE, SIGMOID), context=24), 8.0, "ntk"),
     "deepseek_v3 linear": extended(model(layers(latent(), DENSE, SIGMOID), context=24), 8.0, "linear"),
     "qwen3_next irregular": hybrid(GATED, DELTA, DELTA, GATED, DELTA, tied=True),
 }

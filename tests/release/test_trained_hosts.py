@@ -1,6 +1,6 @@
 """A trained model of every host, released with its tokenizer and chat template: transformers goes on with every text as we do, token for token.
 
-llama.cpp, where it knows the host, gives the same distributions.
+What rounding to bfloat16 changes of the masters' own text is a tie. llama.cpp, where it knows the host, gives the same distributions.
 
 Trained, because greedy text of random weights decides between tokens that are hardly apart, or repeats one.
 """
@@ -12,7 +12,7 @@ import torch
 
 from hagane.corpus.embedded import documents, parallel_sentences
 from hagane.engine.generate import generate
-from hagane.engine.load import load_huggingface
+from hagane.engine.load import build_decoder, load_huggingface
 from hagane.hosts import HOSTS
 from hagane.hosts.gguf import missing_tools
 from hagane.model.decoder import Decoder
@@ -73,6 +73,27 @@ def prompts():
     return [*begun, *(render([{"role": "user", "content": sentences[3][language][:40]}], language in ("en", "ja")) for language in LANGUAGES)]
 
 
+def keeps_the_greedy_text(master, rows, exported, rounding):
+    """The float32 masters go on with the text of the bfloat16 export, except from a place where two tokens are less apart to them than rounding moves logits.
+
+    Such ties are in 0 to 3 of 20 texts, 21 of all 200 (docs/notebook.md, "GGUF"); `rounding` was measured on other prompts.
+    """
+    for indexer in master.indexers():
+        indexer.library_ties = True
+    special, parted = special_ids(tokenizer()), 0
+    texts = generate(master, rows, NEW_TOKENS, [special[IM_END], special[END_OF_TEXT]], batch_size=1 if any(True for _ in master.indexers()) else len(rows))
+    for ids, text, other in zip(rows, texts, exported, strict=True):
+        if text == other:
+            continue
+        parted += 1
+        place = next(index for index, (one, two) in enumerate(zip(text, other)) if one != two)
+        token_BT = torch.tensor([[*ids, *text[:place]]])
+        with torch.inference_mode():
+            logits_V = master.head.logits(master(token_BT, Sequence.plain(*token_BT.shape)).hidden_BTD)[0, -1]
+        assert 0 <= logits_V[text[place]] - logits_V[other[place]] < rounding, f"token {place + 1}"
+    assert parted <= 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("host", CONFIGS)
 def test_a_trained_model_goes_on_the_same_in_transformers(tmp_path, host):
@@ -94,6 +115,7 @@ def test_a_trained_model_goes_on_the_same_in_transformers(tmp_path, host):
     for prompt, ids, text in zip(prompts(), rows, mine, strict=True):
         output = theirs.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), max_new_tokens=NEW_TOKENS)
         assert output[0, len(ids) :].tolist() == text, f"{host}: {prompt!r}"
+    keeps_the_greedy_text(build_decoder(config, state), rows, mine, facts.rounding_logit_gap)
     if HOSTS[host].gguf is not None and missing_tools() is None:
         texts = [text for sentence in parallel_sentences(5) for text in sentence.values()]
         half, eight = release_gguf(state, config, host, tokenizer(), tmp_path / "gguf", Identity("toy"), texts).files

@@ -12,6 +12,7 @@ from hagane.plan.contexts import curriculum
 from hagane.plan.curve import RATIOS
 from hagane.plan.dial import Dial
 from hagane.plan.facts import CurvePoint
+from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
 from hagane.plan.languages import text_of, text_point
 from hagane.plan.law import Law, usual_bytes_per_token
@@ -27,7 +28,7 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     """Lines for people and facts for scripts. A size that the recipe gives does not yield to the budget on a cluster; one that it leaves open is chosen.
 
     With `serve_tokens` the budget pays for serving that many tokens, too. Raises RecipeError where the machine is unknown, the recipe gives no amount, the
-    budget is too small or endless, or nothing fits.
+    budget is too small or endless, no host holds the shape, or nothing fits.
     """
     machine = cluster(machine_text)
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
@@ -40,6 +41,7 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     else:
         chosen = choose_shape(job, law)
         laid = chosen.laid
+    refuse_unheld(recipe, laid.config)
     job.dial.refuse_absurd(laid.tokens, laid.tokens_per_second, 3 * laid.work.forward_flops, job.least_batch(laid.work))
     curve = _curve(job, law, laid, None if serve_tokens else chosen)
     served = _served(job, laid, curve[len(curve) // 2].bits_per_byte) if serve_tokens else None

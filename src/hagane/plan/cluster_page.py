@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters, parts
-from hagane.plan.batch import given_batch
 from hagane.plan.amounts import amount
+from hagane.plan.batch import given_batch
 from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line

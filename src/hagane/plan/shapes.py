@@ -104,7 +104,7 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         num_experts=_usual_experts(pattern), top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
-        null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
+        bias_rate=pattern.bias_rate, null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
     return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)

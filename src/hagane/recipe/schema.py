@@ -229,6 +229,7 @@ class PatternSettings(Frozen):
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
+    bias_rate: float = Field(1e-3, gt=0, description="how far the selection bias moves per optimizer step")
     null_experts: int = Field(0, ge=0, description="outputs of the router beside the experts that stand for computing nothing; top_k counts them")
     mean_experts: float | None = Field(None, gt=0, description="with null experts, the experts a token uses on average; held by balancing")
     entropy_clamp: bool = Field(False, description="keep the router's entropies in bands, beside balancing")
@@ -278,6 +279,8 @@ class PatternSettings(Frozen):
 
     @model_validator(mode="after")
     def _experts(self) -> PatternSettings:
+        if self.balance != "bias":
+            self._unused(("bias_rate",), f"balance = 'bias', but balance = '{self.balance}'")
         if self.ffn == "dense":
             fields = type(self).model_fields
             names = (
