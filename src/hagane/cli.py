@@ -234,7 +234,7 @@ def plan(
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
     served = parse_tokens(serve_tokens) if serve_tokens else None
     if machine is None and loaded.budget is None and loaded.train.tokens is not None:
-        machine = loaded.execution.machine  # what the published size is for
+        machine = loaded.published.machine
     if machine is not None:
         from hagane.plan.cluster import plan_on
 

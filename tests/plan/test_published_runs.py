@@ -27,14 +27,14 @@ PUBLISHED = {
 def test_a_published_run_is_planned_where_nothing_else_is_asked_for(name):
     recipe, _ = load_recipe(name)
     tokens, batch, warmup, midtrain, longest = PUBLISHED[name]
-    facts = plan_on(recipe, recipe.execution.machine)[1]
-    assert facts["tokens"] == tokens == recipe.train.tokens and facts["machine"].split("x")[0] == recipe.execution.machine.split("x")[0]
+    facts = plan_on(recipe, recipe.published.machine)[1]
+    assert facts["tokens"] == tokens == recipe.train.tokens and facts["machine"].split("x")[0] == recipe.published.machine.split("x")[0]
     if batch is not None:
-        assert facts["tokens_per_step"] == batch and "train.batch_tokens" in facts["reasons"]["tokens_per_step"]
+        assert facts["tokens_per_step"] == batch and "published.batch_tokens" in facts["reasons"]["tokens_per_step"]
         assert recipe.train.warmup_share * tokens * (1 - midtrain) / batch == pytest.approx(warmup, rel=0.1)
     assert recipe.midtrain.share == pytest.approx(midtrain, rel=0.01)
     assert (extended_context(recipe, recipe.train.context) or recipe.train.context) == longest
-    for field, value in recipe.execution.layout.model_dump(exclude_none=True, exclude={"precision"}).items():
+    for field, value in recipe.published.layout.model_dump(exclude_none=True, exclude={"precision"}).items():
         assert all(found["layout"][field] == value for found in facts["layouts"])
     said = CliRunner().invoke(app, ["plan", name])
     assert said.exit_code == 0 and f"{recipe.name} on " in said.output

@@ -29,7 +29,7 @@ def given_batch(recipe: Recipe) -> int | None:
     """Tokens of an optimizer step where the recipe gives its rows, or, for the size that it publishes and no budget asks to be changed, its tokens."""
     train = recipe.train
     if train.rows is None:
-        return train.batch_tokens if recipe.budget is None and train.batch_tokens else None
+        return recipe.published.batch_tokens if recipe.budget is None else None
     return train.rows * (train.accumulation or 1) * train.context
 
 
@@ -62,7 +62,7 @@ def by_tokens(recipe: Recipe, machine: Machine, tokens: float) -> Batch:
         return Batch.of(recipe, machine, recipe.train.rows, f"{recipe.train.rows} rows of {recipe.train.context} tokens, as the recipe says")
     total = max(1, batch_rule(recipe, tokens) // recipe.train.context)
     if given_batch(recipe) is not None:
-        return Batch.of(recipe, machine, total, f"{total} rows of {recipe.train.context} tokens: train.batch_tokens, as the recipe says")
+        return Batch.of(recipe, machine, total, f"{total} rows of {recipe.train.context} tokens: as its makers had it (published.batch_tokens)")
     reason = (
         f"{total} rows of {recipe.train.context} tokens: Step Law (Li et al. 2025), 0.58 D^0.571 = {step_law_batch(tokens):,.0f} tokens for D = {tokens:,.0f}"
     )

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters, parts
 from hagane.plan.amounts import amount
-from hagane.plan.batch import given_batch
 from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
@@ -151,8 +150,8 @@ def _batch_reason(page: Page) -> str:
     train, rows = page.job.recipe.train, page.laid.batch // page.job.context
     if train.rows is not None:
         return f"{rows:,} rows of {page.job.context:,}, as train.rows{' x train.accumulation' * (train.accumulation is not None)} says"
-    if given_batch(page.job.recipe) is not None:
-        return f"{rows:,} rows of {page.job.context:,}, as train.batch_tokens says; train.rows overrides it"
+    if page.job.asked.exact:
+        return f"{rows:,} rows of {page.job.context:,}, as its makers had it (published.batch_tokens); train.rows overrides it"
     micro = f", in {train.accumulation} micro-batches as train.accumulation says" if train.accumulation else ""
     return (
         f"0.58 D^0.571 (Step Law, Li et al. 2025) as a power of two of rows of {page.job.context:,}, a row for every eight devices at least{micro}; "

@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.plan.batch import batch_rule, given_batch, step_law_batch
+from hagane.plan.batch import batch_rule, step_law_batch
 from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
 from hagane.plan.dial import Dial
 from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
-from hagane.plan.machines import Cluster, Precision
+from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
 from hagane.plan.shapes import LADDER, candidates, experts_of
 from hagane.plan.sketch import Candidate, best_vocabulary, in_proportion, largest_alike, point_of
 from hagane.plan.workload import Workload, workload
-from hagane.recipe.schema import Recipe
+from hagane.recipe.schema import LayoutSettings, Recipe
 from hagane.recipe.types import Budget, Layout
 
 LARGER = ((10240, 80), (12288, 96), (16384, 128))  # rungs beyond the ladder, in the proportions of its last ones: no single machine has use for them
@@ -59,18 +59,31 @@ class Job:
     context: int
 
     @property
+    def own(self) -> bool:
+        """Whether it is the published run that is planned: its machine, and no budget that asks for another."""
+        return self.recipe.budget is None and str(self.machine) == str(cluster(self.recipe.published.machine or str(self.machine)))
+
+    @property
     def machine(self) -> Cluster:
         return self.dial.machine
 
     @property
     def precision(self) -> Precision:
-        return self.recipe.execution.layout.precision or ("float32" if self.recipe.train.dtype == "float32" else "bf16")
+        return self.layout.precision or ("float32" if self.recipe.train.dtype == "float32" else "bf16")
+
+    @cached_property
+    def layout(self) -> LayoutSettings:
+        """What must be kept of it: what the recipe asks for, and what is published of its own run."""
+        asked = self.recipe.execution.layout
+        if not self.own:
+            return asked
+        return self.recipe.published.layout.model_copy(update=asked.model_dump(exclude_none=True))
 
     @cached_property
     def asked(self) -> Asked:
         """What the recipe says of the layout and of the batch."""
-        train, layout = self.recipe.train, self.recipe.execution.layout
-        return Asked(layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, given_batch(self.recipe) is not None)
+        train, batch = self.recipe.train, self.own and self.recipe.published.batch_tokens is not None
+        return Asked(self.layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, train.rows is not None or batch)
 
     def least_batch(self, work: Workload) -> int:
         """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""

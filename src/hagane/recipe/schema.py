@@ -361,7 +361,6 @@ class TrainSettings(Frozen):
     curriculum: tuple[CurriculumStep, ...] = Field((), description="shorter rows first: contexts and shares of pretraining; the rest is at train.context")
     rows: int | None = Field(None, ge=1, description="rows of one micro-step")
     accumulation: int | None = Field(None, ge=1, description="micro-steps of one optimizer step")
-    batch_tokens: int | None = Field(None, ge=1, description="of an optimizer step at the size that the recipe gives; where a budget chooses, so is the batch")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon for the matrices inside the layers and AdamW for the rest, or AdamW for all")
     muon_ratio: float = Field(2.5, gt=0, description="Muon's learning rate over AdamW's")
     embedding_ratio: float | None = Field(
@@ -523,6 +522,14 @@ class LayoutSettings(Frozen):
     precision: Literal["float32", "tf32", "bf16", "fp8", "fp4"] | None = execution(None, description="of matrix products; that of train.dtype where not given")
 
 
+class PublishedSettings(Frozen):
+    """How its makers trained the size that the recipe gives: what is planned where neither a budget nor a machine is asked for."""
+
+    machine: str | None = execution(None, description="number and kind of accelerators, from the table: 1024xH200")
+    layout: LayoutSettings = execution(LayoutSettings(), description="what is known of the layout; execution.layout goes before it")
+    batch_tokens: int | None = Field(None, ge=1, description="of an optimizer step; a budget that changes the size changes the batch, too")
+
+
 class ExecutionSettings(Frozen):
     """How the work is done. Nothing here changes a key."""
 
@@ -534,7 +541,6 @@ class ExecutionSettings(Frozen):
     keep_checkpoints: int = execution(2, ge=1)
     log_every: int = execution(10, ge=1)
     tensorboard: bool = execution(True)
-    machine: str | None = execution(None, description="what the size that the recipe gives is planned for, where `hagane plan` is asked for no other: 64xH200")
     price_per_hour: float | None = execution(None, gt=0, description="US dollars an hour of this machine costs; a budget of money needs it")
     goodput: float | None = execution(None, gt=0, le=1, description="of a plan on a cluster: share of its hours in which it trains; 0.9 where not given")
     layout: LayoutSettings = execution(LayoutSettings(), description="of a plan on a cluster: degrees that are given; the others are searched")
@@ -564,6 +570,7 @@ class Recipe(Frozen):
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     release: ReleaseSettings = ReleaseSettings()
+    published: PublishedSettings = PublishedSettings()
     execution: ExecutionSettings = ExecutionSettings()
 
     @field_validator("budget")
