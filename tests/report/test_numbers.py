@@ -39,6 +39,7 @@ def test_units() -> None:
     assert text.size(4.1e9) == "4.1 GB"
     assert text.energy(9072) == "2.52 Wh"
     assert text.seconds(9.4) == "9.4 s" and text.seconds(298) == "4 min 58 s"
+    assert [text.seconds(value) for value in (7200.6, 86400, 226_800, 1e9)] == ["2 h", "1 day", "2 days 15 h", "31.7 years"]
     assert text.percent(0.4567) == "45.7 %"
     assert text.small(3.1e-6) == "3.1e-6" and text.small(0) == "0.0"
 

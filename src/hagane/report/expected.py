@@ -44,7 +44,8 @@ def _picture(
     title: str, curve: Sequence[dict[str, Any]], x: Sequence[float], ticks: Sequence[float], show: Callable[[Any], str], what: str
 ) -> Picture:
     chosen = len(curve) // 2  # the curve goes as far down as up from the plan's own training time
-    points = [Point(value, point["bits_per_byte"], point["low"], point["high"]) for value, point in zip(x, curve, strict=True)]
+    # to the digits that a plan's own numbers have, so that its point says what its tile says
+    points = [Point(value, round(point["bits_per_byte"], 3), point["low"], point["high"]) for value, point in zip(x, curve, strict=True)]
     told = ", ".join(f"{text.fixed(point.value, 2)} for {show(point.x)}" for point in points)
     counts = {number(point.get("num_active_parameters")) for point in curve}
     shape = "with the plan's own shape" if len(counts) == 1 else "each with the shape that is best for it"

@@ -108,11 +108,13 @@ def _languages(facts: dict[str, Any]) -> Section | None:
 
 def _training(facts: dict[str, Any]) -> Section | None:
     """How it would be trained, and where the time goes; of what the plan says."""
-    rate, repeats = number(facts.get("learning_rate")), number(facts.get("repeats"))
+    rate, repeats, hours = (number(facts.get(name)) for name in ("learning_rate", "repeats", "goodput"))
+    steps, tokens, step = (number(facts.get(name)) for name in ("steps", "tokens", "tokens_per_step"))
     told = {
-        "optimizer steps": text.whole(facts.get("steps")), "tokens a step": text.whole(facts.get("tokens_per_step")),
+        "optimizer steps": text.whole(tokens / step if steps is None and tokens and step else steps), "tokens a step": text.whole(step),
         "learning rate": text.UNKNOWN if rate is None else f"{rate:.3g}", "computation": text.flops(facts.get("flops")),
-        "text there is": text.size(facts.get("text_bytes")), "times it is read at most": text.UNKNOWN if repeats is None else f"{repeats:.1f}",
+        "text that is read" if facts.get("layouts") else "text there is": text.size(facts.get("text_bytes")),
+        "times it is read at most": text.UNKNOWN if repeats is None else f"{repeats:.1f}", "hours in which it trains": text.percent(hours, 0),
     }  # fmt: skip
     lines = tuple((name, value) for name, value in told.items() if value != text.UNKNOWN)
     stages = tuple((str(name), text.seconds(value)) for name, value in table(facts.get("stages")).items() if number(value) is not None)

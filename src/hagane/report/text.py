@@ -85,6 +85,8 @@ def seconds(value: Any) -> str:
         return UNKNOWN
     if 0 < value < 9.95:
         return f"{value:.1f} s".replace(".0 s", " s")
+    if value >= 3600:
+        value = 60 * round(value / 60)
     if value >= LONG:
         return f"{amounts.factor(value / YEAR)} years"
     return re.sub(r"(\d+)([a-z]+)", lambda part: f"{part[1]} {part[2] if part[2] != 'd' else 'day' if part[1] == '1' else 'days'}", duration(value))
