@@ -97,7 +97,8 @@ def test_no_amount_is_a_row_of_zeros(budget, scale):
 
 
 def test_a_count_without_a_budget_is_a_page_too():
-    page = plan_page(preview(load_recipe("llm-jp-4-8b")[0], ())[1])
+    recipe, _ = load_recipe("llm-jp-4-8b")
+    page = plan_page(preview(recipe.model_copy(update={"train": recipe.train.model_copy(update={"tokens": None})}), ())[1])
     assert "8.59 B" in page and "No budget was given" in page
 
 
