@@ -175,7 +175,7 @@ def test_a_published_curriculum_yields_to_a_budget():
 def test_neurosynth_7_is_trained_on_longer_and_longer_rows_on_a_laptop():
     recipe, _ = load_recipe("neurosynth-7")
     assert contexts(recipe) == [16_384, 2048, 131_072]
-    small = fitted(validate({**recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), "budget": "10min"}, "test"), (), MACHINE)
+    small = fitted(load_recipe("neurosynth-7", ["budget=10min"])[0], (), MACHINE)
     base = small.train.context
     assert contexts(small) == [base, base // 8, 8 * base] and 256 <= base <= 2048
 

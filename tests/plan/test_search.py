@@ -175,4 +175,4 @@ def test_budgets_of_other_kinds_and_what_the_table_lacks():
     with pytest.raises(RecipeError, match="publishes no power"):
         plan_on(recipe.model_copy(update={"budget": "10kWh"}), "256xTPU-v5p")
     with pytest.raises(RecipeError, match=r"Give --budget"):
-        plan_on(recipe, "8xH100")
+        plan_on(load_recipe("nordic")[0], "8xH100")
