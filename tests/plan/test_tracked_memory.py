@@ -1,4 +1,4 @@
-"""The footprint of full sharding against torch's own accounting: its tracker sees every tensor of a step on simulated ranks.
+"""The footprint of full sharding, of dense layers and of experts, against torch's own accounting: its tracker sees every tensor of a step on simulated ranks.
 
 The model is a decoder whose kernels keep what fused ones keep (a norm its input, SwiGLU its two inputs, attention its inputs, output
 and log-sum-exp). Tensors are fake: nothing is computed, so a model of 8B parameters takes seconds.
@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.checkpoint import checkpoint
 
@@ -44,11 +45,16 @@ class ChunkedLoss(Function):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int) -> None:
+    """With `experts`, `top_k` of them a token, evenly routed, in place of the dense feed-forward."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, experts: int = 0, top_k: int = 0) -> None:
         super().__init__()
         wide, narrow = heads * head_dim, kv_heads * head_dim
-        sizes = {"q": (width, wide), "k": (width, narrow), "v": (width, narrow), "o": (wide, width), "gate": (width, hidden), "up": (width, hidden)}
-        self.products = nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in (sizes | {"down": (hidden, width)}).items()})
+        sizes = {"q": (width, wide), "k": (width, narrow), "v": (width, narrow), "o": (wide, width)}
+        sizes |= {"router": (width, experts)} if experts else {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
+        self.products = nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in sizes.items()})
+        self.experts = nn.ParameterList(torch.empty(experts, *size) for size in ((width, hidden), (width, hidden), (hidden, width)) if experts)
+        self.top_k = top_k
         self.norms = nn.ParameterList(torch.ones(width) for _ in range(2))
         self.heads = heads
 
@@ -58,7 +64,18 @@ class Block(nn.Module):
         q, k, v = (self.products[name](normed) for name in "qkv")
         stream = stream + self.products["o"](Keeps.apply(tokens * self.heads, q, k, v))
         normed = Keeps.apply(1, stream, self.norms[1])
+        if self.experts:
+            return stream + self.routed(normed)
         return stream + self.products["down"](Keeps.apply(1, self.products["gate"](normed), self.products["up"](normed)))
+
+
+    def routed(self, normed: Tensor) -> Tensor:
+        """Rows in the order of their experts, and the sum over a token's choices; the router's scores are kept in float32."""
+        gate_EDH, up_EDH, down_EHD = self.experts
+        score_BTE = self.products["router"](normed).float().exp()
+        row_END = normed.flatten(0, 1).repeat(self.top_k, 1).unflatten(0, (len(gate_EDH), -1))
+        out_END = Keeps.apply(1, row_END @ gate_EDH, row_END @ up_EDH) @ down_EHD
+        return out_END.flatten(0, 1).unflatten(0, (self.top_k, -1)).sum(0).view_as(normed) + 0 * score_BTE.sum().to(normed.dtype)
 
 
 class Decoder(nn.Module):
@@ -83,7 +100,8 @@ def tracked(ranks: int, rows: int, context: int, precision: str, **model: int) -
             decoder = Decoder(**model)
             policy = MixedPrecisionPolicy(None if precision == "float32" else torch.bfloat16, torch.float32)
             for block in (*decoder.layers, decoder):
-                fully_shard(block, mesh=mesh, mp_policy=policy)
+                # fewer experts than ranks would be filled up with empty ones
+                fully_shard(block, mesh=mesh, mp_policy=policy, shard_placement_fn=lambda parameter: Shard(1) if parameter.ndim == 3 else None)
             optimizer = torch.optim.AdamW(decoder.parameters(), foreach=False)
             token_BT = torch.zeros(rows, context, dtype=torch.long)
             tracker = FSDPMemTracker(decoder, optimizer)
@@ -105,10 +123,12 @@ SMALL = {"vocabulary": 32000, "layers": 4, "width": 2048, "heads": 16, "kv_heads
 LARGE = {"vocabulary": 128256, "layers": 4, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
 
 
-CASES = [(8, 1, 8192, "none", LARGE)]
+ROUTED = {"vocabulary": 32000, "layers": 4, "width": 2048, "heads": 16, "kv_heads": 4, "head_dim": 128, "hidden": 768, "experts": 32, "top_k": 4}
+
+CASES = [(8, 1, 8192, "none", LARGE), (8, 2, 4096, "none", ROUTED)]
 LONGER = [
     (4, 8, 2048, "full", SMALL), (8, 2, 8192, "full", LARGE), (64, 1, 8192, "none", LARGE), (64, 4, 8192, "full", LARGE), (4, 8, 2048, "none", SMALL),
-    (32, 8, 4096, "none", SMALL),
+    (32, 8, 4096, "none", SMALL), (64, 1, 4096, "none", ROUTED), (64, 1, 1024, "full", LARGE), (64, 1, 1024, "none", LARGE), (16, 8, 4096, "full", ROUTED),
 ]  # fmt: skip
 
 
@@ -117,7 +137,8 @@ def test_the_footprint_is_what_the_tracker_counts(ranks, rows, context, mode, mo
     seen = tracked(ranks, rows, context, "bf16", full=mode == "full", **model)
     work = from_shape(
         num_layers=model["layers"], width=model["width"], context=context, vocabulary_size=model["vocabulary"], num_heads=model["heads"],
-        num_kv_heads=model["kv_heads"], head_dim=model["head_dim"], hidden=model["hidden"],
+        num_kv_heads=model["kv_heads"], head_dim=model["head_dim"], hidden=0 if "experts" in model else model["hidden"],
+        num_experts=model.get("experts", 0), top_k=model.get("top_k", 0), expert_hidden=model["hidden"], routed_layers=model["layers"] * ("experts" in model),
     )  # fmt: skip
     layout = Layout(data=ranks, zero=3, micro_batch=rows, checkpointing=mode)
     found = footprint(work, layout, cluster(f"{ranks}xH100"), 2)

@@ -1,13 +1,16 @@
 """The footprint of tensor, expert and pipeline layouts against torch's own accounting: what one rank holds through a step.
 
 A rank is simulated by the tensors that it has: weights, experts and layers cut as the layout says, what it gathers and exchanges, the
-micro-batches that a pipeline of one forward, one backward keeps at once. Kernels keep what fused ones keep, as in test_tracked_memory;
+micro-batches that a pipeline of one forward, one backward keeps at once. Ring attention sends keys and values round in two buffers; sharded gradients
+(ZeRO-2) are there whole for one layer at a time. Kernels keep what fused ones keep, as in test_tracked_memory;
 products add to the float32 gradient themselves (Megatron's fused accumulation), so no 16-bit gradient of a weight exists.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +20,8 @@ from torch.autograd import Function
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
 
-from fused import Keeps
-from hagane.plan.footprint import LOGIT_TOKENS, footprint, share
+from fused import Embedded, Head, Keeps, Products, Summed, weight
+from hagane.plan.footprint import footprint, share
 from hagane.plan.machines import cluster
 from hagane.plan.workload import from_shape
 from hagane.recipe.types import Layout
@@ -26,41 +29,53 @@ from hagane.recipe.types import Layout
 MICRO_BATCHES = 8  # of a step, more than any pipeline here keeps
 
 
-class Products(Function):
-    """Several products of one input, which sequence parallelism gathers from `cut` ranks and keeps as the part that is this rank's."""
+class Ring(Function):
+    """Attention of a part of a row: keys and values of the others come by in two buffers, forward, and backward with their gradients."""
 
     @staticmethod
-    def forward(ctx, cut: int, part: Tensor, *weights: Tensor):
-        ctx.save_for_backward(part, *weights)
-        ctx.cut = cut
-        whole = part.new_empty(len(part) * cut, part.shape[1]) if cut > 1 else part
-        return tuple(whole @ weight.T for weight in weights)
-
-    @staticmethod
-    def backward(ctx, *gradients: Tensor):
-        part, *weights = ctx.saved_tensors
-        whole = part.new_empty(len(part) * ctx.cut, part.shape[1])  # gradient of the input, summed over the products in place
-        if ctx.cut == 1:
-            return (None, whole, *(None for _ in weights))
-        return (None, part.new_empty(part.shape), *(None for _ in weights))
-
-
-class Summed(Function):
-    """A product whose parts on `cut` ranks are summed and scattered."""
-
-    @staticmethod
-    def forward(ctx, cut: int, mixed: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(mixed, weight)
-        ctx.cut = cut
-        whole = mixed @ weight.T
-        return whole if cut == 1 else whole.new_empty(len(whole) // cut, whole.shape[1])
+    def forward(ctx, ranks: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.ranks = ranks
+        passing = [torch.empty_like(part) for part in (k, v) for _ in range(2)]
+        output = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, output)
+        del passing
+        return output
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        mixed, _ = ctx.saved_tensors
-        whole = gradient if ctx.cut == 1 else gradient.new_empty(len(gradient) * ctx.cut, gradient.shape[1])
-        del whole
-        return None, torch.empty_like(mixed), None
+        q, k, v, _ = ctx.saved_tensors
+        passing = [torch.empty_like(part) for part in (k, v) for _ in range(4)]
+        gradients = tuple(torch.empty_like(part) for part in (q, k, v))
+        del passing
+        return (None, *gradients)
+
+
+class Scattered(Function):
+    """The end of a layer whose gradients are sharded: backward, they are all there until `Begun` is reached."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer = layer
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        ctx.layer.whole = [torch.empty_like(parameter, dtype=torch.float32) for parameter in ctx.layer.parameters()]
+        return gradient, None
+
+
+class Begun(Function):
+    """The beginning of such a layer."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer = layer
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        ctx.layer.whole = None
+        return gradient, None
 
 
 class Exchanged(Function):
@@ -105,16 +120,6 @@ class Routing(Function):
         return torch.empty_like(rows), None
 
 
-class Embedded(Function):
-    @staticmethod
-    def forward(ctx, weight: Tensor, token_N: Tensor) -> Tensor:
-        return weight.new_empty(len(token_N), weight.shape[1])
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return None, None
-
-
 class Sent(Function):
     """The end of a stage: its output goes on, and its gradient comes back."""
 
@@ -128,28 +133,6 @@ class Sent(Function):
         return torch.empty(ctx.shape, dtype=ctx.dtype)
 
 
-class Head(Function):
-    """The head in chunks on its part of the vocabulary, the input's gradient made in the forward pass."""
-
-    @staticmethod
-    def forward(ctx, cut: int, part: Tensor, weight: Tensor) -> Tensor:
-        gradient = torch.empty_like(part)
-        for first in range(0, len(part) * cut, LOGIT_TOKENS):
-            logit_NV = part.new_empty(min(LOGIT_TOKENS, len(part) * cut - first), len(weight))
-            gradient_NV = torch.empty_like(logit_NV, dtype=torch.float32)
-            del logit_NV, gradient_NV
-        ctx.save_for_backward(gradient)
-        return part.new_zeros((), dtype=torch.float32)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return None, ctx.saved_tensors[0], None
-
-
-def weight(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(*shape, dtype=torch.bfloat16))
-
-
 class Block(nn.Module):
     """One layer of a rank; `shape` as `from_shape` takes it."""
 
@@ -157,6 +140,7 @@ class Block(nn.Module):
         super().__init__()
         cut, width = layout.tensor, shape["width"]
         wide, narrow = shape["num_heads"] * shape["head_dim"] // cut, shape["num_kv_heads"] * shape["head_dim"] // cut
+        self.ring, self.scattered, self.selective = layout.context, layout.zero == 2, layout.checkpointing == "selective"
         self.cut, self.heads, self.top_k = cut, shape["num_heads"] // cut, shape.get("top_k", 0)
         self.norms = nn.ParameterList(weight(width) for _ in range(2))
         self.qkv = nn.ParameterList(weight(rows, width) for rows in (wide, narrow, narrow))
@@ -170,20 +154,25 @@ class Block(nn.Module):
             self.experts = nn.ParameterList([weight(count, inner, width), weight(count, inner, width), weight(count, width, inner)])
 
     def forward(self, stream: Tensor) -> Tensor:
-        normed = Keeps.apply(1, stream, self.norms[0])
-        q, k, v = Products.apply(self.cut, normed, *self.qkv)
-        stream = stream + Summed.apply(self.cut, Keeps.apply(len(q) * self.heads, q, k, v), self.output)
-        normed = Keeps.apply(1, stream, self.norms[1])
+        """Selective checkpointing makes norms and the products of activations again, from what the calls of `again` are given."""
+        stream = Begun.apply(stream, self) if self.scattered else stream
+        q, k, v = self.again(lambda rows: Products.apply(self.cut, Keeps.apply(1, rows, self.norms[0]), *self.qkv), stream)
+        mixed = Ring.apply(self.ring, q, k, v) if self.ring > 1 else Keeps.apply(len(q) * self.heads, q, k, v)
+        stream = stream + Summed.apply(self.cut, mixed, self.output)
         if self.dense is not None:
             gate, up, down = self.dense
-            stream = stream + Summed.apply(self.cut, Keeps.apply(1, *Products.apply(self.cut, normed, gate, up)), down)
+            made = self.again(lambda rows: Products.apply(self.cut, Keeps.apply(1, rows, self.norms[1]), gate, up), stream)
+            stream = stream + self.again(lambda *parts: Summed.apply(self.cut, Keeps.apply(1, *parts), down), *made)
         if self.experts is not None:
             gate, up, down = self.experts
-            scored = Routing.apply(normed, self.router)
-            rows = Exchanged.apply(normed, self.top_k, False)
-            (rows,) = Grouped.apply(Keeps.apply(1, *Grouped.apply(rows, gate, up)), down)
+            scored = self.again(lambda rows: Routing.apply(Keeps.apply(1, rows, self.norms[1]), self.router), stream)
+            rows = self.again(lambda rows: Exchanged.apply(Keeps.apply(1, rows, self.norms[1]), self.top_k, False), stream)
+            (rows,) = self.again(lambda *parts: Grouped.apply(Keeps.apply(1, *parts), down), *Grouped.apply(rows, gate, up))
             stream = stream + Exchanged.apply(rows, self.top_k, True) + scored.to(stream.dtype)
-        return stream
+        return Scattered.apply(stream, self) if self.scattered else stream
+
+    def again(self, made: Callable[..., Any], *inputs: Tensor) -> Any:
+        return checkpoint(made, *inputs, use_reentrant=False) if self.selective else made(*inputs)
 
 
 class Rank(nn.Module):
@@ -215,8 +204,9 @@ def tracked(layout: Layout, shape: dict[str, int]) -> float:
         mine = share(from_shape(**shape), layout)
         count = sum(parameter.numel() for parameter in rank.parameters())
         sharded = mine.dense / mine.dense_shards + mine.experts / mine.expert_shards
-        held = [torch.empty(count, dtype=torch.float32), torch.empty(3, round(sharded), dtype=torch.float32)]  # gradients; masters and two moments
-        token_N = torch.zeros(layout.micro_batch * shape["context"] // layout.tensor, dtype=torch.long)
+        gradients = round(sharded) if layout.zero == 2 else count
+        held = [torch.empty(gradients, dtype=torch.float32), torch.empty(3, round(sharded), dtype=torch.float32)]  # gradients; masters and two moments
+        token_N = torch.zeros(layout.micro_batch * shape["context"] // layout.tensor // layout.context, dtype=torch.long)
         tracker = MemTracker()
         tracker.track_external(rank, *held)
         stages, turns = layout.pipeline, layout.interleave
@@ -239,6 +229,11 @@ ROUTED = {
     "routed_layers": 8, "vocabulary_size": 32000, "context": 4096,
 }  # fmt: skip
 LAYOUTS = {
+    "zero 2": (DENSE, {"zero": 2, "data": 8, "micro_batch": 1}),
+    "zero 2 and tensor": (DENSE, {"zero": 2, "tensor": 4, "data": 4, "micro_batch": 2}),
+    "zero 2 and expert": (ROUTED, {"zero": 2, "expert": 8, "data": 8, "micro_batch": 2}),
+    "context": (DENSE, {"context": 4, "data": 2, "micro_batch": 4}),
+    "context and tensor": (DENSE, {"context": 2, "tensor": 4, "data": 2, "micro_batch": 4}),
     "tensor": (DENSE, {"tensor": 8, "data": 2, "micro_batch": 4}),
     "tensor 2": (DENSE, {"tensor": 2, "data": 4, "micro_batch": 2}),
     "pipeline": (DENSE, {"pipeline": 4, "data": 2, "micro_batch": 1}),
@@ -252,8 +247,8 @@ LAYOUTS = {
 }
 
 
-FAST = {("pipeline in turns", "none"), ("tensor and pipeline", "none"), ("expert and pipeline", "none"), ("all", "none"), ("all", "full")}
-CASES = [pytest.param(name, mode, marks=() if (name, mode) in FAST else pytest.mark.slow) for name in LAYOUTS for mode in ("none", "full")]
+FAST = {("pipeline in turns", "none"), ("tensor and pipeline", "none"), ("expert and pipeline", "none"), ("all", "none"), ("all", "selective"), ("all", "full")}
+CASES = [pytest.param(name, mode, marks=() if (name, mode) in FAST else pytest.mark.slow) for name in LAYOUTS for mode in ("none", "selective", "full")]
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)

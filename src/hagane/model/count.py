@@ -89,7 +89,7 @@ def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
     Per token: the convolution; products of keys with keys and with queries, per key head; per value head what the triangular system
     takes, values and keys, and reading what the chunk wrote; state read for the correction, for the output, and written.
     Decoding step by step takes 8 H W per value head instead of all but the first.
-    Kept for the backward pass are the parts of that form, in float32: fitted to what the compiled mixer keeps at heads of 32 and 64.
+    Kept for the backward pass are the parts of that form, in float32: fitted to what the compiled mixer keeps at heads of 32, 64 and 128.
     """
     queries, values, met = mixer.num_key_heads * mixer.key_dim, mixer.num_value_heads * mixer.value_dim, (DELTA_CHUNK + 1) // 2
     value_head = met * (mixer.key_dim + 2 * mixer.value_dim) + 3 * mixer.key_dim * mixer.value_dim
@@ -99,7 +99,7 @@ def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
         pair_flops=0, num_heads=mixer.num_key_heads, query=values, mixed=values, key_value=mixer.channels,
         token_flops=2 * (mixer.channels * mixer.taps + 2 * met * queries + mixer.num_value_heads * value_head),
         state_bytes=4 * (mixer.channels * (mixer.taps - 1) + values * mixer.key_dim),
-        kept=mixer.num_value_heads * (16 * (mixer.key_dim + mixer.value_dim) + 5 * DELTA_CHUNK),
+        kept=mixer.num_value_heads * (15 * (mixer.key_dim + mixer.value_dim) + 5 * DELTA_CHUNK),
     )  # fmt: skip
 
 

@@ -77,21 +77,29 @@ def footprint(work: Workload, layout: Layout, cluster: Cluster, num_micro: int) 
         dense, experts = (mine.dense_shards, mine.expert_shards) if layout.zero >= stage else (1, 1)
         return bytes_each * (mine.dense / dense + mine.experts / experts)
 
-    weights, gradients, layer = held(weight, 3), held(GRADIENT_BYTES, 2), 0.0
+    weights, gradients = held(weight, 3), held(GRADIENT_BYTES, 2)
+    one = (work.dense_parameters / layout.tensor + work.expert_parameters / layout.expert) / work.num_layers  # parameters of a layer
+    layer = GRADIENT_BYTES * one if layout.zero > 1 else 0.0  # gradients of the layer at work are there whole until they are scattered
     if layout.zero == 3:
         # FSDP2 gathers from the float32 master, which is counted as a state. Embedding and head belong to no layer and stay gathered, the
         # head's gradient waits for the end of the backward pass; of layers there are two, the one at work and the one fetched ahead
         weights = (weights if layout.precision == "float32" else 0.0) + weight * (work.embedding_parameters + work.head_parameters) / layout.tensor
         gradients += weight * (work.head_parameters or work.embedding_parameters) / layout.tensor
-        layer = (2 * weight + GRADIENT_BYTES) * (work.dense_parameters / layout.tensor + work.expert_parameters / layout.expert) / work.num_layers
+        layer += 2 * weight * one
     tokens = layout.micro_batch * work.context / (layout.context * layout.tensor)
     scale = 2.0 if layout.precision == "float32" else 1.0
     kept = scale * tokens * work.kept_bytes[layout.checkpointing] * work.num_layers / layout.pipeline * kept_micro_batches(layout, num_micro)
     # gradients of a layer's activations take about half of what it keeps; what was not kept is made again
     layer += scale * tokens * work.kept_bytes["none"] * (1.5 if layout.checkpointing == "full" else 0.5)
     logits = min(LOGIT_TOKENS, tokens * layout.tensor) * work.vocabulary_size / layout.tensor * 6.0  # 16-bit values and a float32 gradient
+    working = max(logits, layer)
+    if layout.zero == 3:
+        # at the end of the backward pass both tables' gradients are reduced, in the compute precision and as float32; weights and activations are gone by then
+        tables = (work.embedding_parameters + work.head_parameters) / layout.tensor
+        head = (work.head_parameters or work.embedding_parameters) / layout.tensor
+        working = max(working, (weight + GRADIENT_BYTES) * tables - weight * (tables + head) - kept)
     allowance = RESERVED_BYTES + FRAGMENTATION * cluster.accelerator.memory_bytes
-    return Footprint(weights, gradients, held(state, 1), kept, max(logits, layer), allowance)
+    return Footprint(weights, gradients, held(state, 1), kept, working, allowance)
 
 
 def num_micro_batches(work: Workload, layout: Layout, batch_tokens: float) -> int:
