@@ -13,8 +13,8 @@ DELTA = DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=6)
 
 
 def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=True, head_dim=8, query_ranks=(None, 10), **experts):
-    """kind: dense, experts, latent (before dense), indexed (latent, by a fixed number of keys and by an adaptive one), delta
-    (every second layer, from the first) or sandwich (all that afmoe has).
+    """kind: dense, experts, latent (before dense), indexed (latent, by a fixed number of keys and by an adaptive one), gated (latent
+    with gates on values and norms), delta (every second layer, from the first) or sandwich (all that afmoe has).
 
     window: of every second layer, from the first; query_ranks likewise.
     """
@@ -27,9 +27,13 @@ def tiny_config(kind="dense", *, window=None, num_layers=2, tied=False, qk_norm=
     if kind == "indexed":
         indexers = [IndexConfig(num_heads=8, head_dim=6, top_k=3, share=share) for share in (None, 0.6)]
         mixers = [LatentConfig(num_heads=4, query_rank=10, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim, index=index) for index in indexers]
+    if kind == "gated":
+        gate = {"gate": "sigmoid", "query_rank": 10}
+        mixers = [LatentConfig(num_heads=4, kv_rank=12, nope_dim=head_dim, rope_dim=4, value_dim=head_dim, **gate)] * 2
     if kind == "delta":
         mixers = [DELTA, mixers[1].model_copy(update={"gate": "sigmoid", "partial_rotary": head_dim // 2})]
-    layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn) for index in range(num_layers))
+    ranks = {"mixer_norm_rank": 4, "ffn_norm_rank": 6} if kind == "gated" else {}
+    layers = tuple(LayerConfig(mixer=mixers[index % 2], ffn=ffn, **ranks) for index in range(num_layers))
     if kind == "sandwich":
         sigmoid = SIGMOID.model_copy(update=experts)
         gated = [mixer.model_copy(update={"gate": "sigmoid", **({} if mixer.window else {"rope": None})}) for mixer in mixers]

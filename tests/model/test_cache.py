@@ -13,7 +13,7 @@ from hagane.model.count import WINDOW_STEP, cache_bytes
 from hagane.model.linear import SHAPE_STEP
 from hagane.model.sequence import Sequence
 
-KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("indexed", None), ("delta", None), ("sandwich", 3)]
+KINDS = [("dense", None), ("dense", 3), ("experts", None), ("latent", None), ("indexed", None), ("gated", None), ("delta", None), ("sandwich", 3)]
 
 
 def feed(model, cache, pieces):

@@ -115,7 +115,7 @@ def test_two_runs_are_bit_equal(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dense", "experts", "latent", "indexed", "sandwich"])
+@pytest.mark.parametrize("kind", ["dense", "experts", "latent", "indexed", "gated", "sandwich"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_parts_equal_eager_ones(tiny, kind, dtype):
     """Whole graphs, one compilation for all blocks (two where only some know positions, or indexers differ), the same numbers, and the same bits every time."""
