@@ -1,7 +1,6 @@
 """What is released loads with the transformers that vLLM pins, too: 5.19, where ours is newer.
 
-Two versions cannot be in one process or environment, so this one needs a folder: `pip install --no-deps --target FOLDER transformers==5.19.0`, and
-HAGANE_OTHER_TRANSFORMERS=FOLDER. Without it the same is asked of the installed version, in a process of its own.
+Two versions cannot be in one process or environment, so this one needs a folder, which `make test-slow` fills and names in HAGANE_OTHER_TRANSFORMERS.
 """
 
 import json
@@ -24,8 +23,8 @@ from hagane.tokenizer.save import save_for_transformers
 from toy_hosts import CONFIGS, DELTA, DENSE, GATED, NORMED, SHARED, masters, model
 from toy_models import TEXTS, toy_tokenizer
 
-pytest.importorskip("transformers")
-OTHER = os.environ.get("HAGANE_OTHER_TRANSFORMERS", "")
+transformers = pytest.importorskip("transformers")
+OTHER = Path(os.environ.get("HAGANE_OTHER_TRANSFORMERS") or "nowhere")
 SHORT = {host: config.model_copy(update={"context": 24}) for host, config in CONFIGS.items() if host != "axk1"}  # that one has YaRN already
 MODELS = {
     **CONFIGS,
@@ -56,17 +55,18 @@ def released(folder, name):
 
 def read_elsewhere(folders):
     command = [sys.executable, Path(__file__).with_name("other_transformers.py"), *folders]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": OTHER}, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(OTHER)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not OTHER.is_dir(), reason="HAGANE_OTHER_TRANSFORMERS names no folder; `make test-slow` makes one where it can fetch that version")
 def test_every_host_is_read_the_same(tmp_path):
     folders = {name: released(tmp_path, name) for name in MODELS}
     found = read_elsewhere(folders.values())
-    if OTHER:
-        assert found["transformers"] == next(Path(OTHER).glob("transformers-*.dist-info")).name.split("-")[1].removesuffix(".dist")
+    assert found["transformers"] != transformers.__version__, "another one than every other test asks"
+    assert found["transformers"] == next(OTHER.glob("transformers-*.dist-info")).name.split("-")[1].removesuffix(".dist")
     for name, folder in folders.items():
         report = found["folders"][str(folder)]
         assert report["model_type"] == name.split()[0] and report["odd"] == {} and report["ids"] and report["template"], (name, report)
