@@ -129,7 +129,7 @@ def choose(
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
     read = read_by_language(shards, rates, text_bytes)
-    law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size]))
+    law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size], text_bytes))
     value, low, high = law.predict(point_of(config, effective_total(read)))
     worth = worth_of(recipe, shards) if known.whole else None
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine, given_batch(recipe))
@@ -179,7 +179,7 @@ def _stage_plans(phases: Mapping[str, tuple[Phase, ...]], pace: Pace) -> dict[st
 def _flops(config: ModelConfig, phases: Mapping[str, tuple[Phase, ...]]) -> float:
     """FLOPs of all phases, attention counted at the context of each."""
     every = [phase for parts in phases.values() for phase in parts]
-    return sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(config, phase.context) for phase in every)
+    return sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(config, phase.context, phase.index) for phase in every)
 
 
 def _extended(recipe: Recipe, config: ModelConfig) -> ModelConfig | None:
