@@ -25,7 +25,8 @@ from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
 from hagane.plan.shapes import LADDER, candidates, experts_of
 from hagane.plan.sketch import Candidate, best_vocabulary, in_proportion, largest_alike, point_of
 from hagane.plan.workload import Workload, workload
-from hagane.recipe.schema import LayoutSettings, Recipe
+from hagane.recipe.cluster import LayoutSettings
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, Layout
 
 LARGER = ((10240, 80), (12288, 96), (16384, 128))  # rungs beyond the ladder, in the proportions of its last ones: no single machine has use for them

@@ -15,13 +15,9 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from hagane.errors import RecipeError
 from hagane.model.config import MOST_LAYERS, ExpertsConfig
+from hagane.recipe.cluster import LayoutSettings, PublishedSettings
+from hagane.recipe.role import execution
 from hagane.recipe.types import Budget, Frozen, first_reason
-
-
-def execution(default: Any = ..., **kwargs: Any) -> Any:
-    """A field that never changes the result: left out of every stage key."""
-    return Field(default, json_schema_extra={"role": "execution"}, **kwargs)
-
 
 PROBLEMS = "embedded:problems"  # path of the generator of problems in nine languages
 
@@ -505,29 +501,6 @@ class ReleaseSettings(Frozen):
     license: str = Field("Apache-2.0", description="licence you give the weights")
     author: str = ""
     country: str = ""
-
-
-class LayoutSettings(Frozen):
-    """What the layout of a plan on a cluster (`--machine`) must keep; what is left out is searched."""
-
-    data: int | None = execution(None, ge=1, description="replicas, each with rows of its own")
-    zero: Literal[0, 1, 2, 3] | None = execution(None, description="ZeRO stage: 1 shards the optimizer's states, 2 gradients too, 3 weights too")
-    tensor: int | None = execution(None, ge=1, description="devices that share every matrix")
-    pipeline: int | None = execution(None, ge=1, description="stages that the layers are divided into")
-    interleave: int | None = execution(None, ge=1, description="stages that one device of a pipeline holds")
-    context: int | None = execution(None, ge=1, description="devices that share a row")
-    expert: int | None = execution(None, ge=1, description="devices that share one copy of the experts")
-    micro_batch: int | None = execution(None, ge=1, description="rows of one micro-batch of a replica")
-    checkpointing: Literal["none", "selective", "full"] | None = execution(None, description="activations that are made again in the backward pass")
-    precision: Literal["float32", "tf32", "bf16", "fp8", "fp4"] | None = execution(None, description="of matrix products; that of train.dtype where not given")
-
-
-class PublishedSettings(Frozen):
-    """How its makers trained the size that the recipe gives: what is planned where neither a budget nor a machine is asked for."""
-
-    machine: str | None = execution(None, description="number and kind of accelerators, from the table: 1024xH200")
-    layout: LayoutSettings = execution(LayoutSettings(), description="what is known of the layout; execution.layout goes before it")
-    batch_tokens: int | None = Field(None, ge=1, description="of an optimizer step; a budget that changes the size changes the batch, too")
 
 
 class ExecutionSettings(Frozen):
