@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters, parts
-from hagane.plan.amounts import amount
+from hagane.plan.amounts import amount, dollars, energy
 from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
@@ -67,7 +67,7 @@ def page_lines(page: Page) -> list[str]:
     """The page for the terminal."""
     recipe, machine, laid, dial = page.job.recipe, page.job.machine, page.laid, page.job.dial
     config, best, device = laid.config, laid.found[0], machine.accelerator
-    joules, dollars, speed = dial.joules(page.seconds), dial.dollars(page.seconds), laid.tokens_per_second
+    joules, spent, speed = dial.joules(page.seconds), dial.dollars(page.seconds), laid.tokens_per_second
     experts = f", {experts_of(config)} experts" * (experts_of(config) > 0)
     lines = [
         f"{recipe.name} on {machine}" + (f" with {recipe.budget}" if recipe.budget else ""),
@@ -85,8 +85,8 @@ def page_lines(page: Page) -> list[str]:
         f"{page.utilisation(best):.0%} of the bf16 peak)",
         *(served_lines(page.served, dial.serve_tokens, page.alone) if page.served is not None else []),
         f"  text       {amount(page.text_bytes, 'B')} of it are read; what is read more than four times teaches less each time",
-        "  energy     " + (f"{amount(joules / 3600, 'Wh')} (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
-        "  cost       " + (f"{money(dollars)} ({_price(page)})" if dollars else "not known"),
+        "  energy     " + (f"{energy(joules)} (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
+        "  cost       " + (f"{dollars(spent)} ({_price(page)})" if spent else "not known"),
         f"  loss       {page.expected.bits_per_byte:.2f} bits per byte ({page.expected.low:.2f}-{page.expected.high:.2f})",
         f"  layouts    of {amount(device.memory_bytes, 'B')} a device:",
     ]
@@ -97,11 +97,6 @@ def page_lines(page: Page) -> list[str]:
         )
     lines.append(ACCURACY)
     return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
-
-
-def money(dollars: float) -> str:
-    """122573 -> `122,573 USD`, 0.4 -> `0.40 USD`."""
-    return f"{dollars:,.0f} USD" if dollars >= 100 else f"{dollars:,.2f} USD" if dollars >= 0.01 else f"{dollars:.1g} USD"
 
 
 def _price(page: Page) -> str:
@@ -184,13 +179,13 @@ def _shape_reasons(page: Page) -> dict[str, str]:
 def page_facts(page: Page) -> dict[str, Any]:
     """The same for scripts: plan.json."""
     recipe, machine, laid, dial, config = page.job.recipe, page.job.machine, page.laid, page.job.dial, page.laid.config
-    joules, dollars, expected = dial.joules(page.seconds), dial.dollars(page.seconds), page.expected
+    joules, spent, expected = dial.joules(page.seconds), dial.dollars(page.seconds), page.expected
     facts = {
         "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), "width": config.width, "num_layers": config.num_layers,
         "num_experts": experts_of(config), "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
         "num_active_parameters": num_active_parameters(config), "tokens": round(laid.tokens), "tokens_per_step": round(laid.found[0].tokens),
         "text_bytes": round(page.text_bytes), "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds),
-        "joules": joules and round(joules), "usd": dollars and round(dollars, 2),
+        "joules": joules and round(joules), "usd": spent and round(spent, 2),
         "layouts": [
             {
                 "layout": item.layout.model_dump(), "description": str(item.layout), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
