@@ -87,6 +87,8 @@ def test_text_that_is_not_there_is_one_sentence(tmp_path):
 def test_text_that_is_yet_to_be_given_is_taken_to_suffice():
     lines, facts = planned("2h")
     assert facts["text_bytes"] is None and not facts["languages"] and any("taken to be there" in line for line in lines)
+    weighted = planned("2h", "mix.weights={sv=2, smj=1}")[1]
+    assert "mix.weights" in weighted["mixture"] and weighted["tokens"] == facts["tokens"] and not weighted["languages"]
 
 
 @pytest.mark.parametrize("budget", ["1e30FLOP", "1Ttokens", "1000000d"])

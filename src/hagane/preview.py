@@ -103,7 +103,7 @@ def text_before(recipe: Recipe, pinned: SizeSettings, law: Law, rough: Sketch) -
         sizes |= {(shard.source, shard.language): shard.size for shard in fitted_on.values()}
     made = {item.source for item in inputs if item.kind == "problems"}
     if not {source for source, _ in sizes} - made:
-        sizes = {("text", UNDETERMINED): UNNAMED_BYTES}
+        sizes = dict.fromkeys((("text", language) for language in recipe.mix.weights or (UNDETERMINED,)), UNNAMED_BYTES)
     start = starting_model(recipe)
     given = (pinned.vocabulary_size, recipe.model.size.vocabulary_size)
     vocabularies = {*recipe.tokenizer.candidates, *(one for one in given if one)} if start is None else {start.vocabulary_size}
@@ -153,6 +153,8 @@ def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, kno
     """The plan's numbers for scripts and for the page."""
     expected, config = plan.predicted, plan.model
     training, price = plan.curve[len(plan.curve) // 2].seconds, recipe.execution.price_per_hour
+    text_bytes = sum(known.shard_bytes.values())
+    languages = {} if text_bytes >= UNNAMED_BYTES else plan.languages
     facts: dict[str, Any] = {
         "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
         "num_experts": experts_of(config), "vocabulary_size": plan.vocabulary_size, "num_parameters": plan.num_parameters,
@@ -160,15 +162,14 @@ def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, kno
         "steps": round(plan.expected_tokens / plan.tokens_per_step), "learning_rate": plan.phases["pretrain"][0].learning_rate,
         "flops": plan.flops * plan.expected_tokens / plan.tokens, "training_seconds": round(training, 1), "seconds": round(expected.seconds, 1),
         "tokens_per_second": round(plan.expected_tokens / training), "stages": {name: round(stage.seconds, 1) for name, stage in plan.stages.items()},
-        "sample_bytes": rough.sample_bytes, "text_bytes": round(sum(known.shard_bytes.values())), "repeats": max(plan.repeats.values(), default=0.0),
+        "sample_bytes": rough.sample_bytes, "text_bytes": None if text_bytes >= UNNAMED_BYTES else round(text_bytes),
+        "repeats": max(plan.repeats.values(), default=0.0),
         "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3),
         "memory_bytes": expected.peak_memory_bytes, "joules": round(expected.joules), "law": plan.law,
         "usd": None if price is None else round(expected.seconds / 3600 * price, 4), "mixture": mixture_reason(recipe, plan.repeats.values()),
-        "languages": {language: item.model_dump(mode="json") for language, item in plan.languages.items() if language != UNDETERMINED},
+        "languages": {language: item.model_dump(mode="json") for language, item in languages.items() if language != UNDETERMINED},
         "curve": [item.model_dump(mode="json") for item in plan.curve], "price_per_hour": price,
     }  # fmt: skip
-    if facts["text_bytes"] >= UNNAMED_BYTES:
-        facts["text_bytes"] = None
     return facts | {"reasons": _reasons(recipe, machine, plan, facts)}
 
 
