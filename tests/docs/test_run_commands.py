@@ -82,7 +82,7 @@ WAYS = {
     r"hagane ladder nordic --corpus texts/ --budget 30min( --target 8h)?": Way("hagane ladder is bounded by time", small=True, fresh=True, code=2),
     # likewise: tests/measure searches
     r"hagane mix nordic --corpus texts/ --budget 30min( --target 8h)?": Way("hagane mix is bounded by time", small=True, fresh=True, code=2),
-    r"hagane plan llm-jp-4-32b-a3b": Way("32,139,028,992 parameters, 3,827,476,992 active"),
+    r"hagane plan ax-k1": Way(r"(?s)ax-k1 on 1024xH200.*518,983,052,288 parameters, 32,779,332,608 active.*pipeline 16"),
     r"hagane plan llm-jp-4-32b-a3b --machine 64xH200 --budget 21d": Way(r"(?s)32,139,028,992 parameters.*3\. data .*bottleneck"),
     r"hagane plan nordic --machine 8xH100 --budget 2d": Way(r"(?s)\d+ experts.*3\. data .*bottleneck.*  vocabulary +16,384"),
     r"hagane plan ax-k1 --machine 1024xH200 --budget 30d --set '.*'": Way(r"1\. data \d+, .*expert 8, pipeline 16 "),
