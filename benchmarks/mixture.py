@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -32,25 +31,15 @@ from common import finish
 from hagane.corpus.documents import read_documents
 from peers.process import environment, run_process
 from peers.score import read_test
-from peers.text import choose_test
+from peers.text import choose_test, toy_text
 
 TEST_BYTES = 100_000  # of a language
+TOY_DOCUMENTS = {"sv": 300, "fi": 300, "se": 40}  # one of the languages is small
 ARMS = ("found", "unimax", "proportional", "uniform")
 TOY = (
     "tokenizer.candidates=[384]", "tokenizer.sample_bytes=50000", "model.size.width=16", "model.size.num_layers=1", "model.pattern.head_dim=8",
     "train.context=64", "train.rows=16", "train.dtype=float32", "execution.compile=false", "execution.threads=1", "corpus.sample_bytes=400000",
 )  # fmt: skip
-
-
-def toy_text(folder: Path) -> Path:
-    """Made-up words of three languages, one of them small."""
-    for language, documents in (("sv", 300), ("fi", 300), ("se", 40)):
-        draw = random.Random(language)
-        words = ["".join(draw.choices("aeioukstnrldvmg", k=draw.randint(2, 7))) for _ in range(200)]
-        (folder / language).mkdir(parents=True)
-        lines = [json.dumps({"text": " ".join(draw.choices(words, k=120)), "lang": language}) for _ in range(documents)]
-        (folder / language / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder
 
 
 def hagane(arguments: list[str]) -> str:
@@ -192,7 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hagane-mixture-") as name:
         out = options.out or Path(name)
         out.mkdir(parents=True, exist_ok=True)
-        bench = Bench(options, out, options.corpus.resolve() if options.full else toy_text(Path(name) / "texts"))
+        bench = Bench(options, out, options.corpus.resolve() if options.full else toy_text(Path(name) / "texts", TOY_DOCUMENTS, 200))
         bench.search()
         done: dict[str, list[dict[str, float]]] = {arm: [] for arm in options.arms}
         new = 0

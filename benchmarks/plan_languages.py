@@ -16,9 +16,7 @@ Finished runs stay in KEEP and are not repeated. --corpus holds one folder of te
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import random
 import shutil
 import statistics
 import subprocess
@@ -43,7 +41,7 @@ from hagane.plan.stage import known_from
 from hagane.run import open_run
 from hagane.tokenizer.bpe import load_tokenizer
 from peers.score import read_test
-from peers.text import Text, prepare
+from peers.text import Text, prepare, toy_text
 
 MOSTLY = 0.5  # part of a language's text from which on it counts as generated
 KINDS = ("people", "generated")
@@ -177,17 +175,6 @@ def ten_more(text: Text, language: str, less: float, tokens: float, keep: Path, 
     return {"gain measured": gain, "gain told": told, "gain low": float(low), "gain high": float(high), "gain off": abs(gain - told)}, [small, large]
 
 
-def toy_text(folder: Path) -> Path:
-    """Made-up words of two languages."""
-    for language, documents in (("sv", 300), ("smj", 120)):
-        draw = random.Random(language)
-        words = ["".join(draw.choices("aeioukstnrldvmg", k=draw.randint(2, 7))) for _ in range(80)]
-        (folder / language).mkdir(parents=True)
-        lines = [json.dumps({"text": " ".join(draw.choices(words, k=120)), "lang": language}) for _ in range(documents)]
-        (folder / language / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="*")
@@ -214,7 +201,7 @@ def main() -> None:
     keep.mkdir(parents=True, exist_ok=True)
     runs, gain, sets, until = list(options.runs), {}, [], "pretrain"
     if options.quick:
-        options.corpus, options.more, options.less, options.tokens = toy_text(keep / "toy"), "smj", 8000.0, 204_800.0
+        options.corpus, options.more, options.less, options.tokens = toy_text(keep / "toy", {"sv": 300, "smj": 120}, 80), "smj", 8000.0, 204_800.0
         options.languages, sets, until = ["sv", "smj"], TOY.split(";"), "evaluate"
     if options.more:
         names = options.languages if options.more in options.languages or options.languages[0].isdigit() else [*options.languages, options.more]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,3 +149,14 @@ def _shuffled_again(texts: list[str], language: str) -> Iterator[str]:
     while texts:
         for index in generator.permutation(len(texts)):
             yield texts[index]
+
+
+def toy_text(folder: Path, documents: Mapping[str, int], num_words: int) -> Path:
+    """Made-up words, `num_words` different ones of each language: so many documents by language, in a folder each. Returns `folder`."""
+    for language, count in documents.items():
+        draw = random.Random(language)
+        words = ["".join(draw.choices("aeioukstnrldvmg", k=draw.randint(2, 7))) for _ in range(num_words)]
+        (folder / language).mkdir(parents=True)
+        lines = [json.dumps({"text": " ".join(draw.choices(words, k=120)), "lang": language}) for _ in range(count)]
+        (folder / language / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder

@@ -26,7 +26,7 @@ from hagane.plan.choose import Known, embedding_ratio_rule, learning_rate_rule, 
 from hagane.plan.fit import Run as FitRun
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.ladder import Rung
-from hagane.plan.languages import effective_total, read_by_language, shards_of
+from hagane.plan.languages import effective_total, read_by_language
 from hagane.plan.sketch import point_of
 from hagane.recipe.types import Frozen, Phase
 from hagane.run import result_settings
@@ -79,7 +79,7 @@ class Ground:
 
     @property
     def shards(self) -> dict[str, Shard]:
-        return shards_of(self.known.shard_bytes, self.known.shard_source, self.known.shard_language, self.known.shard_repeats)
+        return self.known.shards
 
     def key(self) -> str:
         """Everything but the run itself that its result depends on."""

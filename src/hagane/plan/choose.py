@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import harmonic_mean
 
+from hagane.corpus.mixture import Shard
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
@@ -69,6 +70,11 @@ class Known:
     shard_repeats: dict[str, float] = field(default_factory=dict)  # of the shards that quality says to read more or less often
     whole: bool = False  # all the text there is; else a sample that was sized for this budget, and another budget would find more
 
+    @property
+    def shards(self) -> dict[str, Shard]:
+        """As the mixture wants them."""
+        return shards_of(self.shard_bytes, self.shard_source, self.shard_language, self.shard_repeats)
+
 
 @dataclass(frozen=True)
 class Allowance:
@@ -127,7 +133,7 @@ def choose(
         phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    shards = known.shards
     read = read_by_language(shards, rates, text_bytes)
     law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size], text_bytes))
     value, low, high = law.predict(point_of(config, effective_total(read)))
@@ -264,8 +270,7 @@ def text_worth(recipe: Recipe, known: Known) -> Worth | None:
     """What bytes read while training are worth; a share of them is tuning's, which is as new as the rest is. None where more text is left than was read."""
     if not known.whole:
         return None
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
-    worth, share = worth_of(recipe, shards), 1 - recipe.tune.share
+    worth, share = worth_of(recipe, known.shards), 1 - recipe.tune.share
     return lambda num_bytes: worth(num_bytes * share) / share
 
 
@@ -289,7 +294,7 @@ def _choose_batch(
 
 def expected_loss(recipe: Recipe, config: ModelConfig, known: Known, law: Law) -> Callable[[float], float]:
     """Of a shape, bits per byte by the law after so many tokens of the recipe's mixture."""
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    shards = known.shards
     each = mean_bytes_per_token(known, config.vocabulary_size)
     return lambda tokens: law.constants.loss(point_of(config, effective_total(readings(recipe, shards, tokens * each))))
 
@@ -327,7 +332,7 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
     """Shares of the rows and repeats per shard: fixed shares first, the rest by UniMax (or the recipe's weights) over languages, within one by size."""
-    shards = shards_of(known.shard_bytes, known.shard_source, known.shard_language, known.shard_repeats)
+    shards = known.shards
     shares = rates_of(recipe, shards, total_bytes)
     return shares, {name: share * total_bytes / known.shard_bytes[name] for name, share in shares.items()}
 
