@@ -128,8 +128,11 @@ def keep(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def in_processes(jobs: int, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[str, tuple[Any, ...]]], ends: float = float("inf")) -> bool:
-    """Call `function` once for each (name, arguments), `jobs` at a time, each in a process of its own. False where `ends` came before all were begun."""
+def in_processes(
+    jobs: int, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[str, tuple[Any, ...]]], ends: float = float("inf"), figure: str = "bits_per_byte"
+) -> bool:
+    """Call `function` once for each (name, arguments), `jobs` at a time, each in a process of its own, and tell the `figure` and "seconds" of what it returns.
+    False where `ends` came before all were begun."""
     begun, waiting, number = time.monotonic(), list(calls), 0
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         running: dict[Any, str] = {}
@@ -143,7 +146,7 @@ def in_processes(jobs: int, function: Callable[..., dict[str, Any]], calls: Sequ
             name, result, number = running.pop(future), future.result(), number + 1
             left = (time.monotonic() - begun) / number * (len(calls) - number)
             print(f"[{time.strftime('%H:%M')}, about {left / 60:.0f} min left] ", end="")
-            print(f"{name}: {result['bits_per_byte']:.4f} bits per byte, {result['seconds']:.0f} s", flush=True)
+            print(f"{name}: {result[figure]:.4f} {figure.replace('_', ' ')}, {result['seconds']:.0f} s", flush=True)
     return not waiting
 
 

@@ -6,6 +6,8 @@ given the same learning rates to choose from, with a seed that is not used again
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from claims.bench import TUNING_SEED, Bench, Outcome, small
 from hagane.model.config import ExpertsConfig
 
@@ -18,13 +20,27 @@ def trained(bench: Bench, name: str, rate: float, seed: int) -> Outcome:
     return bench.train(f"capacity {name}", small(bench.width, ffn), seed, rate)
 
 
+def one(bench: Bench, name: str, rate: float, seed: int) -> dict[str, float]:
+    """A training in a process of its own; its result is kept."""
+    outcome = trained(bench, name, rate, seed)
+    return {"bits_per_byte": bench.mean([outcome]), "seconds": outcome.seconds}
+
+
+def at_once(bench: Bench, calls: Sequence[tuple[str, float, int]]) -> None:
+    """Train all of these (arm, rate, seed), as many at a time as `--jobs` says."""
+    bench.at_once(one, [(f"capacity, {name} at {rate:g}, seed {seed}", (name, rate, seed)) for name, rate, seed in calls])
+
+
 def tuned(bench: Bench, name: str) -> float:
     rates = RATES[: bench.sweep]
     return rates[0] if len(rates) == 1 else min(rates, key=lambda rate: bench.mean([trained(bench, name, rate, TUNING_SEED)]))
 
 
 def row(bench: Bench) -> None:
+    if bench.sweep > 1:
+        at_once(bench, [(name, rate, TUNING_SEED) for name in ARMS for rate in RATES[: bench.sweep]])
     rates = {name: tuned(bench, name) for name in ARMS}
+    at_once(bench, [(name, rates[name], seed) for seed in range(bench.seeds) for name in ARMS])
     results = {name: [trained(bench, name, rates[name], seed) for seed in range(bench.seeds)] for name in ARMS}
     ratio = bench.ratio(results["adaptive"], {"fixed": results["fixed"]})
     health = [outcome.router or {} for outcome in results["adaptive"]]

@@ -40,7 +40,7 @@ from hagane.train.schedule import Timetable
 from hagane.train.stepper import Stepper, StepResult, torch_set_up
 from peers.ratios import OVERALL, Bits, Ratio, compare, mean_bits
 from peers.text import Text
-from small_models import Arm, Arms, open_folder
+from small_models import Arm, Arms, in_processes, keep, open_folder
 
 VOCABULARY, CONTEXT = 1024, 128
 TUNING_SEED = 1000  # chooses between an arm's own settings, and is not used again
@@ -140,7 +140,7 @@ class Bench:
             "arm": name, "config": config.model_dump(), "seed": seed, "rate": learning_rate, "steps": steps, "rows": self.rows,
             "text": self.text.digest, "code": code(),
         }  # fmt: skip
-        path = self.out / f"{hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=10).hexdigest()}.json"
+        path = self.path(named)
         if path.exists():
             return Outcome(**json.loads(path.read_text()))
         phase = Phase(
@@ -166,8 +166,19 @@ class Bench:
             seconds, router = time.perf_counter() - begun, health.health(stepper.decoder.clamps())
             bits = self._score(stepper.decoder)
         outcome = Outcome(bits, None if router is None else router.model_dump(mode="json"), seconds, extra)
-        path.write_text(json.dumps(asdict(outcome)))
+        keep(path, asdict(outcome))
         return outcome
+
+    def path(self, named: Mapping[str, Any]) -> Path:
+        """Where the result of what is described so is kept."""
+        return self.out / f"{hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=10).hexdigest()}.json"
+
+    def at_once(self, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[str, tuple[Any, ...]]], figure: str = "bits_per_byte") -> None:
+        """Call `function(bench, *arguments)` for each (name, arguments), `jobs` at a time, each in a process with its part of the threads; for results that
+        are kept. `figure` of what it returns is told, and its "seconds"."""
+        one = replace(self, threads=max(1, self.threads // self.jobs))
+        one.stream, one.held_out  # noqa: B018 - made once, for all processes
+        in_processes(self.jobs, function, [(name, (one, *arguments)) for name, arguments in calls], figure=figure)
 
     def _data(self, seed: int, steps: int) -> Iterator[StepData]:
         """Rows of the stream in an order of the seed's."""

@@ -9,7 +9,7 @@ mean load over the last tenth of the steps), and by the cost in a natural run; e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,9 +77,24 @@ def trained(bench: Bench, name: str, factor: float, condition: str, hooks: Mappi
     return bench.train(f"clamping {name} {condition}", small(bench.width, ARMS[name].config(factor, bench.width)), seed, RATE, hooks=hooks, watch=watch)
 
 
+def one(bench: Bench, name: str, factor: float, condition: str, seed: int) -> dict[str, float]:
+    """A training in a process of its own; its result is kept."""
+    outcome = trained(bench, name, factor, condition, conditions(bench)[condition], seed)
+    return {"bits_per_byte": bench.mean([outcome]), "seconds": outcome.seconds}
+
+
+def at_once(bench: Bench, calls: Sequence[tuple[str, float, str, int]]) -> None:
+    """Train all of these (arm, factor, condition, seed), as many at a time as `--jobs` says."""
+    bench.at_once(one, [(f"{condition}, {name} x {factor:g}, seed {seed}", (name, factor, condition, seed)) for name, factor, condition, seed in calls])
+
+
+def factors_of(bench: Bench, name: str) -> tuple[float, ...]:
+    return FACTORS[: bench.sweep] if name != "nothing" else FACTORS[:1]
+
+
 def tuned(bench: Bench, name: str, condition: str, hooks: Mapping[int, Hook]) -> float:
     """The best coefficient of an arm, by the seed that is for that."""
-    factors = FACTORS[: bench.sweep] if name != "nothing" else FACTORS[:1]
+    factors = factors_of(bench, name)
     if len(factors) == 1:
         return factors[0]
     return min(factors, key=lambda factor: bench.mean([trained(bench, name, factor, condition, hooks, TUNING_SEED)]))
@@ -87,8 +102,14 @@ def tuned(bench: Bench, name: str, condition: str, hooks: Mapping[int, Hook]) ->
 
 def row(bench: Bench) -> None:
     """Train all arms under all conditions; print a table for each, note the figures that the claim is judged by."""
-    for condition, hooks in conditions(bench).items():
+    every = conditions(bench)
+    if bench.sweep > 1:
+        at_once(
+            bench, [(name, factor, condition, TUNING_SEED) for condition in every for name in ARMS if name != "nothing" for factor in factors_of(bench, name)]
+        )
+    for condition, hooks in every.items():
         factors = {name: tuned(bench, name, condition, hooks) for name in ARMS}
+        at_once(bench, [(name, factors[name], condition, seed) for seed in range(bench.seeds) for name in ARMS])
         results = {
             name: [trained(bench, name, factors[name], condition, hooks, seed) for seed in range(bench.seeds)] for name in ARMS
         }  # fmt: skip

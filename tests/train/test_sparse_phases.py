@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_stepper import read
 
 from hagane.model.indexer import is_indexers
-from hagane.plan.index_phases import WARMUP_RATE, index_phases
+from hagane.plan.index_phases import HIGHEST_WARMUP_RATE, WARMUP_RATE, WARMUP_REACH, index_phases, warmup_rate
 from hagane.recipe.types import Phase
 from hagane.train import loop
 from hagane.train.loop import train
@@ -73,7 +73,7 @@ def test_phases_of_indexers_change_nothing_for_a_model_without(data: Path) -> No
 def test_a_stage_interrupted_in_any_phase_ends_bit_equal(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "LAST_STRETCH", 0.0)
-    phases = index_phases((toy.phase(num_steps=12, accumulation=2, optimizer=optimizer),), 0.4, 0.3)
+    phases = index_phases((toy.phase(num_steps=12, accumulation=2, optimizer=optimizer),), 64, 0.4, 0.3)
     assert [(phase.name, phase.num_steps, phase.index) for phase in phases] == [("main-dense", 5, "dense"), ("main-warmup", 4, "warmup"), ("main", 3, "sparse")]
     whole = toy.settings(tmp_path / "whole", data, "indexed", phases, dtype="bfloat16")
     train(whole)
@@ -102,7 +102,7 @@ def rates(phases: tuple[Phase, ...]) -> list[float]:
 def test_cut_into_phases_the_model_learns_as_fast_as_before(lengths, dense, warmup, warm, decay, final) -> None:
     schedule = {"decay_share": decay, "final_share": final}
     whole = tuple(toy.phase(num_steps=length, warmup_steps=0 if index else warm, **schedule) for index, length in enumerate(lengths))
-    cut = index_phases(whole, dense, warmup)
+    cut = index_phases(whole, 64, dense, warmup)
     total = sum(lengths)
     assert sum(phase.num_steps for phase in cut) == total
     order = [phase.index for phase in cut]
@@ -114,7 +114,20 @@ def test_cut_into_phases_the_model_learns_as_fast_as_before(lengths, dense, warm
     for phase in cut:
         mine = rates((phase,))
         if phase.index == "warmup":
-            assert max(mine) <= WARMUP_RATE
+            assert max(mine) <= warmup_rate(64, round(total * warmup))
         elif warm <= min(lengths[0], cut[0].num_steps) and cut[0].index != "warmup":  # a warm-up of the learning rate that is not cut
             assert mine == pytest.approx(before[step : step + phase.num_steps], rel=1e-6, abs=1e-12)
         step += phase.num_steps
+
+
+@given(width=st.integers(16, 16384), steps=st.integers(1, 10**6))
+def test_a_short_warm_up_takes_longer_steps(width: int, steps: int) -> None:
+    rate = warmup_rate(width, steps)
+    assert WARMUP_RATE <= rate <= HIGHEST_WARMUP_RATE
+    if WARMUP_RATE < rate < HIGHEST_WARMUP_RATE:
+        assert rate * width * steps == pytest.approx(WARMUP_REACH)
+
+
+def test_the_warm_up_of_the_published_training_is_the_published_one() -> None:
+    """DeepSeek-V3.2-Exp (2025, section 2.1): a thousand steps at 1e-3, width 7,168."""
+    assert warmup_rate(7168, 1000) == WARMUP_RATE

@@ -10,8 +10,10 @@ from hagane.model.config import LatentConfig, ModelConfig
 from hagane.recipe.schema import TrainSettings
 from hagane.recipe.types import IndexMode, Phase
 
-WARMUP_RATE = 1e-3
-"""Learning rate of the indexers' warm-up, in the published training: their heads are small whatever the model's width."""
+WARMUP_RATE = 1e-3  # of the indexers' warm-up, in the published training: a thousand steps at width 7,168
+WARMUP_REACH, HIGHEST_WARMUP_RATE = 512.0, 0.1
+"""Steps x learning rate x width that a warm-up needs until the indexers choose what attention reads (docs/notebook.md, "Warming up indexers"), and what
+may be asked of a step. What they still lack is not learned later: a key that is never read is never missed."""
 RAMP = 0.05  # of the warm-up's steps, until its learning rate is reached
 
 
@@ -19,28 +21,33 @@ def with_indexers(phases: tuple[Phase, ...], config: ModelConfig, settings: Trai
     """Phases of training a model from nothing, cut as `settings` say where it has indexers."""
     if not any(isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None for layer in config.layers):
         return phases
-    return index_phases(phases, settings.index_dense_share, settings.index_warmup_share)
+    return index_phases(phases, config.width, settings.index_dense_share, settings.index_warmup_share)
 
 
-def index_phases(phases: tuple[Phase, ...], dense_share: float, warmup_share: float) -> tuple[Phase, ...]:
+def warmup_rate(width: int, num_steps: int) -> float:
+    """Learning rate of so many steps of warm-up: what the reach asks, at least the published one."""
+    return min(max(WARMUP_RATE, WARMUP_REACH / (width * num_steps)), HIGHEST_WARMUP_RATE)
+
+
+def index_phases(phases: tuple[Phase, ...], width: int, dense_share: float, warmup_share: float) -> tuple[Phase, ...]:
     """The same steps: the first `dense_share` of them dense, `warmup_share` of warm-up, the rest sparse. Pieces without steps are left out."""
     total = sum(phase.num_steps for phase in phases)
-    dense_end = round(total * dense_share)
+    dense_end, warmup_steps = round(total * dense_share), round(total * warmup_share)
     spans: list[tuple[IndexMode, int, int]] = [
-        ("dense", 0, dense_end), ("warmup", dense_end, dense_end + round(total * warmup_share)), ("sparse", dense_end + round(total * warmup_share), total)
+        ("dense", 0, dense_end), ("warmup", dense_end, dense_end + warmup_steps), ("sparse", dense_end + warmup_steps, total)
     ]  # fmt: skip
     pieces, start = [], 0
     for phase in phases:
         for index, begin, end in spans:
             first, last = max(begin - start, 0), min(end - start, phase.num_steps)
             if first < last:
-                pieces.append(_warmup(phase, last - first) if index == "warmup" else _piece(phase, first, last, index))
+                pieces.append(_warmup(phase, last - first, warmup_rate(width, warmup_steps)) if index == "warmup" else _piece(phase, first, last, index))
         start += phase.num_steps
     return tuple(pieces)
 
 
-def _warmup(phase: Phase, num_steps: int) -> Phase:
-    changes = {"num_steps": num_steps, "index": "warmup", "learning_rate": WARMUP_RATE, "warmup_steps": max(1, round(RAMP * num_steps))}
+def _warmup(phase: Phase, num_steps: int, learning_rate: float) -> Phase:
+    changes = {"num_steps": num_steps, "index": "warmup", "learning_rate": learning_rate, "warmup_steps": max(1, round(RAMP * num_steps))}
     return phase.model_copy(update={"name": f"{phase.name}-warmup", "decay_share": 0.0, "final_share": 1.0, **changes})
 
 

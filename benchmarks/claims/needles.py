@@ -1,0 +1,168 @@
+"""Needles in real text: does a query find the one key that it needs, when it reads all keys, those an indexer chose, or a window of as many?
+
+A needle is a token of one of 16 classes, put somewhere into a row of text that people wrote. At the end of the row classes are asked for by tokens of their
+own, and right is the needle that stood in this row. A model of two layers learns to look that up within minutes, where it does not find a number in a sentence
+("Needles of small models" in docs/notebook.md). Latent attention is trained on growing rows, reading all it sees. From there it goes on as it was, or its
+indexers are warmed up by the plan's rule and it goes on with a twentieth of a row's keys, a tenth of what a token of it sees on average. The window is of
+grouped-query attention, all the way.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from claims.bench import VOCABULARY, Bench, code
+from common import digest_of
+from hagane.data.batch import Row, collate
+from hagane.data.source import StepData
+from hagane.model.config import AttentionConfig, DenseConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
+from hagane.model.decoder import Decoder
+from hagane.model.indexer import Indexer, Probe
+from hagane.model.sequence import Sequence
+from hagane.plan.index_phases import warmup_rate
+from hagane.recipe.types import IndexMode, Phase
+from hagane.train.stepper import Stepper, torch_set_up
+from small_models import keep
+
+WIDTH, LAYERS, CLASSES, KINDS = 64, 2, 16, 16  # needles of a class
+NEEDLES, QUESTIONS = 8, 64  # of a row; every needle is asked for equally often
+TEXT_WEIGHT = 0.1  # of the loss of text beside that of an answer
+KEYS = 20  # a row has this many times the keys that are read
+SHARE = 0.9  # of the indexer's probability, where the number of keys adapts
+RATE, LAST_RATE, RAMP = 5e-3, 1e-3, 20
+GROWING = {"full": ((128, 16, 400), (512, 4, 150), (1024, 4, 50)), "quick": ((192, 2, 4),)}  # context, rows, steps
+LAST = {"full": (1024, 2, 100, 40), "quick": (192, 2, 3, 3)}  # context, rows, steps of warm-up, sparse steps
+ASKED = {"full": (1024, 4096), "quick": (192,)}  # contexts in which needles are looked for
+TESTED_ROWS = 16
+ARMS = ("latent", "sparse", "window")
+GOAL = ">= 0.95"
+
+
+def config(arm: str, context: int) -> ModelConfig:
+    """Two layers of one mixer. Latent vectors are as wide as the model: with half of it nothing is found in as many steps."""
+    latent = LatentConfig(num_heads=4, query_rank=WIDTH, kv_rank=WIDTH, nope_dim=32, rope_dim=16, value_dim=16)
+    mixer = {
+        "latent": latent,
+        "sparse": latent.model_copy(update={"index": IndexConfig(num_heads=4, head_dim=32, top_k=context // KEYS)}),
+        "window": AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=16, qk_norm=True, window=context // KEYS),
+    }[arm]  # fmt: skip
+    layer = LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=3 * WIDTH))
+    vocabulary = VOCABULARY + CLASSES + CLASSES * KINDS
+    return ModelConfig(vocabulary_size=vocabulary, width=WIDTH, layers=(layer,) * LAYERS, tied=True, context=context, init_std=0.1)
+
+
+def row(text: np.ndarray, context: int, random: np.random.Generator) -> Row:
+    """Real text with needles, then questions and answers. Weight 1 is on the answers alone."""
+    room = context + 1 - NEEDLES - 2 * QUESTIONS
+    begin = random.integers(0, len(text) - room)
+    classes = random.choice(CLASSES, NEEDLES, replace=False)
+    needles = VOCABULARY + CLASSES + KINDS * classes + random.integers(0, KINDS, NEEDLES)
+    hay = np.insert(text[begin : begin + room], np.sort(random.integers(0, room + 1, NEEDLES)), needles)
+    asked = np.concatenate([random.permutation(NEEDLES) for _ in range(QUESTIONS // NEEDLES)])
+    tokens = np.concatenate([hay, np.stack([VOCABULARY + classes[asked], needles[asked]], 1).reshape(-1)])
+    weight = np.where(tokens < VOCABULARY, TEXT_WEIGHT, 0.0)
+    weight[len(hay) + 1 :: 2] = 1.0
+    return Row(
+        tokens_T=tokens[:-1].astype(np.int64), targets_T=tokens[1:].astype(np.int64), weight_T=weight[1:].astype(np.float32),
+        position_T=np.arange(context), document_T=np.zeros(context, np.int32), num_tokens=context,
+    )  # fmt: skip
+
+
+def stages(arm: str, mode: str) -> Iterator[tuple[IndexMode, int, int, int, float]]:
+    """What indexers do, context, rows, steps and learning rate of each stage of a training."""
+    for context, rows, steps in GROWING[mode]:
+        yield "dense", context, rows, steps, RATE
+    context, rows, warmup, sparse = LAST[mode]
+    if arm == "sparse":
+        yield "warmup", context, rows, warmup, warmup_rate(WIDTH, warmup)
+        yield "sparse", context, rows, sparse, LAST_RATE
+    else:
+        yield "dense", context, rows, warmup + sparse, LAST_RATE
+
+
+def place(bench: Bench, arm: str, seed: int) -> Path:
+    """Where the result of an arm is kept."""
+    text = {"text": bench.text.digest, "code": [code(), digest_of([Path(__file__)])]}
+    return bench.path({"needles": arm, "seed": seed, "stages": list(stages(arm, bench.mode)), **text})
+
+
+def trained(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
+    """Train an arm and look for needles: the share found by context, and with as many keys as needed where keys are chosen."""
+    context, begun = LAST[bench.mode][0], time.perf_counter()
+    random = np.random.default_rng([seed, 1])
+    found: dict[str, Any] = {}
+    with torch_set_up(threads=bench.threads, compiled=False):
+        stepper = Stepper(config(arm, context), device="cpu", dtype="float32", compiled=False, seed=seed, optimizer="muon")
+        for mode, length, rows, steps, rate in stages(arm, bench.mode):
+            phase = Phase(
+                name="row", collection="", context=length, rows=rows, num_steps=steps, mixture={}, learning_rate=rate, warmup_steps=RAMP, index=mode,
+                optimizer="muon",
+            )  # fmt: skip
+            for step in range(steps):
+                made = [row(bench.stream, length, random) for _ in range(rows)]
+                batch = collate(made, sources=[0] * rows, names=("row",), counters=list(range(rows)), numbers=list(range(rows)))
+                stepper.step(StepData(step, (batch,), batch.weight_sum, batch.num_tokens), phase, rate * min(1.0, (step + 1) / RAMP, 1.1 - step / steps))
+        for length in ASKED[bench.mode]:
+            for name, share in (("", None), (" adaptive", SHARE)) if arm == "sparse" else (("", None),):
+                found[f"{length}{name}"] = look(stepper.decoder, bench.stream, length, share)
+    return keep(place(bench, arm, seed), {"found": found[f"{context}"][0], "seconds": time.perf_counter() - begun, "by_context": found})
+
+
+@torch.no_grad()
+def look(decoder: Decoder, text: np.ndarray, length: int, share: float | None) -> tuple[float, float]:
+    """Share of the needles found in rows of `length`, and of the keys that were read of those that could be seen."""
+    decoder.eval()
+    random = np.random.default_rng(length)
+    read, right = list[float](), list[float]()
+    indexers = [module for module in decoder.modules() if isinstance(module, Indexer)]
+    for indexer in indexers:
+        indexer.config = indexer.config.model_copy(update={"top_k": length // KEYS, "share": share})
+    hooks = [indexer.register_forward_hook(lambda indexer, _, probe: read.append(read_share(indexer, probe))) for indexer in indexers]
+    for _ in range(TESTED_ROWS):
+        one = row(text, length, random)
+        sequence = Sequence(torch.from_numpy(one.position_T)[None], torch.from_numpy(one.document_T)[None])
+        hidden_BTD = decoder(torch.from_numpy(one.tokens_T)[None], sequence).hidden_BTD
+        answers_T = torch.from_numpy(one.weight_T == 1.0)
+        said = decoder.head.logits(hidden_BTD[0, answers_T]).argmax(-1)
+        right.append((said == torch.from_numpy(one.targets_T)[answers_T]).double().mean().item())
+    for hook in hooks:
+        hook.remove()
+    mixer = decoder.config.layers[0].mixer
+    window = min(mixer.window or length, length)
+    seen = sum(min(token + 1, window) for token in range(length)) / (length * (length + 1) / 2)
+    return statistics.fmean(right), statistics.fmean(read) if read else seen
+
+
+def read_share(indexer: Indexer, probe: Probe) -> float:
+    """Of the keys before a query and its own, those that an indexer chooses."""
+    length = probe.key_BSH.shape[1]
+    seen_1TS = torch.ones(1, length, length, dtype=torch.bool).tril()
+    return float(indexer.chosen(probe, seen_1TS).sum() / seen_1TS.sum())
+
+
+def retrieval(bench: Bench) -> None:
+    """Train all arms that are not kept; print what each finds, and note it over what latent attention finds when it reads all it sees."""
+    seeds = range(bench.seeds)
+    missing = [(arm, seed) for seed in seeds for arm in ARMS if not place(bench, arm, seed).exists()]
+    bench.at_once(trained, [(f"needles, {arm}, seed {seed}", (arm, seed)) for arm, seed in missing], figure="found")
+    results = {arm: [json.loads(place(bench, arm, seed).read_text())["by_context"] for seed in seeds] for arm in ARMS}
+    for length in ASKED[bench.mode]:
+        dense = statistics.fmean(one[f"{length}"][0] for one in results["latent"])
+        print(f"needles in rows of {length:,}, {bench.seeds} seeds of {TESTED_ROWS} rows")
+        for name, arm, key in (("latent", "latent", ""), ("sparse", "sparse", ""), ("sparse, adaptive", "sparse", " adaptive"), ("window", "window", "")):
+            found = [one[f"{length}{key}"] for one in results[arm]]
+            right, read = (statistics.fmean(values) for values in zip(*found, strict=True))
+            print(f"{name:<18}{right:.1%} found ({', '.join(f'{one:.0%}' for one, _ in found)}), {read:.1%} of the keys read")
+            if arm != "latent" and dense:
+                spread = (max(one for one, _ in found) - min(one for one, _ in found)) / dense
+                goal = GOAL if bench.mode == "full" and name == "sparse" else None
+                bench.note(f"needles of {name} over latent at {length}", right / dense, spread, goal)
+                bench.note(f"needles of {name} at {length}, share of the keys", read)
