@@ -245,8 +245,10 @@ class Arms:
         return {name: sorted(own[1:])[ROUNDS // 4] for name, own in times.items()}  # the first turn warms up
 
     def path(self, arm: Arm, seed: int) -> Path:
-        config, phase = self.config(arm).model_dump_json(), self.phase(arm).model_dump_json()
-        named = [config, phase, curriculum(self.settings(arm)), seed, self.text.digest, training_code()]
+        config, phase, recipe = self.config(arm), self.phase(arm), self.settings(arm)
+        cut = with_indexers((phase,), config, recipe.train)
+        trained = phase.model_dump_json() if cut == (phase,) else [piece.model_dump_json() for piece in cut]
+        named = [config.model_dump_json(), trained, curriculum(recipe), seed, self.text.digest, training_code()]
         return self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
 
     def result(self, arm: Arm, seed: int) -> dict[str, Any]:
