@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from claims import adaptive_capacity, clamping, ladder, sparse, swap
+from claims import adaptive_capacity, clamping, extension, ladder, sparse, swap
 from claims.bench import CONTEXT, Bench
 from common import finish
 from hagane.measure.machine import cores
@@ -27,6 +27,7 @@ from peers.text import prepare
 
 ROWS: dict[str, Callable[[Bench], None]] = {
     "clamping": clamping.row, "adaptive-capacity": adaptive_capacity.row, "ladder": ladder.row, "sparse-attention": sparse.row,
+    "extension": extension.row,
     **{one.name: partial(swap.row, swap=one) for one in swap.SWAPS},
 }  # fmt: skip
 BYTES_PER_TOKEN = 3.0  # of text that is prepared for every token trained on; a vocabulary of 1,024 needs about 2.5

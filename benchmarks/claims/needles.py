@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,18 @@ TESTED_ROWS = 16
 ARMS = ("latent", "sparse", "window")
 GOAL = ">= 0.95"
 
+Stage = tuple[IndexMode, int, int, int, float]  # what indexers do, context, rows, steps, learning rate
+
 
 def config(arm: str, context: int) -> ModelConfig:
     """Two layers of one mixer. Latent vectors are as wide as the model: with half of it nothing is found in as many steps."""
     latent = LatentConfig(num_heads=4, query_rank=WIDTH, kv_rank=WIDTH, nope_dim=32, rope_dim=16, value_dim=16)
+    attention = AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=16, qk_norm=True)
     mixer = {
         "latent": latent,
         "sparse": latent.model_copy(update={"index": IndexConfig(num_heads=4, head_dim=32, top_k=context // KEYS)}),
-        "window": AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=16, qk_norm=True, window=context // KEYS),
+        "attention": attention,
+        "window": attention.model_copy(update={"window": context // KEYS}),
     }[arm]  # fmt: skip
     layer = LayerConfig(mixer=mixer, ffn=DenseConfig(hidden=3 * WIDTH))
     vocabulary = VOCABULARY + CLASSES + CLASSES * KINDS
@@ -76,44 +79,54 @@ def row(text: np.ndarray, context: int, random: np.random.Generator) -> Row:
     )  # fmt: skip
 
 
-def stages(arm: str, mode: str) -> Iterator[tuple[IndexMode, int, int, int, float]]:
-    """What indexers do, context, rows, steps and learning rate of each stage of a training."""
-    for context, rows, steps in GROWING[mode]:
-        yield "dense", context, rows, steps, RATE
+def growing(mode: str) -> list[Stage]:
+    """Dense, on rows that grow."""
+    return [("dense", context, rows, steps, RATE) for context, rows, steps in GROWING[mode]]
+
+
+def stages(arm: str, mode: str) -> list[Stage]:
+    """Of a whole training."""
     context, rows, warmup, sparse = LAST[mode]
     if arm == "sparse":
-        yield "warmup", context, rows, warmup, warmup_rate(WIDTH, warmup)
-        yield "sparse", context, rows, sparse, LAST_RATE
-    else:
-        yield "dense", context, rows, warmup + sparse, LAST_RATE
+        return [*growing(mode), ("warmup", context, rows, warmup, warmup_rate(WIDTH, warmup)), ("sparse", context, rows, sparse, LAST_RATE)]
+    return [*growing(mode), ("dense", context, rows, warmup + sparse, LAST_RATE)]
 
 
-def place(bench: Bench, arm: str, seed: int) -> Path:
+def place(bench: Bench, arm: str, seed: int, how: list[Stage]) -> Path:
     """Where the result of an arm is kept."""
     text = {"text": bench.text.digest, "code": [code(), digest_of([Path(__file__)])]}
-    return bench.path({"needles": arm, "seed": seed, "stages": list(stages(arm, bench.mode)), **text})
+    return bench.path({"needles": arm, "seed": seed, "stages": list(how), **text})
+
+
+def fit(stepper: Stepper, text: np.ndarray, how: list[Stage], random: np.random.Generator) -> None:
+    """Train on rows with needles; in every stage the learning rate rises, then falls to a tenth."""
+    for mode, length, rows, steps, rate in how:
+        phase = Phase(
+            name="row", collection="", context=length, rows=rows, num_steps=steps, mixture={}, learning_rate=rate, warmup_steps=RAMP, index=mode,
+            optimizer="muon",
+        )  # fmt: skip
+        for step in range(steps):
+            made = [row(text, length, random) for _ in range(rows)]
+            batch = collate(made, sources=[0] * rows, names=("row",), counters=list(range(rows)), numbers=list(range(rows)))
+            stepper.step(StepData(step, (batch,), batch.weight_sum, batch.num_tokens), phase, rate * min(1.0, (step + 1) / RAMP, 1.1 - step / steps))
+
+
+def begun(config: ModelConfig, seed: int) -> Stepper:
+    return Stepper(config, device="cpu", dtype="float32", compiled=False, seed=seed, optimizer="muon")
 
 
 def trained(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
     """Train an arm and look for needles: the share found by context, and with as many keys as needed where keys are chosen."""
-    context, begun = LAST[bench.mode][0], time.perf_counter()
-    random = np.random.default_rng([seed, 1])
+    context, start = LAST[bench.mode][0], time.perf_counter()
+    how = stages(arm, bench.mode)
     found: dict[str, Any] = {}
     with torch_set_up(threads=bench.threads, compiled=False):
-        stepper = Stepper(config(arm, context), device="cpu", dtype="float32", compiled=False, seed=seed, optimizer="muon")
-        for mode, length, rows, steps, rate in stages(arm, bench.mode):
-            phase = Phase(
-                name="row", collection="", context=length, rows=rows, num_steps=steps, mixture={}, learning_rate=rate, warmup_steps=RAMP, index=mode,
-                optimizer="muon",
-            )  # fmt: skip
-            for step in range(steps):
-                made = [row(bench.stream, length, random) for _ in range(rows)]
-                batch = collate(made, sources=[0] * rows, names=("row",), counters=list(range(rows)), numbers=list(range(rows)))
-                stepper.step(StepData(step, (batch,), batch.weight_sum, batch.num_tokens), phase, rate * min(1.0, (step + 1) / RAMP, 1.1 - step / steps))
+        stepper = begun(config(arm, context), seed)
+        fit(stepper, bench.stream, how, np.random.default_rng([seed, 1]))
         for length in ASKED[bench.mode]:
             for name, share in (("", None), (" adaptive", SHARE)) if arm == "sparse" else (("", None),):
                 found[f"{length}{name}"] = look(stepper.decoder, bench.stream, length, share)
-    return keep(place(bench, arm, seed), {"found": found[f"{context}"][0], "seconds": time.perf_counter() - begun, "by_context": found})
+    return keep(place(bench, arm, seed, how), {"found": found[f"{context}"][0], "seconds": time.perf_counter() - start, "by_context": found})
 
 
 @torch.no_grad()
@@ -151,9 +164,10 @@ def read_share(indexer: Indexer, probe: Probe) -> float:
 def retrieval(bench: Bench) -> None:
     """Train all arms that are not kept; print what each finds, and note it over what latent attention finds when it reads all it sees."""
     seeds = range(bench.seeds)
-    missing = [(arm, seed) for seed in seeds for arm in ARMS if not place(bench, arm, seed).exists()]
+    places = {(arm, seed): place(bench, arm, seed, stages(arm, bench.mode)) for seed in seeds for arm in ARMS}
+    missing = [key for key, path in places.items() if not path.exists()]
     bench.at_once(trained, [(f"needles, {arm}, seed {seed}", (arm, seed)) for arm, seed in missing], figure="found")
-    results = {arm: [json.loads(place(bench, arm, seed).read_text())["by_context"] for seed in seeds] for arm in ARMS}
+    results = {arm: [json.loads(places[arm, seed].read_text())["by_context"] for seed in seeds] for arm in ARMS}
     for length in ASKED[bench.mode]:
         dense = statistics.fmean(one[f"{length}"][0] for one in results["latent"])
         print(f"needles in rows of {length:,}, {bench.seeds} seeds of {TESTED_ROWS} rows")
