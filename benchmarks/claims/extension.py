@@ -54,9 +54,7 @@ def trained(bench: Bench, seed: int) -> dict[str, Any]:
             long.decoder.train()
             fit(long, bench.stream, [longer(bench.mode)], np.random.default_rng([seed, 2]))
             found[method]["after"] = [look(long.decoder, bench.stream, length, None)[0] for length in lengths]
-    return keep(
-        place(bench, "extension", seed, [*how, longer(bench.mode)]), {"found": found["yarn"]["after"][1], "seconds": time.perf_counter() - start, **found}
-    )
+    return keep(path_of(bench, seed), {"found": found["yarn"]["after"][1], "seconds": time.perf_counter() - start, **found})
 
 
 def path_of(bench: Bench, seed: int) -> Path:
@@ -69,9 +67,7 @@ def row(bench: Bench) -> None:
     places = [path_of(bench, seed) for seed in range(bench.seeds)]
     bench.at_once(trained, [(f"extension, seed {seed}", (seed,)) for seed, path in enumerate(places) if not path.exists()], figure="found")
     results = [json.loads(path.read_text()) for path in places]
-    print(
-        f"\nextension: needles found in rows of {before.context:,} and {FACTOR * before.context:,}, {bench.seeds} seeds; {longer(bench.mode)[3]} steps between"
-    )
+    print(f"\nextension: needles found in rows of {before.context:,} and {context:,}, {bench.seeds} seeds; {steps} steps between")
     for method in METHODS:
         shown = []
         for when in ("before", "after"):
