@@ -52,11 +52,11 @@ def test_the_warm_up_brings_the_indexers_to_attention_and_leaves_the_loss_alone(
     loss = float(trained.step(batches[0], toy.phase(index="dense"), 0.0).loss)
     divergences = []
     for batch in batches[10:]:
-        result = trained.step(batch, toy.phase(index="warmup", beta2=0.99), 3e-3)
+        result = trained.step(batch, toy.phase(index="warmup"), warmup_rate(trained.decoder.config.width, 30))
         tokens = sum(float(one.num_tokens) for one in result.stats.indexers)
         divergences.append(sum(float(one.divergence_sum) for one in result.stats.indexers) / tokens)
         assert float(result.auxiliary_loss) > divergences[-1]  # and what the routers' losses are, which nothing can change here
-    assert sum(divergences[-5:]) < 0.7 * sum(divergences[:5])
+    assert sum(divergences[-5:]) < 0.5 * sum(divergences[:5])
     assert float(trained.step(batches[0], toy.phase(index="warmup"), 0.0).loss) == pytest.approx(loss, abs=1e-6)
 
 
