@@ -63,6 +63,7 @@ def decoding(pattern: PatternSettings, length: int) -> tuple[Callable[[], object
     decoder = Decoder(config_of(pattern, length))
     decoder.init_weights(0)
     decoder.eval().requires_grad_(False)
+    decoder.fuse()
     cache = filled(decoder, length)
     token_B1 = torch.zeros(ROWS, 1, dtype=torch.int64)
 

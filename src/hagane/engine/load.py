@@ -60,6 +60,7 @@ def build_decoder(config: ModelConfig, state: Mapping[str, Tensor], device: str 
             parameter.copy_(state[name])
     to_working(decoder, dtype)
     decoder.eval().requires_grad_(False)
+    decoder.fuse()
     return decoder
 
 

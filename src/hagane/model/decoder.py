@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hagane.kernels import elementwise, routing
+from hagane.kernels import delta_step, elementwise, routing
 from hagane.model.attention import Attention
 from hagane.model.cache import Cache
 from hagane.model.clamp import Clamp
 from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, MixerConfig, ModelConfig, RopeConfig
+from hagane.model.delta import Delta
 from hagane.model.dense import Dense
 from hagane.model.experts import Experts
 from hagane.model.head import Head
@@ -78,8 +79,12 @@ def kernels_serve(layer: LayerConfig, device: torch.device, dtype: torch.dtype) 
     plain = isinstance(mixer, AttentionConfig) and mixer.rope is not None and mixer.gate == "none"
     plain = plain and layer.mixer_norm_rank is None and layer.ffn_norm_rank is None
     if isinstance(ffn, ExpertsConfig):
-        plain = plain and ffn.num_groups == 1 and not ffn.null_experts and ffn.entropy_clamp is None and not ffn.shared_gate and routing.serves(device, dtype)
+        plain = plain and not ffn.shared_gate and _routing_serves(ffn, device, dtype)
     return plain and takes_first(mixer, device, dtype) and elementwise.serves(device, dtype)
+
+
+def _routing_serves(ffn: ExpertsConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    return ffn.num_groups == 1 and not ffn.null_experts and ffn.entropy_clamp is None and routing.serves(device, dtype)
 
 
 def needs_compiler(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
@@ -87,12 +92,17 @@ def needs_compiler(config: ModelConfig, device: torch.device, dtype: torch.dtype
     return not elementwise.serves(device, dtype) or not all(kernels_serve(layer, device, dtype) for layer in (*config.layers, *config.mtp_layers))
 
 
-def _fuse(part: nn.Module) -> None:
-    """Let kernels do what stands between the matrix products."""
+def _fuse(part: nn.Module, layer: LayerConfig | None, device: torch.device, dtype: torch.dtype) -> None:
+    """Let kernels do what stands between the matrix products, where they serve."""
     for module in part.modules():
         if isinstance(module, Experts):
-            module.fuse()
-        elif isinstance(module, Attention | Dense | RMSNorm):
+            if layer is not None and isinstance(layer.ffn, ExpertsConfig) and _routing_serves(layer.ffn, device, dtype):
+                module.fuse()
+        elif isinstance(module, Attention):
+            module.fused = layer is not None and takes_first(layer.mixer, device, dtype)
+        elif isinstance(module, Delta):
+            module.fused = delta_step.serves(device, dtype)
+        elif isinstance(module, Dense | RMSNorm):
             module.fused = True
 
 
@@ -199,6 +209,14 @@ class Decoder(nn.Module):
         """The same for `draft`, which adds only tokens that stay."""
         return Cache(self.config.draft_block, rows, length, self.embedding.weight.dtype, self.embedding.weight.device)
 
+    def fuse(self) -> None:
+        """Decode faster on a CPU: by kernels of our own, where they serve. Nothing is compiled but they, once per machine."""
+        device, dtype = self.embedding.weight.device, self.embedding.weight.dtype
+        if elementwise.serves(device, dtype):
+            for block, layer in self._blocks():
+                _fuse(block, layer, device, dtype)
+            _fuse(self.norm, None, device, dtype)
+
     def compile_parts(self) -> None:
         """Make what is trained fast: each block on its own, the final norm, and the elementwise part of the head.
 
@@ -206,17 +224,20 @@ class Decoder(nn.Module):
         are static: kernels chosen by the history of shapes would break exact resume.
         """
         device, dtype = self.embedding.weight.device, self.embedding.weight.dtype
-        for block, layer in zip((*self.layers, *self.mtp), (*self.config.layers, *self.config.mtp_layers), strict=True):
+        for block, layer in self._blocks():
             if kernels_serve(layer, device, dtype):
-                _fuse(block)
+                _fuse(block, layer, device, dtype)
             else:
                 block.compile(dynamic=False, fullgraph=True)
         fused = elementwise.serves(device, dtype)
         if fused:
-            _fuse(self.norm)
+            _fuse(self.norm, None, device, dtype)
         else:
             self.norm.compile(dynamic=False, fullgraph=True)
         self.head.compile_chunks(fused)
+
+    def _blocks(self) -> Iterator[tuple[nn.Module, LayerConfig]]:
+        return zip((*self.layers, *self.mtp), (*self.config.layers, *self.config.mtp_layers), strict=True)
 
     def _routers(self) -> Iterator[tuple[str, int, Router]]:
         """Name, place in the statistics, and router of every block that has one."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hagane.kernels.delta_rule import chunked, recurrent
+from hagane.kernels.delta_step import delta_steps
 from hagane.model.config import DELTA_CHUNK, DeltaConfig
 from hagane.model.layer_cache import LayerCache, Placement
 from hagane.model.linear import Linear
@@ -42,6 +43,14 @@ class DeltaCache(LayerCache):
         assert self.placement is not None, "the decoder places tokens before its layers run"
         held_B = self.placement.start_B > 0
         return self.recent_BLC * held_B[:, None, None], self.state_BVHW * held_B[:, None, None, None]
+
+    def cleared(self) -> tuple[Tensor, Tensor]:
+        """What `read` gives, but the cache's own tensors, to be changed in place."""
+        assert self.placement is not None
+        if not (self.placement.start_B > 0).all():
+            self.recent_BLC, self.state_BVHW = self.read()
+        self.state_BVHW = self.state_BVHW.contiguous()
+        return self.recent_BLC, self.state_BVHW
 
     def write(self, inputs_BXC: Tensor, num_new_B: Tensor, state_BVHW: Tensor) -> None:
         """`inputs_BXC` are the recent inputs read before, then those of the new tokens, of which `num_new_B` are real."""
@@ -83,11 +92,14 @@ class Delta(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(config.num_value_heads, device=device))
         self.output_norm = RMSNorm(config.value_dim, norm_epsilon, device)
         self.output = Linear(value_width, width, device)
+        self.fused = False  # few tokens by the kernel of `kernels.delta_step`, where it serves
 
     def forward(self, hidden_BTD: Tensor, view: View, cache: LayerCache | None = None) -> tuple[Tensor, None]:
         rows, length, _ = hidden_BTD.shape
         config = self.config
         inputs_BTC, z_BTZ = self.qkvz(hidden_BTD).split([config.channels, config.num_value_heads * config.value_dim], dim=-1)
+        if self.fused and isinstance(cache, DeltaCache) and not cache.ahead and length <= SINGLE_STEPS:
+            return self.output(self._few_steps(hidden_BTD, inputs_BTC, z_BTZ, view.real_BT, cache)), None
         beta_BTV, log_decay_BTV = self._rates(hidden_BTD, view.real_BT)
         if cache is None:
             assert view.first_BT is not None, "a recurrent mixer is told where documents begin"
@@ -110,6 +122,16 @@ class Delta(nn.Module):
             cache.write(inputs_BXC, num_new_B, state)
         gated_BTVW = self.output_norm(read_BTVW) * F.silu(z_BTZ.float()).view(read_BTVW.shape)
         return self.output(gated_BTVW.to(hidden_BTD.dtype).reshape(rows, length, -1)), None
+
+    def _few_steps(self, hidden_BTD: Tensor, inputs_BTC: Tensor, z_BTZ: Tensor, real_BT: Tensor, cache: DeltaCache) -> Tensor:
+        recent_BLC, state_BVHW = cache.cleared()
+        inputs_BXC = torch.cat((recent_BLC, inputs_BTC.float()), dim=1)
+        read_BTZ = delta_steps(
+            inputs_BXC, self.conv, self.rates(hidden_BTD), self.A_log, self.dt_bias, real_BT, self.output_norm.weight, z_BTZ, state_BVHW,
+            LENGTH_EPSILON, self.output_norm.epsilon,
+        )  # fmt: skip
+        cache.write(inputs_BXC, real_BT.sum(1).long(), state_BVHW)
+        return read_BTZ
 
     def _rates(self, hidden_BTD: Tensor, real_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Beta and the log of the decay, float32; both 0 for padding, which so leaves the state alone."""

@@ -1,6 +1,6 @@
 """RMSNorm (Zhang and Sennrich 2019), with a gate too, and LayerNorm (Ba et al. 2016), computed in float32 whatever the hidden states are in.
 
-`fused`: by the kernel of `kernels.elementwise`, where `Decoder.compile_parts` found that it serves.
+`fused`: by the kernel of `kernels.elementwise`, where `Decoder.compile_parts` (training) or `fuse` (decoding) found that it serves.
 """
 
 from __future__ import annotations
