@@ -76,6 +76,8 @@ def test_a_model_with_indexers_is_trained_densely_first():
     assert [phase.index for phase in phases] == ["dense", "warmup", "sparse"]
     assert sum(phase.num_steps for phase in phases) == plan.stages["pretrain"].steps
     assert phases[1].num_steps == pytest.approx(0.2 * plan.stages["pretrain"].steps, abs=1)
+    assert f"20% teaches the indexers alone at {phases[1].learning_rate:.2g}" in plan.reasons["indexers"]
+    assert "indexers" not in plan_of(recipe_with(budget="20min"), 1200).reasons
     assert {phase.index for stage in plan.phases if stage != "pretrain" for phase in plan.phases[stage]} == {"sparse"}
     assert {phase.index for phase in plan_of(recipe_with(budget="20min"), 1200).phases["pretrain"]} == {"sparse"}
     with pytest.raises(RecipeError, match="index_dense_share and index_warmup_share leave nothing"):

@@ -98,7 +98,8 @@ def by_time(
 
     total = min((2**power for power in range(round(math.log2(most)) + MOST_DOUBLINGS)), key=expected)
     reason = (
-        f"{total} rows of {context} tokens: lowest expected loss in this time, as a step takes {1e3 * fixed:.0f} ms and {1e3 * each:.2g} ms a row here; "
+        f"{total} rows of {context} tokens: lowest expected loss in this time, as a step takes {1e3 * fixed:.0f} ms "
+        f"and {1e3 * each:.{1 if each < 0.01 else 0}f} ms a row here; "
         f"for the tokens alone it would be {step_law_batch(tokens(total)):,.0f} tokens (Step Law, Li et al. 2025)"
     )
     return Batch.of(recipe, machine, total, reason, most)

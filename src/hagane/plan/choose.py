@@ -16,7 +16,7 @@ from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_
 from hagane.plan.cost import MEMORY_SHARE, joules, run_memory, tokens_per_second, training_flops_per_token
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
-from hagane.plan.index_phases import with_indexers
+from hagane.plan.index_phases import indexer_reason, with_indexers
 from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of, worth_of
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
@@ -131,6 +131,7 @@ def choose(
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
     if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
         phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
+        reasons |= indexer_reason(phases["pretrain"])
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     shards = known.shards

@@ -29,6 +29,19 @@ def warmup_rate(width: int, num_steps: int) -> float:
     return min(max(WARMUP_RATE, WARMUP_REACH / (width * num_steps)), HIGHEST_WARMUP_RATE)
 
 
+def indexer_reason(phases: tuple[Phase, ...]) -> dict[str, str]:
+    """Why a pretraining has these phases: under "indexers", nothing for a model without."""
+    total = sum(phase.num_steps for phase in phases)
+    share = {mode: sum(phase.num_steps for phase in phases if phase.index == mode) / total for mode in ("dense", "warmup", "sparse")}
+    rate = next((phase.learning_rate for phase in phases if phase.index == "warmup"), None)
+    if rate is None:
+        return {}
+    return {
+        "indexers": f"{share['dense']:.0%} of pretraining reads all keys, {share['warmup']:.0%} teaches the indexers alone at {rate:.2g} (the fewer steps, "
+        f"the faster), {share['sparse']:.0%} reads chosen keys (DeepSeek-V3.2-Exp 2025); override: train.index_dense_share, train.index_warmup_share"
+    }
+
+
 def index_phases(phases: tuple[Phase, ...], width: int, dense_share: float, warmup_share: float) -> tuple[Phase, ...]:
     """The same steps: the first `dense_share` of them dense, `warmup_share` of warm-up, the rest sparse. Pieces without steps are left out."""
     total = sum(phase.num_steps for phase in phases)
