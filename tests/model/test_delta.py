@@ -125,9 +125,14 @@ def test_flops_do_not_grow_with_the_context_and_are_counted_by_hand():
     config = model_of(DeltaConfig(num_key_heads=2, num_value_heads=4, key_dim=8, value_dim=6))
     matrices = WIDTH * (16 + 16 + 24 + 24 + 4 + 4) + 24 * WIDTH + 3 * WIDTH * 8 + 61 * WIDTH
     convolution = 4 * (16 + 16 + 24)
-    grams = 32 * (16 + 16)  # a token meets 32.5, counted as 32, of its chunk
-    per_head = 32 * (8 + 6) + 32 * 6 + 3 * 8 * 6  # the triangular system, what was written, the state three times
+    grams = 8 * (16 + 16)  # a token meets 8.5, counted as 8, of its chunk of 16
+    per_head = 8 * (8 + 6) + 8 * 6 + 3 * 8 * 6  # the triangular system, what was written, the state three times
     assert flops_per_token(config, 64) == flops_per_token(config, 1 << 20) == 2 * (matrices + convolution + grams + 4 * per_head)
+
+
+@pytest.mark.parametrize(("key_dim", "chunk"), [(8, 16), (32, 16), (64, 32), (128, 64), (256, 64)])
+def test_chunks_go_with_the_width_of_a_head(key_dim, chunk):
+    assert DeltaConfig(num_key_heads=1, num_value_heads=1, key_dim=key_dim, value_dim=8).chunk == chunk
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ KERNELS = {
 def whole_squares(monkeypatch):
     """Rows of experts are not filled up, and of a chunk of Gated DeltaNet every pair is counted on both sides."""
     monkeypatch.setattr(experts, "_multiple", lambda *_: 1)
-    monkeypatch.setattr(count, "DELTA_CHUNK", 2 * count.DELTA_CHUNK - 1)
+    monkeypatch.setattr(count, "_met", lambda mixer: mixer.chunk)
     mixer_counts.cache_clear()
     yield
     mixer_counts.cache_clear()

@@ -178,10 +178,6 @@ class LatentConfig(Frozen):
         return self
 
 
-DELTA_CHUNK = 64
-"""Tokens that the gated delta rule takes at a time while training (`kernels.delta_rule`); counted in its FLOPs."""
-
-
 class DeltaConfig(Frozen):
     """Gated DeltaNet (Yang et al. 2024) as in Qwen3-Next: a state per value head in the place of keys and values per token.
 
@@ -207,6 +203,12 @@ class DeltaConfig(Frozen):
     def channels(self) -> int:
         """Of the short convolution: queries, keys and values."""
         return 2 * self.num_key_heads * self.key_dim + self.num_value_heads * self.value_dim
+
+    @property
+    def chunk(self) -> int:
+        """Tokens that the gated delta rule takes at a time while training (`kernels.delta_rule`), counted in its FLOPs: 64 for heads of 128 as in the
+        published kernels, fewer for narrow ones, whose state is less work than the pairs of a chunk (docs/notebook.md, "Chunks of narrow heads")."""
+        return min(64, max(16, self.key_dim // 2))
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from hagane.model.config import DELTA_CHUNK, AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig
+from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig
 from hagane.recipe.types import IndexMode
 
 WINDOW_STEP = 32
@@ -83,6 +83,11 @@ def _latent(width: int, mixer: LatentConfig) -> MixerCounts:
     )  # fmt: skip
 
 
+def _met(mixer: DeltaConfig) -> int:
+    """Tokens of its chunk that a token meets, on average."""
+    return (mixer.chunk + 1) // 2
+
+
 def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
     """FLOPs are those of the form in chunks, within a chunk counted causally: a token meets (C + 1) / 2 of its C tokens.
 
@@ -91,7 +96,7 @@ def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
     Decoding step by step takes 8 H W per value head instead of all but the first.
     Kept for the backward pass are the parts of that form, in float32: fitted to what the compiled mixer keeps at heads of 32, 64 and 128.
     """
-    queries, values, met = mixer.num_key_heads * mixer.key_dim, mixer.num_value_heads * mixer.value_dim, (DELTA_CHUNK + 1) // 2
+    queries, values, met = mixer.num_key_heads * mixer.key_dim, mixer.num_value_heads * mixer.value_dim, _met(mixer)
     value_head = met * (mixer.key_dim + 2 * mixer.value_dim) + 3 * mixer.key_dim * mixer.value_dim
     return MixerCounts(
         matrices=width * (mixer.channels + 2 * values + 2 * mixer.num_value_heads),
@@ -99,7 +104,7 @@ def _delta(width: int, mixer: DeltaConfig) -> MixerCounts:
         pair_flops=0, num_heads=mixer.num_key_heads, query=values, mixed=values, key_value=mixer.channels,
         token_flops=2 * (mixer.channels * mixer.taps + 2 * met * queries + mixer.num_value_heads * value_head),
         state_bytes=4 * (mixer.channels * (mixer.taps - 1) + values * mixer.key_dim),
-        kept=mixer.num_value_heads * (15 * (mixer.key_dim + mixer.value_dim) + 5 * DELTA_CHUNK),
+        kept=mixer.num_value_heads * (15 * (mixer.key_dim + mixer.value_dim) + 5 * mixer.chunk),
     )  # fmt: skip
 
 

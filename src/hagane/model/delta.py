@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hagane.kernels.delta_rule import chunked, recurrent
 from hagane.kernels.delta_step import delta_steps
-from hagane.model.config import DELTA_CHUNK, DeltaConfig
+from hagane.model.config import DeltaConfig
 from hagane.model.layer_cache import LayerCache, Placement
 from hagane.model.linear import Linear
 from hagane.model.norm import RMSNorm
@@ -106,7 +106,7 @@ class Delta(nn.Module):
             inputs_BXC = F.pad(inputs_BTC.float(), (0, 0, config.taps - 1, 0))
             heads = self._heads(inputs_BXC, view.first_BT)
             begins_BT = view.first_BT == torch.arange(length, device=hidden_BTD.device)
-            read_BTVW, _ = chunked(*heads, log_decay_BTV, beta_BTV, begins_BT, chunk=DELTA_CHUNK)
+            read_BTVW, _ = chunked(*heads, log_decay_BTV, beta_BTV, begins_BT, chunk=config.chunk)
         else:
             assert isinstance(cache, DeltaCache)
             recent_BLC, state = cache.read()
