@@ -84,6 +84,13 @@ def test_a_model_with_indexers_is_trained_densely_first():
         recipe_with(train={"index_dense_share": 0.9, "index_warmup_share": 0.2})
 
 
+def test_small_recurrent_models_learn_at_half_the_rate():
+    patterns, size = ({"ffn": "dense"}, {"ffn": "dense", "deltas": 3}), {"width": 64, "num_layers": 4}
+    dense, hybrid = (plan_of(recipe_with(budget="20min", model={"pattern": pattern, "size": size}), 1200) for pattern in patterns)
+    assert [plan.phases["pretrain"][0].learning_rate for plan in (dense, hybrid)] == [0.006, 0.003]
+    assert "at most 0.003" in hybrid.reasons["learning_rate"]
+
+
 def test_evaluation_is_planned_by_what_it_scores_and_asks():
     recipe = recipe_with(budget="20min")
     plan = plan_of(recipe, 1200)

@@ -41,6 +41,7 @@ from hagane.recipe.types import Budget, Machine, Phase, StepRate, duration
 # Step Law was fitted from 60M parameters up; below that its power law runs away: at a million it asks for 0.013, where 0.0045 to 0.009 are alike and 0.003
 # loses a percent (docs/notebook.md, "Learning rate of small models").
 MAX_LEARNING_RATE = 6e-3
+MAX_DELTA_RATE = 3e-3  # with Gated DeltaNet: 0.006 loses 1.8 % (docs/notebook.md, "Learning rate with Gated DeltaNet")
 # Tuning's rates are ratios of pretraining's, at most of this: tuned from 0.006 the quickstart forgot text, 1.28 bits per byte for 1.17, and solved no more
 # problems (docs/notebook.md, "The quickstart").
 MAX_TUNED_RATE = 3e-3
@@ -300,9 +301,13 @@ def expected_loss(recipe: Recipe, config: ModelConfig, known: Known, law: Law) -
     return lambda tokens: law.constants.loss(point_of(config, effective_total(readings(recipe, shards, tokens * each))))
 
 
+def highest_rate(config: ModelConfig) -> float:
+    return MAX_DELTA_RATE if any(layer.mixer.kind == "delta" for layer in config.layers) else MAX_LEARNING_RATE
+
+
 def learning_rate_rule(config: ModelConfig, tokens: float) -> float:
-    """Peak learning rate: Step Law's, at most MAX_LEARNING_RATE, three digits."""
-    return float(f"{min(MAX_LEARNING_RATE, 1.79 * body_parameters(config) ** -0.713 * tokens**0.307):.3g}")
+    """Peak learning rate: Step Law's, at most what small models of this kind bear, three digits."""
+    return float(f"{min(highest_rate(config), 1.79 * body_parameters(config) ** -0.713 * tokens**0.307):.3g}")
 
 
 def embedding_ratio_rule(recipe: Recipe, config: ModelConfig, learning_rate: float) -> float:
@@ -323,7 +328,7 @@ def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, re
         reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
         return recipe.train.learning_rate
     value = learning_rate_rule(config, tokens)
-    rule = f"Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {MAX_LEARNING_RATE:g}"
+    rule = f"Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {highest_rate(config):g}"
     if recipe.start.from_ is not None:
         value = float(f"{value * recipe.start.learning_rate_ratio:.3g}")
         rule = f"warmed up again to {recipe.start.learning_rate_ratio:g} times that of a model trained from nothing, which is {rule}"
