@@ -32,7 +32,7 @@ from hagane.train.stepper import Stepper, torch_set_up
 from small_models import keep
 
 WIDTH, LAYERS, CLASSES, KINDS = 64, 2, 16, 16  # needles of a class
-NEEDLES, QUESTIONS = 8, 64  # of a row; every needle is asked for equally often
+NEEDLES, MOST_QUESTIONS = 8, 64  # of a row; every needle is asked for equally often, at most for an eighth of the row
 TEXT_WEIGHT = 0.1  # of the loss of text beside that of an answer
 KEYS = 20  # a row has this many times the keys that are read
 SHARE = 0.9  # of the indexer's probability, where the number of keys adapts
@@ -64,12 +64,13 @@ def config(arm: str, context: int) -> ModelConfig:
 
 def row(text: np.ndarray, context: int, random: np.random.Generator) -> Row:
     """Real text with needles, then questions and answers. Weight 1 is on the answers alone."""
-    room = context + 1 - NEEDLES - 2 * QUESTIONS
+    times = min(MOST_QUESTIONS, context // 16) // NEEDLES
+    room = context + 1 - NEEDLES - 2 * times * NEEDLES
     begin = random.integers(0, len(text) - room)
     classes = random.choice(CLASSES, NEEDLES, replace=False)
     needles = VOCABULARY + CLASSES + KINDS * classes + random.integers(0, KINDS, NEEDLES)
     hay = np.insert(text[begin : begin + room], np.sort(random.integers(0, room + 1, NEEDLES)), needles)
-    asked = np.concatenate([random.permutation(NEEDLES) for _ in range(QUESTIONS // NEEDLES)])
+    asked = np.concatenate([random.permutation(NEEDLES) for _ in range(times)])
     tokens = np.concatenate([hay, np.stack([VOCABULARY + classes[asked], needles[asked]], 1).reshape(-1)])
     weight = np.where(tokens < VOCABULARY, TEXT_WEIGHT, 0.0)
     weight[len(hay) + 1 :: 2] = 1.0
