@@ -40,7 +40,7 @@ RATE, LAST_RATE, RAMP = 5e-3, 1e-3, 20
 GROWING = {"full": ((128, 16, 400), (512, 4, 150), (1024, 4, 50)), "quick": ((192, 2, 4),)}  # context, rows, steps
 LAST = {"full": (1024, 2, 100, 40), "quick": (192, 2, 3, 3)}  # context, rows, steps of warm-up, sparse steps
 ASKED = {"full": (1024, 4096), "quick": (192,)}  # contexts in which needles are looked for
-TESTED_ROWS = 16
+TESTED_ROWS = 32
 ARMS = ("latent", "sparse", "window")
 GOAL = ">= 0.95"
 
@@ -62,9 +62,9 @@ def config(arm: str, context: int) -> ModelConfig:
     return ModelConfig(vocabulary_size=vocabulary, width=WIDTH, layers=(layer,) * LAYERS, tied=True, context=context, init_std=0.1)
 
 
-def row(text: np.ndarray, context: int, random: np.random.Generator) -> Row:
-    """Real text with needles, then questions and answers. Weight 1 is on the answers alone."""
-    times = min(MOST_QUESTIONS, context // 16) // NEEDLES
+def row(text: np.ndarray, context: int, random: np.random.Generator, times: int | None = None) -> Row:
+    """Real text with needles, then questions and answers, `times` for each needle or as often as there is room. Weight 1 is on the answers alone."""
+    times = times or min(MOST_QUESTIONS, context // 16) // NEEDLES
     room = context + 1 - NEEDLES - 2 * times * NEEDLES
     begin = random.integers(0, len(text) - room)
     classes = random.choice(CLASSES, NEEDLES, replace=False)
@@ -141,7 +141,7 @@ def look(decoder: Decoder, text: np.ndarray, length: int, share: float | None) -
         indexer.config = indexer.config.model_copy(update={"top_k": length // KEYS, "share": share})
     hooks = [indexer.register_forward_hook(lambda indexer, _, probe: read.append(read_share(indexer, probe))) for indexer in indexers]
     for _ in range(TESTED_ROWS):
-        one = row(text, length, random)
+        one = row(text, length, random, times=1)  # else a later answer is seen beside the first
         sequence = Sequence(torch.from_numpy(one.position_T)[None], torch.from_numpy(one.document_T)[None])
         hidden_BTD = decoder(torch.from_numpy(one.tokens_T)[None], sequence).hidden_BTD
         answers_T = torch.from_numpy(one.weight_T == 1.0)
