@@ -89,7 +89,8 @@ def chat(
     """
     if drafts and temperature > 0:
         raise RunError("--drafts are of greedy answers. Leave out --temperature, or --drafts.")
-    model = find_model(folder, device, drafts=drafts)
+    with Console(stderr=True).status("Loading the model. The first time, kernels are compiled for this processor: some seconds."):
+        model = find_model(folder, device, drafts=drafts)
     session = Session(model, thinking, temperature, top_p, seed, max_new_tokens, Drafts() if drafts else None)
     if prompt is not None:
         session.ask(prompt)
