@@ -69,7 +69,8 @@ def test_experts_equal_a_loop_over_tokens(sizes, num_tokens, normalise, biased, 
         gradients = torch.autograd.grad((output * weight).sum(), [hidden, *experts.parameters()])
         results.append((output, *gradients))
     for ours, theirs in zip(*results, strict=True):
-        assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        # of the router's gradient with one expert a token nothing is left but the rounding of what cancels
+        assert_close(ours, theirs, atol=3e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
