@@ -92,14 +92,14 @@ def needs_compiler(config: ModelConfig, device: torch.device, dtype: torch.dtype
     return not elementwise.serves(device, dtype) or not all(kernels_serve(layer, device, dtype) for layer in (*config.layers, *config.mtp_layers))
 
 
-def _fuse(part: nn.Module, layer: LayerConfig | None, device: torch.device, dtype: torch.dtype) -> None:
+def _fuse(part: nn.Module, layer: LayerConfig, device: torch.device, dtype: torch.dtype) -> None:
     """Let kernels do what stands between the matrix products, where they serve."""
     for module in part.modules():
         if isinstance(module, Experts):
-            if layer is not None and isinstance(layer.ffn, ExpertsConfig) and _routing_serves(layer.ffn, device, dtype):
+            if isinstance(layer.ffn, ExpertsConfig) and _routing_serves(layer.ffn, device, dtype):
                 module.fuse()
         elif isinstance(module, Attention):
-            module.fused = layer is not None and takes_first(layer.mixer, device, dtype)
+            module.fused = takes_first(layer.mixer, device, dtype)
         elif isinstance(module, Delta):
             module.fused = delta_step.serves(device, dtype)
         elif isinstance(module, Dense | RMSNorm):
@@ -215,7 +215,7 @@ class Decoder(nn.Module):
         if elementwise.serves(device, dtype):
             for block, layer in self._blocks():
                 _fuse(block, layer, device, dtype)
-            _fuse(self.norm, None, device, dtype)
+            self.norm.fused = True
 
     def compile_parts(self) -> None:
         """Make what is trained fast: each block on its own, the final norm, and the elementwise part of the head.
@@ -231,7 +231,7 @@ class Decoder(nn.Module):
                 block.compile(dynamic=False, fullgraph=True)
         fused = elementwise.serves(device, dtype)
         if fused:
-            _fuse(self.norm, None, device, dtype)
+            self.norm.fused = True
         else:
             self.norm.compile(dynamic=False, fullgraph=True)
         self.head.compile_chunks(fused)
