@@ -35,6 +35,27 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000015", "step-00000020"]
 
 
+def test_one_that_was_not_deleted_in_time_is_deleted_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (5, 10):
+        write(tmp_path, made(step), keep=2)
+    with monkeypatch.context() as killed:
+        killed.setattr(checkpoint, "_remove", lambda path: None)
+        write(tmp_path, made(15), keep=2)
+    assert len(complete(tmp_path)) == 3
+    saved, problems = Writer(tmp_path, keep=2).newest()
+    assert saved.step == 15 and problems == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
+
+
+def test_where_the_newest_is_broken_none_is_deleted(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        write(tmp_path, made(step), keep=3)
+    (tmp_path / "step-00000015" / "rest.safetensors").unlink()
+    saved, (problem,) = Writer(tmp_path, keep=1).newest()
+    assert saved.step == 10 and "step-00000015" in problem
+    assert len(complete(tmp_path)) == 3
+
+
 def test_nothing_yet(tmp_path: Path) -> None:
     assert newest(tmp_path / "checkpoints") == (None, [])
 

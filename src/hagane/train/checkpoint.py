@@ -76,9 +76,13 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    _keep_newest(folder, keep)
+    return final
+
+
+def _keep_newest(folder: Path, keep: int) -> None:
     for old in complete(folder)[keep:]:
         _remove(old)
-    return final
 
 
 def complete(folder: Path) -> list[Path]:
@@ -140,6 +144,13 @@ class Writer:
     @property
     def busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """See `newest`. Where all is well, what a kill after the last save left to delete is deleted."""
+        saved, problems = newest(self.folder)
+        if saved is not None and not problems:
+            _keep_newest(self.folder, self._keep)
+        return saved, problems
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Copy, and begin to write. Raises RunError if the save before failed."""

@@ -168,7 +168,7 @@ class _Loop:
     # -- beginning and end -----------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        saved, problems = checkpoints.newest(self.writer.folder)
+        saved, problems = self.writer.newest()
         decisions = self.journal.decisions()
         if saved is not None:
             decisions = _merged(saved.state["decisions"], decisions)
