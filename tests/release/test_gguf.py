@@ -173,6 +173,15 @@ def test_an_earlier_release_stays_where_a_new_one_fails(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in (tmp_path / "gguf").iterdir()} == before
 
 
+def test_all_places_together_are_held_to_what_rounding_does_to_our_own_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify_gguf, "F16_BITS", 0.0)
+    monkeypatch.setattr(verify_gguf, "F16_TOLERANCE", float("inf"))
+    release(tmp_path / "gguf", *masters())
+    other_norm(monkeypatch)
+    with pytest.raises(RunError, match=r"toy-f16.gguf.*bits per token"):
+        release(tmp_path / "other", *masters())
+
+
 @pytest.mark.parametrize("value", (1e5, float("nan")))
 def test_values_beyond_half_precision_are_named(tmp_path, value):
     state, config = masters()

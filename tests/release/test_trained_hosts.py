@@ -28,7 +28,7 @@ from toy_hosts import CONFIGS
 transformers = pytest.importorskip("transformers")
 LANGUAGES = ("en", "sv", "fi", "ja", "ko")
 STEPS, ROWS, LENGTH, NEW_TOKENS = 300, 16, 48, 24
-ORDERS = {"qwen3_next": 2}  # of its text: in three of four tried, routers end so near to ties that half precision decides at 5 to 7 of 118 places
+ORDERS = {"qwen3_next": 2}  # of its text: in three of ten tried, routers end so near to ties that half precision decides at 5 to 7 of 118 places
 
 
 @cache
