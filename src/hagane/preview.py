@@ -50,7 +50,8 @@ UNNAMED_BYTES = 1e15  # of people's text where a recipe leaves it to --corpus: a
 PROBLEM_BYTES_PER_TOKEN = 0.72
 # Settings that override what the plan chose, by the name of its reason.
 OVERRIDES = {
-    "model": "model.size.width, model.size.num_layers", "experts": "model.pattern.num_experts", "vocabulary": "model.size.vocabulary_size",
+    "model": "model.size.width, model.size.num_layers", "experts": "model.pattern.num_experts", "top_k": "model.pattern.top_k",
+    "vocabulary": "model.size.vocabulary_size",
     "batch": "train.rows, train.accumulation", "learning_rate": "train.learning_rate", "mixture": "mix.weights, or the shares of corpus.sources",
     "corpus.sample_bytes": "corpus.sample_bytes", "tokens": "train.tokens without a budget", "usd": "execution.price_per_hour",
 }  # fmt: skip

@@ -11,7 +11,7 @@ from hagane.plan.cluster_shape import LARGER, Job, choose_shape
 from hagane.plan.dial import GOODPUT, Dial
 from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.machines import cluster
-from hagane.plan.shapes import LADDER, candidates
+from hagane.plan.shapes import LADDER, candidates, finer
 from hagane.plan.sketch import ALIKE, body_parameters, point_of
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Budget
@@ -29,8 +29,9 @@ def job_of(name, machine, budget, *settings, serve_tokens=0.0):
 
 def losses_of_all(job, vocabulary):
     """By brute force: every rung that fits, laid out."""
-    found = {}
-    for config in candidates(job.recipe.model.pattern, job.recipe.model.size, vocabulary_size=vocabulary, context=job.context, ladder=(*LADDER, *LARGER)):
+    found, given = {}, {"vocabulary_size": vocabulary, "context": job.context}
+    pattern, size, ladder = job.recipe.model.pattern, job.recipe.model.size, (*LADDER, *LARGER)
+    for config in [*candidates(pattern, size, **given, ladder=ladder), *finer(pattern, size, ladder, **given)]:
         try:
             laid = job.settled(job.lay_out(config, 1e10))
         except RecipeError:

@@ -21,13 +21,25 @@ constants = st.builds(
 )  # fmt: skip
 
 
-@given(constants, sizes, st.floats(1, 100), sizes, st.floats(1.01, 1000))
-def test_more_parameters_or_text_never_predict_a_higher_loss(law, active, sparsity, num_bytes, factor):
-    point = Point(active, active * sparsity, num_bytes, 4096.0)
+@given(constants, sizes, st.floats(1, 100), sizes, st.floats(1.01, 1000), st.just(0.0) | st.floats(0.5, 16))
+def test_more_parameters_or_text_never_predict_a_higher_loss(law, active, sparsity, num_bytes, factor, granularity):
+    point = Point(active, active * sparsity, num_bytes, 4096.0, granularity)
     assert law.loss(point._replace(total=point.total * factor)) <= law.loss(point) + 1e-12
     assert law.loss(point._replace(active=point.active * factor, total=point.total * factor)) <= law.loss(point) + 1e-12
     assert law.loss(point._replace(bytes=point.bytes * factor)) <= law.loss(point) + 1e-12
     assert law.loss(point) >= law.irreducible
+
+
+def test_finer_experts_take_away_what_is_published_of_models_as_large():
+    """Krajewski et al. 2024: the factor of N^-alpha is 2.1 G^-0.58 + 18.1; a G of 2 is that of the runs which laws are fitted on."""
+    large = Point(1e9, 8e9, 1e12, 32768.0)
+    for granularity in (4.0, 8.0):
+        terms, usual = (GENERAL.constants.terms(large._replace(granularity=value)) for value in (granularity, 2.0))
+        assert terms[1] / usual[1] == pytest.approx((2.1 * granularity**-0.58 + 18.1) / (2.1 * 2**-0.58 + 18.1)) and terms[::2] == usual[::2]
+    for alike in (0.0, 1.0, 2.0):
+        assert GENERAL.constants.loss(large._replace(granularity=alike)) == GENERAL.constants.loss(large)
+    small = Point(1e6, 8e6, 1e9, 2048.0)
+    assert GENERAL.constants.loss(small._replace(granularity=8.0)) == GENERAL.constants.loss(small)
 
 
 @pytest.mark.parametrize("flops", [1e19, 1e21, 1e23])

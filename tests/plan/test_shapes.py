@@ -8,7 +8,7 @@ from hagane.hosts import host_for
 from hagane.model.config import DenseConfig, ExpertsConfig, IndexConfig
 from hagane.model.count import flops_per_token, num_parameters, num_trained_parameters
 from hagane.plan.cost import training_flops_per_token, training_memory
-from hagane.plan.shapes import LADDER, candidates, expert_counts, published, shape, shape_key
+from hagane.plan.shapes import LADDER, candidates, expert_counts, finer, granularity_of, published, shape, shape_key
 from hagane.plan.workload import workload
 from hagane.recipe.schema import ModelSettings, PatternSettings, Recipe, SizeSettings
 
@@ -187,9 +187,9 @@ def test_null_experts_and_bands_are_what_the_pattern_says():
     ("changes", "counts"),
     [
         ({}, (4, 8, 16, 32, 64, 128)),
-        ({"top_k": 8}, (16, 32, 64, 128)),
-        ({"num_groups": 4, "top_groups": 2, "top_k": 4}, (8, 16, 32, 64, 128)),
-        ({"num_groups": 4, "top_groups": 1, "top_k": 4}, (16, 32, 64, 128)),
+        ({"top_k": 8}, (16, 32, 64, 128, 256, 512)),
+        ({"num_groups": 4, "top_groups": 2, "top_k": 4}, (8, 16, 32, 64, 128, 256)),
+        ({"num_groups": 4, "top_groups": 1, "top_k": 4}, (16, 32, 64, 128, 256)),
         ({"num_groups": 3, "top_groups": 1, "top_k": 1}, (6,)),  # no power of two is a multiple of three
         ({"num_experts": 12}, (12,)),
     ],
@@ -201,6 +201,23 @@ def test_a_pattern_that_leaves_the_number_of_experts_open_has_every_possible_one
     assert {config.layers[0].ffn.num_experts for config in configs} == set(counts)
     assert len(configs) == len(LADDER) * len(counts) == len(set(configs))
     assert made({"ffn": "experts", **changes}).layers[0].ffn.num_experts == (8 if 8 in counts else counts[0])
+
+
+def test_finer_experts_are_as_much_narrower_as_a_token_uses_more_of_them():
+    ladder, given = ((768, 12), (1024, 16)), {"vocabulary_size": 1024, "context": 128}
+    found = finer(PatternSettings(ffn="experts"), SizeSettings(), ladder, **given)
+    assert {(config.width, config.layers[0].ffn.num_experts, config.layers[0].ffn.top_k) for config in found} == {
+        (width, top_k * ratio, top_k) for width, _ in ladder for top_k in (4, 8) for ratio in (2, 4, 8, 16, 32, 64)
+    }
+    for config in found:
+        ffn = config.layers[0].ffn
+        assert ffn.top_k * ffn.hidden == pytest.approx(8 / 3 * config.width, rel=0.13)  # rounded to 32, from width 1,024 on to 128
+        assert granularity_of(config) == pytest.approx(ffn.top_k, rel=0.13)
+    assert granularity_of(made({})) == 0
+    for given_already in ({"top_k": 2}, {"top_k": 8}, {"null_experts": 2, "mean_experts": 1.0}, {"num_experts": 4}):
+        assert finer(PatternSettings(ffn="experts", **given_already), SizeSettings(), ladder, **given) == []
+    of_eight = finer(PatternSettings(ffn="experts", num_experts=8), SizeSettings(), ladder, **given)
+    assert {(config.layers[0].ffn.num_experts, config.layers[0].ffn.top_k) for config in of_eight} == {(8, 4)}
 
 
 def test_a_size_without_a_number_of_experts_is_not_published():

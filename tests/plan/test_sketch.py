@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from hagane.model.config import ExpertsConfig
 from hagane.plan.cost import run_memory, training_memory
-from hagane.plan.law import GENERAL
-from hagane.plan.shapes import candidates, experts_of
-from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE, affordable, best_shape, body_parameters, lowest_shape
+from hagane.plan.law import FINER_FROM, GENERAL
+from hagane.plan.shapes import candidates, experts_of, top_k_of
+from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE, affordable, best_shape, body_parameters, largest_alike, lowest_shape, with_finer_experts
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings
 from hagane.recipe.types import Machine
@@ -18,18 +18,25 @@ RECIPE = load_recipe("nordic", ["corpus.sources=[]"])[0]
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.floats(30, 400_000), st.sampled_from([1024, 4096, 16384]))
-def test_of_shapes_that_are_alike_the_largest_is_taken_with_as_many_experts_as_are_alike(seconds, vocabulary):
-    losses = [(one.config, one.loss(seconds, CPU, GENERAL)) for one in affordable(RECIPE, SizeSettings(), CPU, vocabulary)]
+@given(st.floats(30, 40_000_000), st.sampled_from([1024, 4096, 16384]))
+def test_of_shapes_that_are_alike_the_largest_is_taken_with_as_many_experts_as_are_alike_and_no_finer_than_they_must_be(seconds, vocabulary):
+    losses = [(one.loss(seconds, CPU, GENERAL), one) for one in affordable(RECIPE, SizeSettings(), CPU, vocabulary)]
     chosen = best_shape(RECIPE, SizeSettings(), CPU, vocabulary, seconds, GENERAL)
-    shape = (chosen.width, chosen.num_layers)
-    own = {config: loss for config, loss in losses if (config.width, config.num_layers) == shape}
-    lowest = min(loss for _, loss in losses)
-    most = min(lowest * (1 + ALIKE), min(own.values()) * (1 + EXPERTS_ALIKE))
-    assert own[chosen] <= most and lowest_shape(RECIPE, SizeSettings(), CPU, vocabulary, seconds, GENERAL) in [c for c, loss in losses if loss == lowest]
-    assert not [config for config, loss in own.items() if loss <= most and experts_of(config) > experts_of(chosen)]
-    largest = max((config for config, loss in losses if loss <= lowest * (1 + ALIKE)), key=body_parameters)
+    shape, lowest = (chosen.width, chosen.num_layers), min(loss for loss, _ in losses)
+    largest = max((one.config for loss, one in losses if loss <= lowest * (1 + ALIKE)), key=body_parameters)
     assert (largest.width, largest.num_layers) == shape
+    assert lowest_shape(RECIPE, SizeSettings(), CPU, vocabulary, seconds, GENERAL) in [one.config for loss, one in losses if loss == lowest]
+    coarse = [(loss, one) for loss, one in losses if (one.config.width, one.config.num_layers) == shape]
+    taken = largest_alike(losses)
+    more = [(one.loss(seconds, CPU, GENERAL), one) for one in with_finer_experts(RECIPE, SizeSettings(), CPU, taken)]
+    assert bool(more) == (taken.point.active >= FINER_FROM), "where a law knows nothing of them"
+    own = {one.config: loss for loss, one in (*coarse, *more)}
+    least = min(own.values())
+    most = least * (1 + EXPERTS_ALIKE)
+    assert own[chosen] <= most
+    assert not [config for config, loss in own.items() if loss <= most and top_k_of(config) < top_k_of(chosen)]
+    alike = [config for config, loss in own.items() if loss <= most and top_k_of(config) == top_k_of(chosen)]
+    assert not [config for config in alike if experts_of(config) > experts_of(chosen)]
 
 
 def test_the_process_counts_on_a_cpu_and_experts_more_than_their_activations():

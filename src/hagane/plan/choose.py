@@ -20,10 +20,9 @@ from hagane.plan.index_phases import indexer_reason, with_indexers
 from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of, worth_of
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.pace import Pace
-from hagane.plan.shapes import expert_counts, experts_of, published
+from hagane.plan.shapes import published
 from hagane.plan.sketch import (
     ALIKE,
-    EXPERTS_ALIKE,
     MINIMUM_STEPS,
     Sketch,
     Worth,
@@ -33,6 +32,7 @@ from hagane.plan.sketch import (
     in_proportion,
     lowest_shape,
     point_of,
+    routing_reasons,
 )
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
@@ -262,9 +262,7 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         f"width {best.width}, {best.num_layers} layers: the largest of the ladder within {ALIKE:.1%} of the lowest expected loss in {duration(seconds)} of "
         f"training by the law ({law.source})"
     )
-    if experts_of(best) and recipe.model.pattern.num_experts is None:
-        counts = ", ".join(map(str, expert_counts(recipe.model.pattern)))
-        reasons["experts"] = f"{experts_of(best)}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}; a token uses {recipe.model.pattern.top_k} of them"
+    reasons |= routing_reasons(recipe.model.pattern, best)
     return best
 
 

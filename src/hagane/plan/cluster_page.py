@@ -14,8 +14,8 @@ from hagane.plan.facts import CurvePoint
 from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
-from hagane.plan.shapes import expert_counts, experts_of
-from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE
+from hagane.plan.shapes import experts_of, top_k_of
+from hagane.plan.sketch import ALIKE, routing_reasons
 from hagane.recipe.types import duration
 
 # Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
@@ -23,6 +23,9 @@ ACCURACY = (
     "Speeds follow from datasheets and four fitted constants. Half of 179 published ones are within 12 % of that for the layout they were run with; for the "
     "layout chosen here it is 15 % more in the median than was published, half are within 16 %, and 64 are more than 30 % away (benchmarks/plan_throughput.py)."
 )
+
+
+ROUTING = {"experts": "num_experts", "top_k": "top_k"}  # reason -> the pattern's setting
 
 
 class Page(NamedTuple):
@@ -68,7 +71,7 @@ def page_lines(page: Page) -> list[str]:
     recipe, machine, laid, dial = page.job.recipe, page.job.machine, page.laid, page.job.dial
     config, best, device = laid.config, laid.found[0], machine.accelerator
     joules, spent, speed = dial.joules(page.seconds), dial.dollars(page.seconds), laid.tokens_per_second
-    experts = f", {experts_of(config)} experts" * (experts_of(config) > 0)
+    experts = f", {experts_of(config)} experts, top {top_k_of(config)}" * (experts_of(config) > 0)
     lines = [
         f"{recipe.name} on {machine}" + (f" with {recipe.budget}" if recipe.budget else ""),
         f"  model      width {config.width}, {config.num_layers} layers{experts}, {num_parameters(config):,} parameters, "
@@ -159,21 +162,15 @@ def _shape_reasons(page: Page) -> dict[str, str]:
     config = page.laid.config
     if page.chosen is None:
         return {"model": "the size that the recipe gives; model.size and model.pattern override it"}
-    count, pattern = experts_of(config), page.job.recipe.model.pattern
     found = f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss"
     largest = " (the largest: a larger one may be better still)" * (len(page.chosen.sizes) > 1 and config.vocabulary_size == max(page.chosen.sizes))
-    why = {
+    return {
         "model": f"width {config.width}, {config.num_layers} layers: {found} for this budget at the speed of its layout; model.size.width, "
         "model.size.num_layers override it",
         "vocabulary": f"{config.vocabulary_size:,}{largest}: lowest expected loss of {', '.join(f'{size:,}' for size in page.chosen.sizes)}, or the largest "
         "of those alike; tokenizer.candidates, model.size.vocabulary_size override it",
+        **{name: f"{why}; model.pattern.{ROUTING[name]} overrides it" for name, why in routing_reasons(page.job.recipe.model.pattern, config).items()},
     }
-    if count and pattern.num_experts is None:
-        counts = ", ".join(map(str, expert_counts(pattern)))
-        why["experts"] = (
-            f"{count}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}, that fit; a token uses {pattern.top_k} of them; model.pattern.num_experts overrides it"
-        )
-    return why
 
 
 def page_facts(page: Page) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
-from hagane.plan.shapes import LADDER, candidates, experts_of
+from hagane.plan.shapes import LADDER, candidates, experts_of, finer, top_k_of
 from hagane.plan.sketch import Candidate, best_vocabulary, in_proportion, largest_alike, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.cluster import LayoutSettings
@@ -128,11 +128,11 @@ def usual_speed(work: Workload, machine: Cluster, batch: int, precision: Precisi
     return min(float(batch), rows * work.context * machine.count) / parts.total
 
 
-Key = tuple[int, int, int]  # width, layers, experts: names a rung of one vocabulary; a configuration takes a millisecond to hash
+Key = tuple[int, int, int, int]  # width, layers, experts, those that a token uses: names a rung of one vocabulary; a configuration takes a millisecond to hash
 
 
 def _key(config: ModelConfig) -> Key:
-    return config.width, config.num_layers, experts_of(config)
+    return config.width, config.num_layers, experts_of(config), top_k_of(config)
 
 
 class Rung(NamedTuple):
@@ -170,12 +170,23 @@ class Choice:
         return next(rung for rung in self.rungs if rung.key == key)
 
     def beside(self, rung: Rung) -> list[Rung]:
-        """The next narrower and the next wider one, and those with the next fewer and the next more experts."""
-        width, _, experts = rung.key
-        widths = sorted({other.key[0] for other in self.rungs if other.key[2] == experts})
-        counts = sorted({other.key[2] for other in self.rungs if other.key[0] == width})
-        sides = [(value, experts) for value in _next(widths, width)] + [(width, value) for value in _next(counts, experts)]
-        return [other for other in self.rungs if (other.key[0], other.key[2]) in sides]
+        """The next narrower and the next wider one, with the next fewer and the next more experts, and with as many parameters in finer and coarser ones."""
+        width, _, experts, top_k = rung.key
+        widths = sorted({other.key[0] for other in self.rungs if other.key[2:] == (experts, top_k)})
+        counts = sorted({other.key[2] for other in self.rungs if other.key[0] == width and other.key[3] == top_k})
+        sides = [(value, experts, top_k) for value in _next(widths, width)] + [(width, value, top_k) for value in _next(counts, experts)]
+        sides += [(width, 2 * experts, 2 * top_k), (width, experts // 2, top_k // 2)]
+        return [other for other in self.rungs if (other.key[0], *other.key[2:]) in sides]
+
+    def with_finer(self, dial: Dial) -> Choice:
+        """The same with finer experts in the shape that is taken and those beside it: what they bring is little, and there are many."""
+        taken, size = self.rung(self.take(dial)), self.job.recipe.model.size
+        ladder = tuple(dict.fromkeys(rung.key[:2] for rung in (taken, *self.beside(taken))))
+        vocabulary = taken.one.config.vocabulary_size
+        others = finer(self.job.recipe.model.pattern, size, ladder, vocabulary_size=vocabulary, context=self.job.context)
+        known = {rung.key for rung in self.rungs}
+        more = [config for config in others if _key(config) not in known]
+        return replace(self, rungs=[*self.rungs, *_holdable(self.job, more)]) if more else self
 
     def believed(self, rung: Rung) -> float:
         """Tokens a second: of its own layout, else the usual speed times what layouts gave of it for the shape that is most like it."""
@@ -217,8 +228,8 @@ def _next(values: Sequence[int], value: int) -> list[int]:
 
 
 def _distance(one: Key, other: Key) -> float:
-    """In doublings of width and of experts."""
-    return abs(math.log2(one[0] / other[0])) + abs(math.log2((one[2] + 1) / (other[2] + 1)))
+    """In doublings of width, of experts and of those that a token uses."""
+    return abs(math.log2(one[0] / other[0])) + sum(abs(math.log2((mine + 1) / (theirs + 1))) for mine, theirs in zip(one[2:], other[2:], strict=True))
 
 
 @dataclass(frozen=True)
@@ -231,7 +242,9 @@ class Chosen:
 
     def again(self, dial: Dial) -> ModelConfig:
         """The shape for another dial on the same cluster, with the same vocabulary."""
-        choice = replace(self.choice, job=replace(self.choice.job, dial=dial), laid={})
+        coarse = min(rung.key[3] for rung in self.choice.rungs)
+        rungs = [rung for rung in self.choice.rungs if rung.key[3] == coarse]  # which shapes have finer experts, the dial says
+        choice = replace(self.choice, job=replace(self.choice.job, dial=dial), rungs=rungs, laid={})
         return _laid_out(choice, dial, self.sizes).laid.config
 
     def at(self, dial: Dial) -> tuple[ModelConfig, float, float]:
@@ -280,6 +293,7 @@ def _compute(choice: Choice) -> Dial:
 
 def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
     """Lay out what is taken, what is best and what is beside it, learn from it, and take again. Raises RecipeError where nothing that was tried fits."""
+    choice = choice.with_finer(dial)
     job, rungs, error = choice.job, list(choice.rungs), None
     while True:
         now = replace(choice, rungs=rungs)

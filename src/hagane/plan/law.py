@@ -29,16 +29,20 @@ EIGHTY = 1.2816  # standard deviations to either side that hold 80 % of a normal
 # the largest run it was fitted on (benchmarks/plan_law.py measures it).
 FORM_ERROR = 0.004
 NOTHING_KNOWN = 8.0  # bits per byte of a model to which all bytes are alike: a law of a few thousand bytes of text would say more
+# Krajewski et al. 2024 (arXiv 2402.07871): c + (g G^-gamma + a) N^-alpha + b D^-beta with g = 2.1, a = 18.1; G is `shapes.granularity_of`. Counted from their
+# smallest model up: with a million active parameters finer experts bring nothing (docs/notebook.md, "Finer experts").
+FINER, FINER_POWER, FINER_USUAL, FINER_FROM = 2.1 / 18.1, 0.58, 2.0, 25e6
 REPEATS_HALF = 15.4  # R* of Muennighoff et al. 2023, "Scaling data-constrained language models": what repeats are worth decays with it
 
 
 class Point(NamedTuple):
-    """A model and its training: parameters without embedding and head, effective bytes of text, vocabulary."""
+    """A model and its training: parameters without embedding and head, effective bytes of text, vocabulary; how fine its experts are (0 where it has none)."""
 
     active: float
     total: float
     bytes: float
     vocabulary: float
+    granularity: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -62,10 +66,20 @@ class Constants(Frozen):
         log_n = (1 - self.share) * math.log(point.active / PARAMETERS_UNIT) + self.share * math.log(point.total / PARAMETERS_UNIT)
         log_d = math.log(max(1.0, point.bytes * bytes_factor) / BYTES_UNIT)
         log_v = math.log(point.vocabulary / VOCABULARY_UNIT)
-        return self.irreducible, self.a * math.exp(-self.alpha * log_n), self.b * math.exp(self.kappa * log_v - self.beta * log_d)
+        parameters = self.a * math.exp(-self.alpha * log_n) * _finer(point)
+        return self.irreducible, parameters, self.b * math.exp(self.kappa * log_v - self.beta * log_d)
 
     def loss(self, point: Point) -> float:
         return sum(self.terms(point))
+
+
+def _finer(point: Point) -> float:
+    """What finer experts leave of the loss that more parameters would take away, over those of the runs that laws are fitted on."""
+    if point.granularity <= FINER_USUAL or point.active < FINER_FROM:
+        return 1.0
+    power: float = point.granularity**-FINER_POWER
+    usual: float = FINER_USUAL**-FINER_POWER
+    return (1 + FINER * power) / (1 + FINER * usual)
 
 
 class LanguageLaw(Frozen):

@@ -6,6 +6,7 @@ reaches the loss of a larger one and is cheaper to serve, so the more is served,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hagane.errors import RecipeError
@@ -14,8 +15,8 @@ from hagane.model.count import num_active_parameters
 from hagane.plan.amounts import amount
 from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
-from hagane.plan.shapes import experts_of
-from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, Worth, affordable, largest_alike
+from hagane.plan.shapes import experts_of, top_k_of
+from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, Candidate, Worth, affordable, largest_alike, with_finer_experts
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
 
@@ -46,25 +47,35 @@ def serving_options(
 
     Raises RecipeError where none can.
     """
-    options = [(one, tokens / (3 * usual_speed(one.work, machine, one.batch))) for one in affordable(recipe, pinned, machine, vocabulary_size)]
-    found = {
-        one: Served(one.config, seconds - serving, serving, one.loss(seconds - serving, machine, law, worth))
-        for one, serving in options
-        if seconds - serving >= MINIMUM_TRAINING_SECONDS
-    }
+
+    def serving_seconds(one: Candidate) -> float:
+        return tokens / (3 * usual_speed(one.work, machine, one.batch))
+
+    def served(candidates: Sequence[Candidate]) -> dict[Candidate, Served]:
+        left = [(one, seconds - serving_seconds(one)) for one in candidates]
+        return {
+            one: Served(one.config, training, seconds - training, one.loss(training, machine, law, worth))
+            for one, training in left
+            if training >= MINIMUM_TRAINING_SECONDS
+        }
+
+    options = affordable(recipe, pinned, machine, vocabulary_size)
+    found = served(options)
     if not found:
-        least = min(serving for _, serving in options)
+        least = min(map(serving_seconds, options))
         raise RecipeError(
             f"serving {tokens:g} tokens takes {duration(least)} with the smallest model of this recipe, which leaves less than "
             f"{MINIMUM_TRAINING_SECONDS:g}s of {duration(seconds)} for training. Give a larger --budget or fewer --serve-tokens."
         )
-    best = found.pop(largest_alike([(served.loss, one) for one, served in found.items()]))
+    taken = largest_alike([(one.loss, candidate) for candidate, one in found.items()])
+    found |= served(with_finer_experts(recipe, pinned, machine, taken))
+    best = found.pop(largest_alike([(one.loss, candidate) for candidate, one in found.items()]))
     return [best, *sorted(found.values(), key=lambda item: item.loss)]
 
 
 def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
     """How the time is divided, why the shape is what it is, and how to ask for it."""
-    experts = experts_of(best.config)
+    experts, top_k = experts_of(best.config), top_k_of(best.config)
     without = f"without serving it would have {amount(num_active_parameters(alone))} active"
     reason = f"the largest shape whose expected loss after that is like the lowest; {without}"
     if alone == best.config:
@@ -73,5 +84,6 @@ def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
         f"  serving    {amount(tokens)} tokens at a third of a trained token's cost (a forward pass) take {duration(best.serving_seconds)}, which leaves "
         f"{duration(best.training_seconds)} for training; {reason}",
         f"             to train it: a budget that is less by that, and --set model.size.width={best.config.width} "
-        f"--set model.size.num_layers={best.config.num_layers}{f' --set model.pattern.num_experts={experts}' * (experts > 0)}",
+        f"--set model.size.num_layers={best.config.num_layers}"
+        f"{f' --set model.pattern.num_experts={experts} --set model.pattern.top_k={top_k}' * (experts > 0)}",
     ]

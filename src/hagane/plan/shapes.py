@@ -21,7 +21,7 @@ from hagane.model.config import (
     ModelConfig,
     RopeConfig,
 )
-from hagane.recipe.schema import ModelSettings, PatternSettings, SizeSettings
+from hagane.recipe.schema import USUAL_TOP_K, ModelSettings, PatternSettings, SizeSettings
 from hagane.recipe.types import first_reason
 
 # Width -> depth. Small models are deeper than width / 64: a carry or a comparison takes a few steps of composition. At width 192 three
@@ -33,7 +33,8 @@ LADDER: tuple[tuple[int, int], ...] = (
 )  # fmt: skip
 
 
-EXPERT_COUNTS = (4, 8, 16, 32, 64, 128)  # that the plan chooses from
+EXPERT_COUNTS, SPARSEST = (4, 8, 16, 32, 64, 128, 256, 512), 64  # that the plan chooses from, at most so many times those that a token uses
+TOP_KS = (USUAL_TOP_K, 4, 8)  # likewise, together as wide as USUAL_TOP_K: eight are Qwen3's and DeepSeek-V3's
 USUAL_EXPERTS = 8  # where a recipe leaves them open and nothing is chosen: the runs of a ladder
 
 # Of models too narrow for eight heads of the pattern's size. Narrower heads learn no more and cost more: at width 192 eight of 24 lose 2 % against three of
@@ -101,7 +102,7 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         return [DenseConfig(hidden=size.ffn_hidden or rounded(width * pattern.ffn_ratio, multiple))] * num_layers
     hidden = size.ffn_hidden or rounded(width * pattern.expert_ratio, multiple)
     routed = ExpertsConfig(
-        num_experts=_usual_experts(pattern), top_k=pattern.top_k, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
+        num_experts=_usual_experts(pattern), top_k=pattern.top_k or USUAL_TOP_K, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
         bias_rate=pattern.bias_rate, null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
@@ -111,16 +112,38 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
 
 
 def expert_counts(pattern: PatternSettings) -> tuple[int, ...]:
-    """Numbers of routed experts the plan may choose for a pattern: the one it gives, or all of EXPERT_COUNTS of which a token leaves half or more out."""
+    """Numbers of routed experts the plan may choose for a pattern: the one it gives, or those of EXPERT_COUNTS of which a token uses half to 1 / SPARSEST."""
     if pattern.num_experts is not None:
         return (pattern.num_experts,)
-    least = pattern.num_groups * max(2, math.ceil(2 * pattern.top_k / pattern.num_groups), math.ceil(pattern.top_k / pattern.top_groups))
-    return tuple(count for count in EXPERT_COUNTS if count >= least and count % pattern.num_groups == 0) or (least,)
+    top_k = pattern.top_k or USUAL_TOP_K
+    least = pattern.num_groups * max(2, math.ceil(2 * top_k / pattern.num_groups), math.ceil(top_k / pattern.top_groups))
+    return tuple(count for count in EXPERT_COUNTS if least <= count <= SPARSEST * top_k and count % pattern.num_groups == 0) or (least,)
+
+
+def top_ks(pattern: PatternSettings) -> tuple[int, ...]:
+    """Numbers of experts a token may use that the plan may choose: the one a pattern gives, or all of TOP_KS that leave half of a given number out.
+
+    With null experts, of which a token uses a mean number, it is the usual one.
+    """
+    if pattern.top_k is not None or pattern.null_experts:
+        return (pattern.top_k or USUAL_TOP_K,)
+    return tuple(top_k for top_k in TOP_KS if top_k == USUAL_TOP_K or pattern.num_experts is None or 2 * top_k <= pattern.num_experts)
 
 
 def experts_of(config: ModelConfig) -> int:
     """Routed experts of a layer that has some; 0 in a dense model."""
     return max((layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)), default=0)
+
+
+def top_k_of(config: ModelConfig) -> int:
+    """Of them, those that a token uses; 0 in a dense model."""
+    return max((layer.ffn.top_k for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)), default=0)
+
+
+def granularity_of(config: ModelConfig) -> float:
+    """How many experts are together as wide as a dense feed-forward, 8/3 of the width (Krajewski et al. 2024: d_ff / d_expert); 0 in a dense model."""
+    hidden = next((layer.ffn.hidden for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)), 0)
+    return 8 / 3 * config.width / hidden if hidden else 0.0
 
 
 def _usual_experts(pattern: PatternSettings) -> int:
@@ -207,7 +230,8 @@ def published(model: ModelSettings, context: int) -> ModelConfig | None:
 def candidates(
     pattern: PatternSettings, pinned: SizeSettings, *, vocabulary_size: int, context: int, ladder: Sequence[tuple[int, int]] = LADDER
 ) -> list[ModelConfig]:
-    """Every rung of the ladder in this pattern, with every number of experts it leaves open; pinned settings hold in all of them."""
+    """Every rung of the ladder in this pattern, with every number of experts it leaves open; pinned settings hold in all of them. Where it leaves open how many
+    a token uses, they are USUAL_TOP_K: `finer` has the others."""
     patterns = [pattern]
     if pattern.ffn == "experts":
         patterns = [pattern.model_copy(update={"num_experts": count}) for count in expert_counts(pattern)]
@@ -217,6 +241,13 @@ def candidates(
             config = shape(one, pinned, width=width, num_layers=num_layers, vocabulary_size=vocabulary_size, context=context)
             found.setdefault((config.width, config.num_layers, experts_of(config)), config)
     return [*found.values()]
+
+
+def finer(pattern: PatternSettings, pinned: SizeSettings, ladder: Sequence[tuple[int, int]], *, vocabulary_size: int, context: int) -> list[ModelConfig]:
+    """The same with finer experts, of which a token uses more: 4 or 8, where the pattern leaves that open."""
+    ratio = pattern.expert_ratio * USUAL_TOP_K
+    patterns = [pattern.model_copy(update={"top_k": top_k, "expert_ratio": ratio / top_k}) for top_k in top_ks(pattern)[1:]]
+    return [config for one in patterns for config in candidates(one, pinned, vocabulary_size=vocabulary_size, context=context, ladder=ladder)]
 
 
 def shape_key(config: ModelConfig, rows: int, context: int, dtype: str) -> str:

@@ -17,9 +17,9 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.batch import given_batch
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
 from hagane.plan.cost import MEMORY_SHARE, StepWork, run_memory, step_work, usual_speed
-from hagane.plan.law import GENERAL, Law, Point, usual_bytes_per_token
+from hagane.plan.law import FINER_FROM, GENERAL, Law, Point, usual_bytes_per_token
 from hagane.plan.limits import refuse_endless
-from hagane.plan.shapes import candidates
+from hagane.plan.shapes import candidates, expert_counts, experts_of, finer, granularity_of, top_k_of, top_ks
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import PatternSettings, Recipe, SizeSettings
 from hagane.recipe.types import Budget, Frozen, Machine
@@ -105,15 +105,32 @@ def best_shape(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
 ) -> ModelConfig:
     """Of those that can be afforded the largest shape whose expected loss after training for `seconds` is like the lowest, with as many experts likewise."""
-    return largest_alike(_expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)).config
+    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)
+    best = largest_alike(found)
+    own = [item for item in found if (item[1].config.width, item[1].config.num_layers) == (best.config.width, best.config.num_layers)]
+    return largest_alike([*own, *((one.loss(seconds, machine, law, worth), one) for one in with_finer_experts(recipe, pinned, machine, best))]).config
+
+
+def with_finer_experts(recipe: Recipe, pinned: SizeSettings, machine: Machine, best: Candidate) -> Sequence[Candidate]:
+    """The shape of `best` with finer experts, where a law knows of such models that these bring anything and they fit into memory."""
+    config = best.config
+    if best.point.active < FINER_FROM or starting_model(recipe) is not None:
+        return []
+    ladder = ((config.width, config.num_layers),)
+    others = finer(recipe.model.pattern, pinned, ladder, vocabulary_size=config.vocabulary_size, context=recipe.train.context)
+    every = [_candidate(other, recipe.train.context, machine.device, best.batch) for other in others]
+    return [one for one in every if one.memory <= MEMORY_SHARE * machine.memory_bytes]
 
 
 def largest_alike(found: Sequence[tuple[float, Candidate]]) -> Candidate:
-    """Of candidates with their expected losses the largest shape whose loss is like the lowest, with as many experts as bring as much."""
+    """Of candidates with their expected losses the largest shape whose loss is like the lowest, with experts no finer than they must be and as many as bring
+    as much."""
     most = min(loss for loss, _ in found) * (1 + ALIKE)
     shape = _largest(found, most).config
     own = [(loss, one) for loss, one in found if (one.config.width, one.config.num_layers) == (shape.width, shape.num_layers)]
-    return _largest(own, min(most, min(loss for loss, _ in own) * (1 + EXPERTS_ALIKE)))
+    enough = min(most, min(loss for loss, _ in own) * (1 + EXPERTS_ALIKE))
+    coarsest = min(top_k_of(one.config) for loss, one in own if loss <= enough)
+    return _largest([(loss, one) for loss, one in own if top_k_of(one.config) == coarsest], enough)
 
 
 def lowest_shape(
@@ -145,6 +162,20 @@ def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: in
     return tuple(_candidate(config, context, device, batch) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
 
 
+def routing_reasons(pattern: PatternSettings, config: ModelConfig) -> dict[str, str]:
+    """Why there are so many experts, and why a token uses so many: what was chosen of them."""
+    count, top_k, found = experts_of(config), top_k_of(config), {}
+    if count and pattern.num_experts is None:
+        counts = ", ".join(map(str, expert_counts(pattern.model_copy(update={"top_k": top_k}))))
+        found["experts"] = f"{count}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}; a token uses {top_k} of them"
+    if len(options := top_ks(pattern)) > 1:
+        found["top_k"] = (
+            f"{top_k} of {', '.join(map(str, options))} experts, together as wide: the fewest with an expected loss within "
+            f"{EXPERTS_ALIKE:.1%} of the lowest; finer ones bring what is published, from {FINER_FROM / 1e6:.0f}M active parameters on (Krajewski et al. 2024)"
+        )
+    return found
+
+
 def in_proportion(options: Sequence[ModelConfig]) -> Sequence[ModelConfig]:
     """Those whose embedding is no larger than their body, or the first: the vocabulary's parameters grow slower than the body's (Tao et al. 2024); at small
     size they never pay beyond it."""
@@ -160,7 +191,8 @@ def best_vocabulary(expected: Mapping[ModelConfig, float]) -> ModelConfig:
 def point_of(config: ModelConfig, num_bytes: float) -> Point:
     """Where a model after `num_bytes` (effective) of text stands in the loss law: parameters without embedding and head."""
     outside = config.vocabulary_size * config.width * (1 if config.tied else 2)
-    return Point(num_active_parameters(config) - outside, num_parameters(config) - outside, num_bytes, config.vocabulary_size)
+    bodies = (num_active_parameters(config) - outside, num_parameters(config) - outside)
+    return Point(*bodies, num_bytes, config.vocabulary_size, granularity_of(config))
 
 
 def body_parameters(config: ModelConfig) -> float:

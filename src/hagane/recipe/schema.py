@@ -19,6 +19,7 @@ from hagane.recipe.cluster import LayoutSettings, PublishedSettings
 from hagane.recipe.role import execution
 from hagane.recipe.types import Budget, Frozen, first_reason
 
+USUAL_TOP_K = 2  # where a recipe leaves it open and nothing is chosen
 PROBLEMS = "embedded:problems"  # path of the generator of problems in nine languages
 
 _TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*\Z")
@@ -212,7 +213,7 @@ class PatternSettings(Frozen):
     ffn_ratio: float = Field(8 / 3, gt=0, description="hidden width of the dense feed-forward over the model width")
     dense_layers: int = Field(0, ge=0, lt=MOST_LAYERS, description="first layers of a model with experts that are dense")
     num_experts: int | None = Field(None, ge=2, description="routed experts of a layer; left out, the plan chooses")
-    top_k: int = Field(2, ge=1)
+    top_k: int | None = Field(None, ge=1, description="routed experts that a token uses; left out, the plan chooses how fine experts are")
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="what turns a router's logits into weights")
     scaling: float = Field(1.0, gt=0, description="what the weights of the chosen experts are multiplied with")
     normalise: bool = Field(True, description="the weights of the chosen experts are divided by their sum; with top_k = 1 that leaves nothing to learn")
@@ -221,7 +222,7 @@ class PatternSettings(Frozen):
     shared_experts: int = Field(0, ge=0, description="experts beside the others that every token passes")
     shared_gate: bool = Field(False, description="the shared experts' output is multiplied with a gate made from the token, as in Qwen3-Next")
     post_experts_norm: bool = Field(False, description="RMSNorm of what the experts add, as in A.X K1")
-    expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width")
+    expert_ratio: float = Field(4 / 3, gt=0, description="hidden width of one expert over the model width; where the plan chooses top_k, of one of two")
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
@@ -287,8 +288,9 @@ class PatternSettings(Frozen):
             if unused:
                 raise ValueError(f"{unused[0]} = {getattr(self, unused[0])} is of experts, but ffn = 'dense'")
             return self
-        if self.num_experts is not None and self.top_k > self.num_experts:
-            raise ValueError(f"top_k = {self.top_k} is more than num_experts = {self.num_experts}")
+        top_k = self.top_k or USUAL_TOP_K
+        if self.num_experts is not None and top_k > self.num_experts:
+            raise ValueError(f"top_k = {top_k} is more than num_experts = {self.num_experts}")
         if self.shared_gate and not self.shared_experts:
             raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
         if not self.entropy_clamp:
@@ -298,7 +300,7 @@ class PatternSettings(Frozen):
             raise ValueError(f"conditional_entropy_low = {self.conditional_entropy_low:g} must be below {self.conditional_entropy_high:g}, its upper bound")
         try:
             ExpertsConfig(
-                num_experts=self.num_experts or 2 * self.top_k * self.num_groups, top_k=self.top_k, hidden=1, num_groups=self.num_groups,
+                num_experts=self.num_experts or 2 * top_k * self.num_groups, top_k=top_k, hidden=1, num_groups=self.num_groups,
                 top_groups=self.top_groups, null_experts=self.null_experts, mean_experts=self.mean_experts,
             )  # fmt: skip
         except ValidationError as error:
