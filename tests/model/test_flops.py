@@ -170,7 +170,7 @@ def test_null_experts_cost_what_was_chosen():
 
 
 @pytest.mark.parametrize("ffn", ["dense", "sigmoid, shared"])
-@pytest.mark.parametrize("index", ["dense", "warmup", "sparse"])
+@pytest.mark.parametrize("index", ["dense", "warmup", "together", "sparse"])
 def test_indexers_cost_what_they_do_in_a_phase(index, ffn):
     config = config_of(INDEXED, FFNS[ffn])
     counts, blocks = mixer_counts(WIDTH, INDEXED), 2

@@ -73,10 +73,14 @@ def test_a_model_with_indexers_is_trained_densely_first():
     recipe = recipe_with(budget="20min", model={"pattern": pattern}, train={"index_dense_share": 0.5, "index_warmup_share": 0.2})
     plan = plan_of(recipe, 1200)
     phases = plan.phases["pretrain"]
-    assert [phase.index for phase in phases] == ["dense", "warmup", "sparse"]
+    assert [phase.index for phase in phases] == ["dense", "together", "sparse"]
     assert sum(phase.num_steps for phase in phases) == plan.stages["pretrain"].steps
     assert phases[1].num_steps == pytest.approx(0.2 * plan.stages["pretrain"].steps, abs=1)
-    assert f"20% teaches the indexers alone at {phases[1].learning_rate:.2g}" in plan.reasons["indexers"]
+    rate = phases[1].learning_rate * phases[1].index_ratio
+    assert f"20% teaches the indexers beside the rest at {rate:.2g}" in plan.reasons["indexers"]
+    alone = plan_of(recipe.model_copy(update={"train": recipe.train.model_copy(update={"index_warmup": "alone"})}), 1200)
+    assert [phase.index for phase in alone.phases["pretrain"]] == ["dense", "warmup", "sparse"]
+    assert f"20% teaches the indexers alone at {alone.phases['pretrain'][1].learning_rate:.2g}" in alone.reasons["indexers"]
     assert "indexers" not in plan_of(recipe_with(budget="20min"), 1200).reasons
     assert {phase.index for stage in plan.phases if stage != "pretrain" for phase in plan.phases[stage]} == {"sparse"}
     assert {phase.index for phase in plan_of(recipe_with(budget="20min"), 1200).phases["pretrain"]} == {"sparse"}

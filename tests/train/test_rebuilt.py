@@ -34,7 +34,7 @@ def state(stepper: Stepper) -> dict[str, torch.Tensor]:
 def trained(stepper: Stepper, settings: dict[str, object]) -> list[StepResult]:
     """Some steps on the same batch in every mode that the model's indexers have; those of the warm-up, when the indexers alone learn, are not given back."""
     data, results = random_step(VOCABULARY, ROWS, CONTEXT), []
-    for index in ("dense", "warmup", "sparse") if any(map(is_indexers, stepper.optimizer.masters)) else ("sparse",):
+    for index in ("dense", "warmup", "together", "sparse") if any(map(is_indexers, stepper.optimizer.masters)) else ("sparse",):
         for _ in range(STEPS):
             result = stepper.step(data, phase(**settings, index=index), 1e-2)
             assert all(math.isfinite(float(value)) for value in (result.loss, result.auxiliary_loss, result.mtp_loss, result.gradient_norm))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_stepper import read
 
+from hagane.kernels import updates
 from hagane.model.indexer import is_indexers
 from hagane.plan.index_phases import HIGHEST_WARMUP_RATE, WARMUP_RATE, WARMUP_REACH, index_phases, warmup_rate
 from hagane.recipe.types import Phase
@@ -37,11 +38,31 @@ def test_each_phase_moves_its_own_weights(data: Path, kind: str, dtype: str) -> 
     batches = read(data, "text", 8, 1, 6)
     indexers = {name for name in trained.optimizer.masters if is_indexers(name)}
     others = set(trained.optimizer.masters) - indexers
-    for index, wanted in (("sparse", indexers | others), ("dense", others), ("warmup", indexers), ("sparse", indexers | others)):
-        phase = toy.phase(index=index, weight_decay=0.1, optimizer=kind)
+    everything = indexers | others
+    for index, wanted in (("sparse", everything), ("dense", others), ("warmup", indexers), ("together", everything), ("sparse", everything)):
+        phase = toy.phase(index=index, weight_decay=0.1, optimizer=kind, index_ratio=3.0 if index == "together" else 1.0)
         changed = moved(trained, lambda phase=phase: trained.step(batches.pop(), phase, 1e-2))
         assert {name for name in changed if "router.load_E" not in name and "router.bias_E" not in name} == wanted
         assert any("router." in name for name in changed - wanted) == (index != "warmup")
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_together_indexers_move_at_their_own_rate_and_the_rest_as_without_them(
+    data: Path, kind: str, dtype: str, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels:
+        monkeypatch.setattr(updates, "serves", lambda device, dtype: False)
+    (batch,) = read(data, "text", 8, 1, 1)
+    moved: list[dict[str, torch.Tensor]] = []
+    for index, rate, ratio in (("together", 0.01, 4.0), ("dense", 0.01, 1.0), ("warmup", 0.04, 1.0)):
+        trained = Stepper(toy.model("indexed"), device="cpu", dtype=dtype, compiled=False, seed=0, optimizer=kind)
+        trained.step(batch, toy.phase(index=index, weight_decay=0.1, optimizer=kind, index_ratio=ratio, clip=0.0), rate)
+        moved.append(trained.optimizer.masters)
+    together, dense, alone = moved
+    for name, master in together.items():
+        torch.testing.assert_close(master, (alone if is_indexers(name) else dense)[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_the_warm_up_brings_the_indexers_to_attention_and_leaves_the_loss_alone(data: Path) -> None:
@@ -69,12 +90,14 @@ def test_phases_of_indexers_change_nothing_for_a_model_without(data: Path) -> No
         assert torch.equal(master, other.optimizer.masters[name])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_stage_interrupted_in_any_phase_ends_bit_equal(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "alone"), [("adamw", True), ("muon", True), ("muon", False)])
+def test_a_stage_interrupted_in_any_phase_ends_bit_equal(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, alone: bool) -> None:
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "LAST_STRETCH", 0.0)
-    phases = index_phases((toy.phase(num_steps=12, accumulation=2, optimizer=optimizer),), 64, 0.4, 0.3)
-    assert [(phase.name, phase.num_steps, phase.index) for phase in phases] == [("main-dense", 5, "dense"), ("main-warmup", 4, "warmup"), ("main", 3, "sparse")]
+    warming = "warmup" if alone else "together"
+    phases = index_phases((toy.phase(num_steps=12, accumulation=2, optimizer=optimizer),), 64, 0.4, 0.3, alone=alone)
+    cut = [(phase.name, phase.num_steps, phase.index) for phase in phases]
+    assert cut == [("main-dense", 5, "dense"), (f"main-{warming}", 4, warming), ("main", 3, "sparse")]
     whole = toy.settings(tmp_path / "whole", data, "indexed", phases, dtype="bfloat16")
     train(whole)
     broken = toy.settings(tmp_path / "broken", data, "indexed", phases, dtype="bfloat16", checkpoint_seconds=0.0)
@@ -97,25 +120,31 @@ def rates(phases: tuple[Phase, ...]) -> list[float]:
 
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=3), dense=st.floats(0, 0.7), warmup=st.floats(0, 0.29), warm=st.integers(0, 9),
-    decay=st.floats(0, 1), final=st.floats(0, 1),
+    decay=st.floats(0, 1), final=st.floats(0, 1), alone=st.booleans(),
 )  # fmt: skip
-def test_cut_into_phases_the_model_learns_as_fast_as_before(lengths, dense, warmup, warm, decay, final) -> None:
+def test_cut_into_phases_the_model_learns_as_fast_as_before(lengths, dense, warmup, warm, decay, final, alone) -> None:
     schedule = {"decay_share": decay, "final_share": final}
     whole = tuple(toy.phase(num_steps=length, warmup_steps=0 if index else warm, **schedule) for index, length in enumerate(lengths))
-    cut = index_phases(whole, 64, dense, warmup)
+    cut, warming = index_phases(whole, 64, dense, warmup, alone=alone), "warmup" if alone else "together"
     total = sum(lengths)
     assert sum(phase.num_steps for phase in cut) == total
     order = [phase.index for phase in cut]
-    assert order == sorted(order, key=["dense", "warmup", "sparse"].index)
+    assert order == sorted(order, key=["dense", warming, "sparse"].index)
     assert sum(phase.num_steps for phase in cut if phase.index == "dense") == round(total * dense)
-    assert sum(phase.num_steps for phase in cut if phase.index == "warmup") == round(total * warmup)
+    assert sum(phase.num_steps for phase in cut if phase.index == warming) == round(total * warmup)
     step = 0
     before = rates(whole)
     for phase in cut:
         mine = rates((phase,))
         if phase.index == "warmup":
             assert max(mine) <= warmup_rate(64, round(total * warmup))
-        elif warm <= min(lengths[0], cut[0].num_steps) and cut[0].index != "warmup":  # a warm-up of the learning rate that is not cut
+            step += phase.num_steps
+            continue
+        if phase.index == "together" and phase.learning_rate:
+            assert phase.learning_rate * phase.index_ratio == pytest.approx(max(phase.learning_rate, warmup_rate(64, round(total * warmup))))
+        else:
+            assert phase.index_ratio == 1
+        if warm <= min(lengths[0], cut[0].num_steps) and cut[0].index != "warmup":  # a warm-up of the learning rate that is not cut
             assert mine == pytest.approx(before[step : step + phase.num_steps], rel=1e-6, abs=1e-12)
         step += phase.num_steps
 

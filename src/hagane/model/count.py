@@ -226,6 +226,7 @@ def training_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen:
     Three forward passes: every product has two in the backward pass, the first layer's too, as the embedding is trained. Not what kernels compute a
     second time to save memory (attention's scores), nor the optimizer.
     `index` is what indexers do. dense: nothing, all queries read all they see. warmup: they learn on all that is seen, the model only runs forward.
+    together: so does the model.
     sparse: they score all that is seen and learn on what is read. What they are made from is detached: their matrices have one product in the backward
     pass.
     """

@@ -137,7 +137,7 @@ class Indexer(nn.Module):
         self.key = Linear(width, config.head_dim, device)
         self.key_norm = LayerNorm(config.head_dim, KEY_EPSILON, device)
         self.weigh = Linear(width, config.num_heads, device)
-        # sparse: queries read what is chosen, and it learns on that; dense: they read all, it learns nothing; warmup: they read all, it learns on all
+        # sparse: queries read what is chosen, and it learns on that; dense: they read all, it learns nothing; warmup, together: they read all, it learns on all
         self.mode: IndexMode = "sparse"
         self.library_ties = False
 

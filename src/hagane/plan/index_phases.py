@@ -2,6 +2,8 @@
 
 The published model was trained densely to its end, its indexers were warmed up on a thousandth of that and all of it went on sparse for
 a tenth. A run that begins from nothing does the same in shares of its steps; the learning rate of the model is what it would be without.
+A short run has no steps to lose: there the rest learns on while indexers warm up, unless the recipe has it wait (docs/notebook.md, "Sparse attention at
+equal tokens").
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ def with_indexers(phases: tuple[Phase, ...], config: ModelConfig, settings: Trai
     """Phases of training a model from nothing, cut as `settings` say where it has indexers."""
     if not any(isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None for layer in config.layers):
         return phases
-    return index_phases(phases, config.width, settings.index_dense_share, settings.index_warmup_share)
+    alone = settings.index_warmup == "alone"
+    return index_phases(phases, config.width, settings.index_dense_share, settings.index_warmup_share, alone=alone)
 
 
 def warmup_rate(width: int, num_steps: int) -> float:
@@ -32,29 +35,34 @@ def warmup_rate(width: int, num_steps: int) -> float:
 def indexer_reason(phases: tuple[Phase, ...]) -> dict[str, str]:
     """Why a pretraining has these phases: under "indexers", nothing for a model without."""
     total = sum(phase.num_steps for phase in phases)
-    share = {mode: sum(phase.num_steps for phase in phases if phase.index == mode) / total for mode in ("dense", "warmup", "sparse")}
-    rate = next((phase.learning_rate for phase in phases if phase.index == "warmup"), None)
-    if rate is None:
+    share = {mode: sum(phase.num_steps for phase in phases if phase.index == mode) / total for mode in ("dense", "warmup", "together", "sparse")}
+    first = next((phase for phase in phases if phase.index in ("warmup", "together")), None)
+    if first is None:
         return {}
+    which = "alone" if first.index == "warmup" else "beside the rest"
     return {
-        "indexers": f"{share['dense']:.0%} of pretraining reads all keys, {share['warmup']:.0%} teaches the indexers alone at {rate:.2g} (the fewer steps, "
-        f"the faster), {share['sparse']:.0%} reads chosen keys (DeepSeek-V3.2-Exp 2025); override: train.index_dense_share, train.index_warmup_share"
+        "indexers": f"{share['dense']:.0%} of pretraining reads all keys, {share[first.index]:.0%} teaches the indexers {which} at "
+        f"{first.learning_rate * first.index_ratio:.2g} (the fewer steps, the faster), {share['sparse']:.0%} reads chosen keys (DeepSeek-V3.2-Exp 2025); "
+        "override: train.index_dense_share, train.index_warmup_share, train.index_warmup"
     }
 
 
-def index_phases(phases: tuple[Phase, ...], width: int, dense_share: float, warmup_share: float) -> tuple[Phase, ...]:
-    """The same steps: the first `dense_share` of them dense, `warmup_share` of warm-up, the rest sparse. Pieces without steps are left out."""
+def index_phases(phases: tuple[Phase, ...], width: int, dense_share: float, warmup_share: float, *, alone: bool) -> tuple[Phase, ...]:
+    """The same steps: the first `dense_share` of them dense, `warmup_share` of warm-up, of the indexers `alone` or together with the rest, then sparse.
+
+    Pieces without steps are left out.
+    """
     total = sum(phase.num_steps for phase in phases)
     dense_end, warmup_steps = round(total * dense_share), round(total * warmup_share)
     spans: list[tuple[IndexMode, int, int]] = [
-        ("dense", 0, dense_end), ("warmup", dense_end, dense_end + warmup_steps), ("sparse", dense_end + warmup_steps, total)
+        ("dense", 0, dense_end), ("warmup" if alone else "together", dense_end, dense_end + warmup_steps), ("sparse", dense_end + warmup_steps, total)
     ]  # fmt: skip
-    pieces, start = [], 0
+    pieces, start, rate = [], 0, warmup_rate(width, max(1, warmup_steps))
     for phase in phases:
         for index, begin, end in spans:
             first, last = max(begin - start, 0), min(end - start, phase.num_steps)
             if first < last:
-                pieces.append(_warmup(phase, last - first, warmup_rate(width, warmup_steps)) if index == "warmup" else _piece(phase, first, last, index))
+                pieces.append(_warmup(phase, last - first, rate) if index == "warmup" else _piece(phase, first, last, index, rate))
         start += phase.num_steps
     return tuple(pieces)
 
@@ -64,8 +72,8 @@ def _warmup(phase: Phase, num_steps: int, learning_rate: float) -> Phase:
     return phase.model_copy(update={"name": f"{phase.name}-warmup", "decay_share": 0.0, "final_share": 1.0, **changes})
 
 
-def _piece(phase: Phase, first: int, last: int, index: IndexMode) -> Phase:
-    """Steps `first` to `last` of a phase as a phase of their own, with the same learning rates."""
+def _piece(phase: Phase, first: int, last: int, index: IndexMode, warmup_rate: float) -> Phase:
+    """Steps `first` to `last` of a phase as a phase of their own, with the same learning rates; together with it indexers begin at `warmup_rate` or more."""
     plateau = phase.num_steps * (1 - phase.decay_share)
 
     def share(step: int) -> float:
@@ -73,9 +81,11 @@ def _piece(phase: Phase, first: int, last: int, index: IndexMode) -> Phase:
         return 1.0 if step <= plateau else 1 - (1 - phase.final_share) * (step - plateau) / (phase.num_steps - plateau)
 
     begun = share(first)
+    peak = phase.learning_rate * begun
+    ratio = max(1.0, warmup_rate / peak) if index == "together" and peak else 1.0
     changes = {
-        "name": phase.name if index == "sparse" else f"{phase.name}-{index}", "num_steps": last - first, "index": index,
-        "learning_rate": phase.learning_rate * begun, "warmup_steps": max(0, phase.warmup_steps - first),
+        "name": phase.name if index == "sparse" else f"{phase.name}-{index}", "num_steps": last - first, "index": index, "index_ratio": ratio,
+        "learning_rate": peak, "warmup_steps": max(0, phase.warmup_steps - first),
         "decay_share": max(0.0, min(last - plateau, last - first)) / (last - first), "final_share": share(last) / begun if begun else 0.0,
     }  # fmt: skip
     return phase.model_copy(update=changes)

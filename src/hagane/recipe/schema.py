@@ -377,7 +377,8 @@ class TrainSettings(Frozen):
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
     index_dense_share: float = Field(0.6, ge=0, lt=1, description="with an indexer: share of pretraining, its beginning, in which attention reads all keys")
-    index_warmup_share: float = Field(0.1, ge=0, lt=1, description="with an indexer: share of pretraining after that in which the indexer alone learns")
+    index_warmup_share: float = Field(0.1, ge=0, lt=1, description="with an indexer: share of pretraining after that in which the indexer learns on all keys")
+    index_warmup: Literal["together", "alone"] = Field("together", description="whether all else learns beside it, or waits, as the published ones did")
 
     def of_phases(self) -> dict[str, Any]:
         """What every phase of every training stage takes from here as it is."""

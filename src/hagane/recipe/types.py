@@ -24,7 +24,7 @@ def first_reason(error: ValidationError) -> str:
 
 BudgetKind = Literal["time", "energy", "flops", "tokens", "money"]
 OptimizerKind = Literal["adamw", "muon"]
-IndexMode = Literal["sparse", "dense", "warmup"]
+IndexMode = Literal["sparse", "dense", "warmup", "together"]
 
 _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "s": ("time", 1), "sec": ("time", 1), "min": ("time", 60), "m": ("time", 60), "h": ("time", 3600), "d": ("time", 86400),
@@ -185,8 +185,10 @@ class Phase(Frozen):
     mtp_coefficient: float = Field(0.3, description="weight of the mean loss of the modules for multi-token prediction, where the model has any")
     index: IndexMode = Field(
         "sparse",
-        description="of a model with indexers: sparse, they choose and all weights learn; dense, they are left out; warmup, they alone learn, on all keys",
+        description="of a model with indexers: sparse, they choose and all weights learn; dense, they are left out; warmup, they alone learn, on all keys; "
+        "together, they learn on all keys beside the rest",
     )
+    index_ratio: float = Field(1.0, gt=0, description="learning rate of the indexers over that of the rest")
 
     @property
     def tokens_per_step(self) -> int:

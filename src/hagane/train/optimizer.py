@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hagane.errors import TrainingError
 from hagane.kernels import updates
+from hagane.model.indexer import is_indexers
 from hagane.model.initial import to_working
 from hagane.recipe.types import OptimizerKind, Phase
 from hagane.train import muon
@@ -29,8 +30,9 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 
 def part_of(name: str) -> str:
-    """The part of the model that a parameter belongs to: `embedding`, `head`, `norm`, `layers`, `mtp`. The first two may have learning rates of their own."""
-    return name.partition(".")[0]
+    """The part of the model that a parameter belongs to: `embedding`, `head`, `indexers`, `norm`, `layers`, `mtp`. The first three may have learning rates of
+    their own."""
+    return "indexers" if is_indexers(name) else name.partition(".")[0]
 
 
 class MasterOptimizer:
@@ -123,8 +125,11 @@ class MasterOptimizer:
     def step(self, learning_rate: float, phase: Phase) -> None:
         """One update of masters and working copy by the settings of a phase; the gradient is spent."""
         self._num_steps += 1  # one count of updates for all, frozen ones too: a checkpoint has no other
-        self._muon.step(self._gradients, learning_rate * phase.muon_ratio, phase.weight_decay, self._scale)
-        ratios = {"embedding": phase.embedding_ratio, "head": phase.head_ratio}
+        apart = {name: gradient for name, gradient in self._gradients.items() if phase.index_ratio != 1 and is_indexers(name)}
+        rest = {name: gradient for name, gradient in self._gradients.items() if name not in apart} if apart else self._gradients
+        for gradients, ratio in ((rest, 1.0), (apart, phase.index_ratio)):
+            self._muon.step(gradients, learning_rate * phase.muon_ratio * ratio, phase.weight_decay, self._scale)
+        ratios = {"embedding": phase.embedding_ratio, "head": phase.head_ratio, "indexers": phase.index_ratio}
         if self._adamw is None:
             for name in (name for name in self._by_adamw if name in self._gradients):
                 decay = phase.weight_decay if decays(name, self.masters[name]) else 0.0

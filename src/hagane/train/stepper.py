@@ -83,7 +83,7 @@ class Stepper:
         if index == self._index or not indexers:
             return
         others = [name for name in self.optimizer.working if not is_indexers(name)]
-        self.optimizer.freeze({"sparse": [], "dense": indexers, "warmup": others}[index])
+        self.optimizer.freeze({"sparse": [], "dense": indexers, "warmup": others, "together": []}[index])
         self.decoder.index_mode(index)
         self._index = index
 
