@@ -1,7 +1,7 @@
 """AmpliMind-XL's sparse attention: latent attention whose indexers choose a tenth of the keys, beside one that reads all, and beside a sliding window.
 
-Four models of one size on as many tokens of long rows, each at the best of the learning rates that all may try: latent attention, dense and sparse (dense
-first, then the indexers alone, then sparse, as the recipes do), and grouped-query attention, dense and with a window of as many keys in every layer, as
+Four models of one size on as many tokens of long rows, each at the best of the learning rates that all may try: latent attention, dense and sparse (in
+the phases that the plan gives it), and grouped-query attention, dense and with a window of as many keys in every layer, as
 latent attention has none. Bits per byte of each sparse one are over its own dense one. The share of the keys is what was read in training of what could be
 seen. Retrieval is measured in models of its own (`needles.py`): these find no needle, however they attend.
 """

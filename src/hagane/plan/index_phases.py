@@ -23,8 +23,7 @@ def with_indexers(phases: tuple[Phase, ...], config: ModelConfig, settings: Trai
     """Phases of training a model from nothing, cut as `settings` say where it has indexers."""
     if not any(isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None for layer in config.layers):
         return phases
-    alone = settings.index_warmup == "alone"
-    return index_phases(phases, config.width, settings.index_dense_share, settings.index_warmup_share, alone=alone)
+    return index_phases(phases, config.width, *settings.index_shares, alone=settings.index_warmup == "alone")
 
 
 def warmup_rate(width: int, num_steps: int) -> float:

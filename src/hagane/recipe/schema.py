@@ -20,6 +20,8 @@ from hagane.recipe.role import execution
 from hagane.recipe.types import Budget, Frozen, first_reason
 
 USUAL_TOP_K = 2  # where a recipe leaves it open and nothing is chosen
+# Shares of pretraining with indexers, dense and warm-up, where a recipe leaves them open (docs/notebook.md, "Sparse attention at equal tokens").
+INDEX_SHARES = {"together": (0.35, 0.4), "alone": (0.6, 0.1)}
 PROBLEMS = "embedded:problems"  # path of the generator of problems in nine languages
 
 _TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*\Z")
@@ -376,18 +378,24 @@ class TrainSettings(Frozen):
     mtp_coefficient: float = Field(0.3, gt=0, description="weight of the loss of the modules for multi-token prediction")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute precision; masters are always float32")
     tokens: int | None = Field(None, gt=0, description="training tokens of all stages together; derived from a budget of time")
-    index_dense_share: float = Field(0.6, ge=0, lt=1, description="with an indexer: share of pretraining, its beginning, in which attention reads all keys")
-    index_warmup_share: float = Field(0.1, ge=0, lt=1, description="with an indexer: share of pretraining after that in which the indexer learns on all keys")
-    index_warmup: Literal["together", "alone"] = Field("together", description="whether all else learns beside it, or waits, as the published ones did")
+    index_warmup: Literal["together", "alone"] = Field("together", description="with an indexer: while it warms up all else learns, or waits as was published")
+    index_dense_share: float | None = Field(None, ge=0, lt=1, description="share of pretraining, its beginning, in which attention reads all keys")
+    index_warmup_share: float | None = Field(None, ge=0, lt=1, description="share of pretraining after that in which the indexer learns on all keys")
 
     def of_phases(self) -> dict[str, Any]:
         """What every phase of every training stage takes from here as it is."""
         names = ("decay_share", "weight_decay", "beta1", "beta2", "clip", "optimizer", "muon_ratio", "head_ratio", "mtp_coefficient")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def index_shares(self) -> tuple[float, float]:
+        """Of pretraining with an indexer: read densely, and its warm-up after that."""
+        dense, warmup = INDEX_SHARES[self.index_warmup]
+        return (dense if self.index_dense_share is None else self.index_dense_share, warmup if self.index_warmup_share is None else self.index_warmup_share)
+
     @model_validator(mode="after")
     def _index(self) -> TrainSettings:
-        if self.index_dense_share + self.index_warmup_share >= 1:
+        if sum(self.index_shares) >= 1:
             raise ValueError("index_dense_share and index_warmup_share leave nothing for sparse training; together they must be below 1")
         return self
 
