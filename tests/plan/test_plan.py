@@ -277,6 +277,7 @@ def test_the_number_of_experts_is_chosen_where_the_recipe_leaves_it_open():
     assert chosen.num_experts in (4, 8, 16, 32, 64, 128) and chosen.top_k == 2
     assert plan.reasons["experts"].startswith(f"{chosen.num_experts}: likewise of 4, 8, 16, 32, 64, 128, within 0.5%")
     assert plan.reasons["top_k"].startswith("2 of 2, 4, 8 experts, together as wide")
+    assert not {"experts", "top_k"} & set(plan_of(recipe_with(budget="20min", model={"pattern": {"ffn": "dense"}}), 1200).reasons)
     given = plan_of(recipe_with(budget="20min", model={"pattern": {"ffn": "experts", "top_k": 4}}), 1200)
     assert given.model.layers[0].ffn.top_k == 4 and "top_k" not in given.reasons
     told = plan_of(recipe_with(budget="20min", model={"pattern": {"ffn": "experts", "num_experts": 6}}), 1200)

@@ -214,7 +214,7 @@ def test_finer_experts_are_as_much_narrower_as_a_token_uses_more_of_them():
         assert ffn.top_k * ffn.hidden == pytest.approx(8 / 3 * config.width, rel=0.13)  # rounded to 32, from width 1,024 on to 128
         assert granularity_of(config) == pytest.approx(ffn.top_k, rel=0.13)
     assert granularity_of(made({})) == 0
-    for given_already in ({"top_k": 2}, {"top_k": 8}, {"null_experts": 2, "mean_experts": 1.0}, {"num_experts": 4}):
+    for given_already in ({"top_k": 2}, {"top_k": 8}, {"null_experts": 2, "mean_experts": 1.0}, {"num_experts": 4}, {"num_experts": 8, "num_groups": 4}):
         assert finer(PatternSettings(ffn="experts", **given_already), SizeSettings(), ladder, **given) == []
     of_eight = finer(PatternSettings(ffn="experts", num_experts=8), SizeSettings(), ladder, **given)
     assert {(config.layers[0].ffn.num_experts, config.layers[0].ffn.top_k) for config in of_eight} == {(8, 4)}

@@ -121,13 +121,15 @@ def expert_counts(pattern: PatternSettings) -> tuple[int, ...]:
 
 
 def top_ks(pattern: PatternSettings) -> tuple[int, ...]:
-    """Numbers of experts a token may use that the plan may choose: the one a pattern gives, or all of TOP_KS that leave half of a given number out.
+    """Numbers of experts a token may use that the plan may choose: the one a pattern gives, or all of TOP_KS that leave half of a given number out and fit
+    into its groups.
 
     With null experts, of which a token uses a mean number, it is the usual one.
     """
     if pattern.top_k is not None or pattern.null_experts:
         return (pattern.top_k or USUAL_TOP_K,)
-    return tuple(top_k for top_k in TOP_KS if top_k == USUAL_TOP_K or pattern.num_experts is None or 2 * top_k <= pattern.num_experts)
+    most = math.inf if pattern.num_experts is None else pattern.num_experts * min(0.5, pattern.top_groups / pattern.num_groups)
+    return (USUAL_TOP_K, *(top_k for top_k in TOP_KS[1:] if top_k <= most))
 
 
 def experts_of(config: ModelConfig) -> int:

@@ -168,7 +168,7 @@ def routing_reasons(pattern: PatternSettings, config: ModelConfig) -> dict[str, 
     if count and pattern.num_experts is None:
         counts = ", ".join(map(str, expert_counts(pattern.model_copy(update={"top_k": top_k}))))
         found["experts"] = f"{count}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}; a token uses {top_k} of them"
-    if len(options := top_ks(pattern)) > 1:
+    if count and len(options := top_ks(pattern)) > 1:
         found["top_k"] = (
             f"{top_k} of {', '.join(map(str, options))} experts, together as wide: the fewest with an expected loss within "
             f"{EXPERTS_ALIKE:.1%} of the lowest; finer ones bring what is published, from {FINER_FROM / 1e6:.0f}M active parameters on (Krajewski et al. 2024)"
