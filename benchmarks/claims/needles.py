@@ -3,8 +3,8 @@
 A needle is a token of one of 16 classes, put somewhere into a row of text that people wrote. At the end of the row classes are asked for by tokens of their
 own, and right is the needle that stood in this row. A model of two layers learns to look that up within minutes, where it does not find a number in a sentence
 ("Needles of small models" in docs/notebook.md). Latent attention is trained on growing rows, reading all it sees. From there it goes on as it was, or its
-indexers are warmed up by the plan's rule and it goes on with a twentieth of a row's keys, a tenth of what a token of it sees on average. The window is of
-grouped-query attention, all the way.
+indexers are warmed up beside it, as fast as the plan has it, and it goes on with a twentieth of a row's keys, a tenth of what a token of it sees on average.
+The window is of grouped-query attention, all the way.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def stages(arm: str, mode: str) -> list[Stage]:
     """Of a whole training."""
     context, rows, warmup, sparse = LAST[mode]
     if arm == "sparse":
-        return [*growing(mode), ("warmup", context, rows, warmup, warmup_rate(WIDTH, warmup)), ("sparse", context, rows, sparse, LAST_RATE)]
+        return [*growing(mode), ("together", context, rows, warmup, LAST_RATE), ("sparse", context, rows, sparse, LAST_RATE)]
     return [*growing(mode), ("dense", context, rows, warmup + sparse, LAST_RATE)]
 
 
@@ -102,9 +102,10 @@ def place(bench: Bench, arm: str, seed: int, how: list[Stage]) -> Path:
 def fit(stepper: Stepper, text: np.ndarray, how: list[Stage], random: np.random.Generator) -> None:
     """Train on rows with needles; in every stage the learning rate rises, then falls to a tenth."""
     for mode, length, rows, steps, rate in how:
+        ratio = warmup_rate(WIDTH, steps) / rate if mode == "together" else 1.0
         phase = Phase(
             name="row", collection="", context=length, rows=rows, num_steps=steps, mixture={}, learning_rate=rate, warmup_steps=RAMP, index=mode,
-            optimizer="muon",
+            optimizer="muon", index_ratio=ratio,
         )  # fmt: skip
         for step in range(steps):
             made = [row(text, length, random) for _ in range(rows)]
