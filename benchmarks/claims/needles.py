@@ -26,7 +26,7 @@ from hagane.model.config import AttentionConfig, DenseConfig, IndexConfig, Laten
 from hagane.model.decoder import Decoder
 from hagane.model.indexer import Indexer, Probe
 from hagane.model.sequence import Sequence
-from hagane.plan.index_phases import warmup_rate
+from hagane.plan.index_phases import index_ratio, warmup_rate
 from hagane.recipe.types import IndexMode, Phase
 from hagane.train.stepper import Stepper, torch_set_up
 from small_models import keep
@@ -102,7 +102,7 @@ def place(bench: Bench, arm: str, seed: int, how: list[Stage]) -> Path:
 def fit(stepper: Stepper, text: np.ndarray, how: list[Stage], random: np.random.Generator) -> None:
     """Train on rows with needles; in every stage the learning rate rises, then falls to a tenth."""
     for mode, length, rows, steps, rate in how:
-        ratio = warmup_rate(WIDTH, steps) / rate if mode == "together" else 1.0
+        ratio = index_ratio(warmup_rate(WIDTH, steps), rate) if mode == "together" else 1.0
         phase = Phase(
             name="row", collection="", context=length, rows=rows, num_steps=steps, mixture={}, learning_rate=rate, warmup_steps=RAMP, index=mode,
             optimizer="muon", index_ratio=ratio,

@@ -32,6 +32,7 @@ from hagane.plan.serve import Served, served_lines, serving_options
 from hagane.plan.shapes import experts_of, published
 from hagane.plan.sketch import (
     EVALUATE_SECONDS,
+    OVERRIDES,
     PLAN_SECONDS,
     PREPARED_SHARE,
     SHAPE_SECONDS,
@@ -48,13 +49,6 @@ from hagane.recipe.types import Budget, Machine, StepRate, duration
 UNNAMED_BYTES = 1e15  # of people's text where a recipe leaves it to --corpus: as much as is asked for
 # Tokens of generated problems are shorter than those of people's text: 0.60 to 0.81 of the bytes, in nine languages of two runs.
 PROBLEM_BYTES_PER_TOKEN = 0.72
-# Settings that override what the plan chose, by the name of its reason.
-OVERRIDES = {
-    "model": "model.size.width, model.size.num_layers", "experts": "model.pattern.num_experts", "top_k": "model.pattern.top_k",
-    "vocabulary": "model.size.vocabulary_size",
-    "batch": "train.rows, train.accumulation", "learning_rate": "train.learning_rate", "mixture": "mix.weights, or the shares of corpus.sources",
-    "corpus.sample_bytes": "corpus.sample_bytes", "tokens": "train.tokens without a budget", "usd": "execution.price_per_hour",
-}  # fmt: skip
 
 
 def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None = None) -> tuple[list[str], dict[str, Any]]:

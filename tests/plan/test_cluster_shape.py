@@ -1,6 +1,5 @@
 """The shape chosen for a cluster is the one that the rules of the plan take of all shapes, each with its own best layout."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -68,11 +67,10 @@ def test_a_recipe_without_a_size_gets_one_whatever_the_dial(budget):
     assert sum("general law" in line for line in lines) == 1, "its source is told once"
 
 
+@pytest.mark.usefixtures("planned_at_once")
 @pytest.mark.parametrize("machine", ["8xH100", "768xA100", "1024xH200", "16384xH100", "1000000xB200"])
 def test_a_shape_is_chosen_at_once(machine):
-    started = time.process_time()
     plan_on(load_recipe("nordic", ["budget=42d"])[0], machine)
-    assert time.process_time() - started < 1.4  # 0.3 to 1 s on an idle core; starting takes 0.3
 
 
 def test_what_is_given_is_kept():

@@ -91,13 +91,12 @@ def test_neurosynth_9_does_not_fit_on_what_it_names():
         plan_on(recipe.model_copy(update={"budget": "49d"}), "2048xA100")
 
 
+@pytest.mark.usefixtures("planned_at_once")
 @pytest.mark.parametrize("machine", ["8xH100", "768xA100", "1024xH200", "4608xB200", "16384xH100", "24576xGB300"])
 @pytest.mark.parametrize("name", sorted(name for name in shipped_recipes() if model_of(name) is not None))
 def test_any_recipe_is_planned_at_once(name, machine):
     recipe, _ = load_recipe(name)
-    started = time.process_time()
     try:
         plan_on(recipe.model_copy(update={"budget": "42d"}), machine)
     except RecipeError as error:
         assert "are needed" in str(error) or "no division" in str(error)
-    assert time.process_time() - started < 1.4  # 0.6 s on an idle core; starting takes 0.3

@@ -1,7 +1,6 @@
 """The search finds the best of all layouts, and says what is missing where there is none."""
 
 import itertools
-import time
 
 import pytest
 
@@ -76,10 +75,9 @@ def test_divisors_are_all_of_them(count):
     assert _divisors(count) == [value for value in range(1, count + 1) if count % value == 0]
 
 
+@pytest.mark.usefixtures("planned_at_once")
 def test_a_million_devices_are_planned_at_once():
-    started = time.process_time()
     plan_on(load_recipe("llm-jp-4-32b-a3b", ["budget=1d"])[0], "1000000xH100")
-    assert time.process_time() - started < 1.4
 
 
 def test_a_recipe_on_a_cluster_adds_up():

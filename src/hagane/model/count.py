@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, MixerConfig, ModelConfig
 from hagane.recipe.types import IndexMode
@@ -117,24 +117,49 @@ def mixer_counts(width: int, mixer: MixerConfig) -> MixerCounts:
     return _MIXERS[mixer.kind](width, mixer)
 
 
-def _kinds(config: ModelConfig) -> list[tuple[LayerConfig, int]]:
-    """Layers and how many there are of each, told apart by identity: a pattern makes one object of each kind, and a plan counts a hundred models."""
-    counts, layers = Counter(map(id, config.layers)), {id(layer): layer for layer in config.layers}
-    return [(layer, counts[key]) for key, layer in layers.items()]
+class Kind(NamedTuple):
+    """A layer, what its mixer comes to, and how many there are of it."""
+
+    layer: LayerConfig
+    mixer: MixerCounts
+    number: int
 
 
-def _mixers(config: ModelConfig) -> list[tuple[MixerCounts, int]]:
-    return [(mixer_counts(config.width, layer.mixer), count) for layer, count in _kinds(config)]
+class _Layers:
+    """Layers of a model, equal to no others: a plan asks ten times for the kinds of each of a hundred models, and to hash their fields takes longer than to
+    count them."""
+
+    def __init__(self, width: int, layers: tuple[LayerConfig, ...]) -> None:
+        self.width, self.layers = width, layers
+
+    def __hash__(self) -> int:
+        return id(self.layers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Layers) and self.layers is other.layers and self.width == other.width
+
+
+@lru_cache(maxsize=1024)
+def _kinds_of(of: _Layers) -> tuple[Kind, ...]:
+    counts, layers = Counter(map(id, of.layers)), {id(layer): layer for layer in of.layers}
+    return tuple(Kind(layer, mixer_counts(of.width, layer.mixer), counts[key]) for key, layer in layers.items())
+
+
+def kinds(width: int, layers: tuple[LayerConfig, ...]) -> tuple[Kind, ...]:
+    """Kinds of layers in a model of this width, told apart by identity: a pattern makes one object of each."""
+    return _kinds_of(_Layers(width, layers))
 
 
 def _norms(config: ModelConfig) -> int:
-    in_blocks = sum(count * (2 + layer.post_mixer_norm + layer.post_ffn_norm) for layer, count in _kinds(config))
-    return config.width * (in_blocks + 1) + sum(count * mixer.vectors for mixer, count in _mixers(config)) + _norm_gates(config)
+    own = kinds(config.width, config.layers)
+    in_blocks = sum(count * (2 + layer.post_mixer_norm + layer.post_ffn_norm) for layer, _, count in own)
+    return config.width * (in_blocks + 1) + sum(count * mixer.vectors for _, mixer, count in own) + _norm_gates(config)
 
 
 def _norm_gates(config: ModelConfig) -> int:
     """Weights of the gates on norms."""
-    return 2 * config.width * sum(count * ((layer.mixer_norm_rank or 0) + (layer.ffn_norm_rank or 0)) for layer, count in _kinds(config))
+    own = kinds(config.width, config.layers)
+    return 2 * config.width * sum(count * ((layer.mixer_norm_rank or 0) + (layer.ffn_norm_rank or 0)) for layer, _, count in own)
 
 
 def _dense(width: int, ffn: DenseConfig | ExpertsConfig) -> int:
@@ -147,12 +172,12 @@ def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
 
     `active`: what one token uses, with null experts on average.
     """
-    dense = sum(count * _dense(config.width, layer.ffn) for layer, count in _kinds(config))
-    routed = [(layer.ffn, count) for layer, count in _kinds(config) if isinstance(layer.ffn, ExpertsConfig)]
+    own = kinds(config.width, config.layers)
+    routed = [(layer.ffn, count) for layer, _, count in own if isinstance(layer.ffn, ExpertsConfig)]
     return {
         "embedding": config.vocabulary_size * config.width,
-        "mixers": sum(count * mixer.matrices for mixer, count in _mixers(config)),
-        "dense": dense,
+        "mixers": sum(count * mixer.matrices for _, mixer, count in own),
+        "dense": sum(count * _dense(config.width, layer.ffn) for layer, _, count in own),
         "experts": sum(count * round(3 * config.width * ffn.hidden * (ffn.mean_used if active else ffn.num_experts)) for ffn, count in routed),
         "routers": sum(count * config.width * ffn.num_outputs for ffn, count in routed),
         "norms": _norms(config),
@@ -216,7 +241,7 @@ def batch_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen: Ca
         return batch_flops(config, num_tokens, num_targets, seen) + modules
     used = parts(config, active=True)
     matrices = used["mixers"] + used["dense"] + used["experts"] + used["routers"] + _norm_gates(config)
-    mixing = sum(count * (pairs_flops(mixer, seen) + mixer.token_flops * num_tokens) for mixer, count in _mixers(config))
+    mixing = sum(count * (pairs_flops(mixer, seen) + mixer.token_flops * num_tokens) for _, mixer, count in kinds(config.width, config.layers))
     return 2 * (matrices * num_tokens + config.vocabulary_size * config.width * num_targets) + mixing
 
 
@@ -231,27 +256,26 @@ def training_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen:
     pass.
     """
     forward = batch_flops(config, num_tokens, num_targets, seen, mtp=True)
-    layers = [layer for layer in (*config.layers, *config.mtp_layers) if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None]
-    mixers = [mixer_counts(config.width, layer.mixer) for layer in layers]
+    own_kinds = (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers))
+    mixers = [(mixer, count) for layer, mixer, count in own_kinds if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None]
     if not mixers:
         return 3 * forward
-    own = sum(2 * mixer.index_matrices * num_tokens + mixer.index_flops * seen(None) for mixer in mixers)
-    unread = 0.0 if index == "sparse" else sum(mixer.pair_flops * (seen(None) - seen(mixer.reads)) for mixer in mixers)
+    own = sum(count * (2 * mixer.index_matrices * num_tokens + mixer.index_flops * seen(None)) for mixer, count in mixers)
+    unread = 0.0 if index == "sparse" else sum(count * mixer.pair_flops * (seen(None) - seen(mixer.reads)) for mixer, count in mixers)
     model = (forward - own + unread) * (1 if index == "warmup" else 3)
     if index == "dense":
         return model
-    learned = [seen(mixer.reads if index == "sparse" else None) for mixer in mixers]
-    learning = sum(
-        2 * mixer.index_matrices * num_tokens + (2 * mixer.index_flops + mixer.target_flops) * pairs for mixer, pairs in zip(mixers, learned, strict=True)
-    )
+    learning = 0.0
+    for mixer, count in mixers:
+        pairs = seen(mixer.reads if index == "sparse" else None)
+        learning += count * (2 * mixer.index_matrices * num_tokens + (2 * mixer.index_flops + mixer.target_flops) * pairs)
     return model + own + learning
 
 
 def cache_bytes(config: ModelConfig, length: int, bytes_per_value: int = 2) -> int:
     """Bytes the cache of all layers takes for a row of up to `length` tokens."""
-    return sum(
-        count * (mixer.cached * min(length, mixer.held or length) * bytes_per_value + mixer.state_bytes) for mixer, count in _mixers(config)
-    )
+    own = kinds(config.width, config.layers)
+    return sum(count * (mixer.cached * min(length, mixer.held or length) * bytes_per_value + mixer.state_bytes) for _, mixer, count in own)
 
 
 def cache_bytes_per_token(config: ModelConfig, context: int, bytes_per_value: int = 2) -> float:

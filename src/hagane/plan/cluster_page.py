@@ -15,7 +15,7 @@ from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
 from hagane.plan.shapes import experts_of, top_k_of
-from hagane.plan.sketch import ALIKE, routing_reasons
+from hagane.plan.sketch import ALIKE, OVERRIDES, routing_reasons
 from hagane.recipe.types import duration
 
 # Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
@@ -23,9 +23,6 @@ ACCURACY = (
     "Speeds follow from datasheets and four fitted constants. Half of 179 published ones are within 12 % of that for the layout they were run with; for the "
     "layout chosen here it is 15 % more in the median than was published, half are within 16 %, and 64 are more than 30 % away (benchmarks/plan_throughput.py)."
 )
-
-
-ROUTING = {"experts": "num_experts", "top_k": "top_k"}  # reason -> the pattern's setting
 
 
 class Page(NamedTuple):
@@ -169,7 +166,7 @@ def _shape_reasons(page: Page) -> dict[str, str]:
         "model.size.num_layers override it",
         "vocabulary": f"{config.vocabulary_size:,}{largest}: lowest expected loss of {', '.join(f'{size:,}' for size in page.chosen.sizes)}, or the largest "
         "of those alike; tokenizer.candidates, model.size.vocabulary_size override it",
-        **{name: f"{why}; model.pattern.{ROUTING[name]} overrides it" for name, why in routing_reasons(page.job.recipe.model.pattern, config).items()},
+        **{name: f"{why}; {OVERRIDES[name]} overrides it" for name, why in routing_reasons(page.job.recipe.model.pattern, config).items()},
     }
 
 

@@ -238,14 +238,12 @@ class Chosen:
 
     laid: Laid
     choice: Choice
+    coarse: Choice  # without the finer experts that the dial has added
     sizes: Sequence[int]
 
     def again(self, dial: Dial) -> ModelConfig:
         """The shape for another dial on the same cluster, with the same vocabulary."""
-        coarse = min(rung.key[3] for rung in self.choice.rungs)
-        rungs = [rung for rung in self.choice.rungs if rung.key[3] == coarse]  # which shapes have finer experts, the dial says
-        choice = replace(self.choice, job=replace(self.choice.job, dial=dial), rungs=rungs, laid={})
-        return _laid_out(choice, dial, self.sizes).laid.config
+        return _laid_out(replace(self.coarse, job=replace(self.coarse.job, dial=dial), laid={}), dial, self.sizes).laid.config
 
     def at(self, dial: Dial) -> tuple[ModelConfig, float, float]:
         """For another dial: shape, believed tokens a second, FLOPs of a token."""
@@ -293,7 +291,7 @@ def _compute(choice: Choice) -> Dial:
 
 def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
     """Lay out what is taken, what is best and what is beside it, learn from it, and take again. Raises RecipeError where nothing that was tried fits."""
-    choice = choice.with_finer(dial)
+    coarse, choice = choice, choice.with_finer(dial)
     job, rungs, error = choice.job, list(choice.rungs), None
     while True:
         now = replace(choice, rungs=rungs)
@@ -312,4 +310,4 @@ def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
                 raise error from None
     if taken.key not in choice.laid:
         taken = now.rung(replace(now, rungs=[other for other in rungs if other.key in choice.laid]).take(dial))
-    return Chosen(job.settled(choice.laid[taken.key]), now, sizes)
+    return Chosen(job.settled(choice.laid[taken.key]), now, coarse, sizes)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import mean_seen, mixer_counts, num_trained_parameters, training_flops
+from hagane.model.count import kinds, mean_seen, num_trained_parameters, training_flops
 from hagane.recipe.types import IndexMode, Machine
 
 # Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
@@ -89,10 +89,10 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     parameters = num_trained_parameters(config)
     tokens = rows * context
     activations = 0.0
-    for layer in (*config.layers, *config.mtp_layers):
+    for layer, mixer, count in (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers)):
         routed = layer.ffn.top_k if isinstance(layer.ffn, ExpertsConfig) else 0
         hidden = layer.ffn.top_k * layer.ffn.hidden + layer.ffn.shared_hidden if isinstance(layer.ffn, ExpertsConfig) else layer.ffn.hidden
-        activations += tokens * (compute_bytes * ((10 + 2 * routed) * config.width + 4 * hidden) + 2 * mixer_counts(config.width, layer.mixer).kept)
+        activations += count * tokens * (compute_bytes * ((10 + 2 * routed) * config.width + 4 * hidden) + 2 * mixer.kept)
     logits = min(tokens, 1024) * config.vocabulary_size * (4 + compute_bytes)
     return round(parameters * (16 + 2 * compute_bytes) + activations + logits)
 

@@ -31,6 +31,11 @@ def warmup_rate(width: int, num_steps: int) -> float:
     return min(max(WARMUP_RATE, WARMUP_REACH / (width * num_steps)), HIGHEST_WARMUP_RATE)
 
 
+def index_ratio(index_rate: float, learning_rate: float) -> float:
+    """What the learning rate of a phase is multiplied with for indexers that warm up beside the rest: never less than 1."""
+    return max(1.0, index_rate / learning_rate) if learning_rate else 1.0
+
+
 def indexer_reason(phases: tuple[Phase, ...]) -> dict[str, str]:
     """Why a pretraining has these phases: under "indexers", nothing for a model without."""
     total = sum(phase.num_steps for phase in phases)
@@ -71,8 +76,8 @@ def _warmup(phase: Phase, num_steps: int, learning_rate: float) -> Phase:
     return phase.model_copy(update={"name": f"{phase.name}-warmup", "decay_share": 0.0, "final_share": 1.0, **changes})
 
 
-def _piece(phase: Phase, first: int, last: int, index: IndexMode, warmup_rate: float) -> Phase:
-    """Steps `first` to `last` of a phase as a phase of their own, with the same learning rates; together with it indexers begin at `warmup_rate` or more."""
+def _piece(phase: Phase, first: int, last: int, index: IndexMode, index_rate: float) -> Phase:
+    """Steps `first` to `last` of a phase as a phase of their own, with the same learning rates; together with it indexers begin at `index_rate` or more."""
     plateau = phase.num_steps * (1 - phase.decay_share)
 
     def share(step: int) -> float:
@@ -81,10 +86,10 @@ def _piece(phase: Phase, first: int, last: int, index: IndexMode, warmup_rate: f
 
     begun = share(first)
     peak = phase.learning_rate * begun
-    ratio = max(1.0, warmup_rate / peak) if index == "together" and peak else 1.0
     changes = {
-        "name": phase.name if index == "sparse" else f"{phase.name}-{index}", "num_steps": last - first, "index": index, "index_ratio": ratio,
-        "learning_rate": peak, "warmup_steps": max(0, phase.warmup_steps - first),
-        "decay_share": max(0.0, min(last - plateau, last - first)) / (last - first), "final_share": share(last) / begun if begun else 0.0,
+        "name": phase.name if index == "sparse" else f"{phase.name}-{index}", "num_steps": last - first, "index": index,
+        "index_ratio": index_ratio(index_rate, peak) if index == "together" else 1.0, "learning_rate": peak,
+        "warmup_steps": max(0, phase.warmup_steps - first), "decay_share": max(0.0, min(last - plateau, last - first)) / (last - first),
+        "final_share": share(last) / begun if begun else 0.0,
     }  # fmt: skip
     return phase.model_copy(update=changes)

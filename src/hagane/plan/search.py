@@ -45,9 +45,19 @@ FREE = Asked()
 
 
 def layouts(
-    work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision = "bf16", *, all_shapes: bool = False, asked: Asked = FREE
+    work: Workload,
+    cluster: Cluster,
+    batch_tokens: float,
+    precision: Precision = "bf16",
+    *,
+    all_shapes: bool = False,
+    asked: Asked = FREE,
+    memory: float = math.inf,
 ) -> Iterator[Layout]:
-    """Every legal layout whose replicas all have work in a batch. Not `all_shapes`: the sensible ones, of which there are few, or those asked for."""
+    """Every legal layout whose replicas all have work in a batch, and whose weights, gradients and states alone take less than `memory` bytes of a device.
+
+    Not `all_shapes`: the sensible ones, of which there are few, or those asked for.
+    """
     count, divisors = cluster.count, _divisors(cluster.count)
     for tensor in (value for value in asked.of("tensor", divisors) if value <= cluster.node and work.num_heads % value == 0 and count % value == 0):
         for pipeline in (value for value in asked.of("pipeline", divisors) if value <= work.num_layers and (count // tensor) % value == 0):
@@ -58,7 +68,11 @@ def layouts(
                 if data * work.context > batch_tokens or data not in asked.of("data", (data,)):
                     continue
                 for expert in _expert_degrees(work, cluster, data * context * tensor, all_shapes, asked):
-                    yield from _variants(work, batch_tokens, precision, tensor, pipeline, context, data, expert, asked)
+                    whole = Layout.model_construct(
+                        data=data, zero=1, tensor=tensor, pipeline=pipeline, interleave=1, context=context, expert=expert, micro_batch=1,
+                        checkpointing="none", precision=precision,
+                    )  # fmt: skip
+                    yield from _variants(work, batch_tokens, whole, asked, memory)
 
 
 def _long_enough(work: Workload, context: int) -> bool:
@@ -80,20 +94,21 @@ def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: 
     return found if all_shapes or "expert" in asked.fields else [value for value in found if value & (value - 1) == 0]
 
 
-def _variants(
-    work: Workload, batch_tokens: float, precision: Precision, tensor: int, pipeline: int, context: int, data: int, expert: int, asked: Asked
-) -> Iterator[Layout]:
+def _variants(work: Workload, batch_tokens: float, whole: Layout, asked: Asked, memory: float) -> Iterator[Layout]:
+    """Of a division of the devices: what is sharded, turns of a pipeline, micro-batches."""
     # gathering weights for every micro-batch of a pipeline costs what the pipeline saves
-    usual: Sequence[Literal[0, 1, 2, 3]] = (1, 3) if pipeline == 1 else (1,)
+    usual: Sequence[Literal[0, 1, 2, 3]] = (1, 3) if whole.pipeline == 1 else (1,)
+    interleaves = [
+        turns
+        for turns in asked.of("interleave", INTERLEAVES if whole.pipeline > 1 else (1,))
+        if whole.pipeline * turns <= work.num_layers and (whole.pipeline > 1 or turns == 1)
+    ]
     for zero in asked.of("zero", usual):
-        for interleave in asked.of("interleave", INTERLEAVES if pipeline > 1 else (1,)):
-            if pipeline * interleave > work.num_layers or (pipeline == 1 and interleave > 1):
-                continue
-            for micro_batch in _micro_batches(work, batch_tokens, context, data, asked):
-                yield Layout.model_construct(
-                    data=data, zero=zero, tensor=tensor, pipeline=pipeline, interleave=interleave, context=context, expert=expert,
-                    micro_batch=micro_batch, checkpointing="none", precision=precision,
-                )  # fmt: skip
+        if not _states_fit(work, whole, zero, memory):
+            continue
+        for interleave in interleaves:
+            for micro_batch in _micro_batches(work, batch_tokens, whole.context, whole.data, asked):
+                yield Layout.model_construct(**{**whole.__dict__, "zero": zero, "interleave": interleave, "micro_batch": micro_batch})
 
 
 def _micro_batches(work: Workload, batch_tokens: float, context: int, data: int, asked: Asked) -> list[int]:
@@ -122,10 +137,10 @@ def fitting(work: Workload, layout: Layout, cluster: Cluster, batch_tokens: floa
     return None
 
 
-def _states_fit(work: Workload, layout: Layout, memory: float) -> bool:
-    """Cheap: weights, gradients and states alone."""
+def _states_fit(work: Workload, layout: Layout, zero: int, memory: float) -> bool:
+    """Cheap: weights, gradients and states alone, whatever the micro-batch."""
     mine = share(work, layout)
-    if layout.zero == 3:
+    if zero == 3:
         return STATES * (mine.dense / mine.dense_shards + mine.experts / mine.expert_shards) < memory
     return 6.0 * (mine.dense + mine.experts) + 12.0 * (mine.dense / mine.dense_shards + mine.experts / mine.expert_shards) < memory
 
@@ -150,10 +165,8 @@ def best_layouts(
         raise RecipeError(f"{cluster}: {cluster.accelerator.name} has no link to another device, so only one of them can train.")
     memory = cluster.accelerator.memory_bytes
     best: dict[tuple[int, ...], Estimate] = {}
-    tried = False
-    for layout in layouts(work, cluster, batch_tokens, precision, asked=asked):
-        tried = True
-        if not _states_fit(work, layout, memory) or (fits := fitting(work, layout, cluster, batch_tokens, asked)) is None:
+    for layout in layouts(work, cluster, batch_tokens, precision, asked=asked, memory=memory):
+        if (fits := fitting(work, layout, cluster, batch_tokens, asked)) is None:
             continue
         found = estimate(work, fits, cluster, batch_tokens, balanced=balanced, constants=constants)
         key = (layout.data, layout.zero, layout.tensor, layout.pipeline, layout.context, layout.expert)
@@ -161,7 +174,7 @@ def best_layouts(
             best[key] = found
     if best:
         return sorted(best.values(), key=lambda item: -item.tokens_per_second)[:count]
-    raise RecipeError(_missing(work, cluster, batch_tokens, tried, asked))
+    raise RecipeError(_missing(work, cluster, batch_tokens, asked))
 
 
 def _unmet(work: Workload, cluster: Cluster, asked: Asked) -> str | None:
@@ -177,13 +190,14 @@ def _unmet(work: Workload, cluster: Cluster, asked: Asked) -> str | None:
     return None if layout.devices != cluster.count else check(work, layout, cluster)
 
 
-def _missing(work: Workload, cluster: Cluster, batch_tokens: float, tried: bool, asked: Asked) -> str:
-    if not tried and asked != FREE:
+def _missing(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked) -> str:
+    tried = next(layouts(work, cluster, batch_tokens, asked=asked), None)
+    if tried is None and asked != FREE:
         why = _unmet(work, cluster, asked) or (
             f"no division of {cluster} gives every replica its part of a step of {batch_tokens / work.context:,.0f} rows of {work.context:,}"
         )
         return f"{asked} is not possible: {why}. Change it, the number of devices, or leave it out."
-    if not tried:
+    if tried is None:
         return (
             f"a batch of {batch_tokens:,.0f} tokens is {batch_tokens / work.context:,.1f} rows of {work.context:,}, too few for {cluster}: "
             "no division gives every replica a row. Give a larger batch (train.rows) or fewer devices."
@@ -221,7 +235,7 @@ def _some_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Aske
     batch = batch_tokens if asked.exact else max(batch_tokens, cluster.count // 8 * work.context)
     memory = cluster.accelerator.memory_bytes
     return STATES * work.num_parameters <= memory * cluster.count and any(
-        _states_fit(work, layout, memory) and _short(work, layout, cluster, batch, asked) <= 0 for layout in layouts(work, cluster, batch, asked=asked)
+        _short(work, layout, cluster, batch, asked) <= 0 for layout in layouts(work, cluster, batch, asked=asked, memory=memory)
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
-from hagane.model.count import cache_bytes_per_token, mean_seen, mixer_counts, mtp_parts, pairs_flops, parts
+from hagane.model.count import cache_bytes_per_token, kinds, mean_seen, mtp_parts, pairs_flops, parts
 from hagane.recipe.types import Frozen
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -120,45 +120,44 @@ class _Block:
 
 def workload(config: ModelConfig, context: int) -> Workload:
     """Of our own configuration at `context` tokens a row, as it is trained: the modules for multi-token prediction count as further layers."""
+    own = (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers))
     blocks = []
-    layers = config.layers + config.mtp_layers
-    mixers = [mixer_counts(config.width, layer.mixer) for layer in layers]
-    for layer, mixer in zip(layers, mixers, strict=True):
+    for layer, mixer, count in own:
         routed = layer.ffn if isinstance(layer.ffn, ExpertsConfig) else None
-        blocks.append(
-            _Block(
-                width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, mixed=mixer.mixed, exchanged=mixer.cached,
-                kept_by_mixer=mixer.kept,
-                hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
-                qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
-                top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_outputs if routed else 0,
-            )
+        block = _Block(
+            width=config.width, query=mixer.query, key_value=mixer.key_value, latent=mixer.latent, mixed=mixer.mixed, exchanged=mixer.cached,
+            kept_by_mixer=mixer.kept,
+            hidden=layer.ffn.hidden if isinstance(layer.ffn, DenseConfig) else layer.ffn.shared_hidden, gated=True,
+            qk_norm=isinstance(layer.mixer, AttentionConfig) and layer.mixer.qk_norm,
+            top_k=routed.top_k if routed else 0, expert_hidden=routed.hidden if routed else 0, num_experts=routed.num_outputs if routed else 0,
         )  # fmt: skip
+        blocks.append((block, count))
     all_parts, used = (Counter(parts(config, active=active)) + Counter(mtp_parts(config, active=active)) for active in (False, True))
-    routed_layers = [layer.ffn for layer in layers if isinstance(layer.ffn, ExpertsConfig)]
-    read = [mean_seen(context, mixer.reads) if mixer.pair_flops else 0.0 for mixer in mixers]
+    routed_layers = [(layer.ffn, count) for layer, _, count in own if isinstance(layer.ffn, ExpertsConfig)]
+    experts = routed_layers[0][0] if routed_layers else None
     return Workload(
-        num_layers=len(layers), width=config.width, context=context, vocabulary_size=config.vocabulary_size,
-        num_heads=min(mixer.num_heads for mixer in mixers),
+        num_layers=len(config.layers) + len(config.mtp_layers), width=config.width, context=context, vocabulary_size=config.vocabulary_size,
+        num_heads=min(mixer.num_heads for _, mixer, _ in own),
         dense_parameters=all_parts["mixers"] + all_parts["dense"] + all_parts["routers"] + all_parts["norms"] + all_parts["projections"],
         expert_parameters=all_parts["experts"], embedding_parameters=all_parts["embedding"], head_parameters=all_parts["head"],
         active_expert_parameters=used["experts"], expert_flops=2 * used["experts"],
         matrix_flops=2 * (used["mixers"] + used["dense"] + used["routers"] + used["projections"]),
         head_flops=2 * config.vocabulary_size * config.width * (1 + len(config.mtp_layers)),
-        attention_flops=sum(pairs_flops(mixer, lambda limit: mean_seen(context, limit)) + mixer.token_flops for mixer in mixers),
-        scores=sum(mixer.num_heads * keys for mixer, keys in zip(mixers, read, strict=True)),
-        num_experts=routed_layers[0].num_experts if routed_layers else 0, top_k=routed_layers[0].top_k if routed_layers else 0,
-        routed_layers=len(routed_layers), cache_bytes=cache_bytes_per_token(config, context), **_means(blocks),
+        attention_flops=sum(count * (pairs_flops(mixer, lambda limit: mean_seen(context, limit)) + mixer.token_flops) for _, mixer, count in own),
+        scores=sum(count * mixer.num_heads * mean_seen(context, mixer.reads) for _, mixer, count in own if mixer.pair_flops),
+        num_experts=experts.num_experts if experts else 0, top_k=experts.top_k if experts else 0,
+        routed_layers=sum(count for _, count in routed_layers), cache_bytes=cache_bytes_per_token(config, context), **_means(blocks),
     )  # fmt: skip
 
 
-def _means(blocks: list[_Block]) -> dict[str, Any]:
-    count = len(blocks)
+def _means(blocks: list[tuple[_Block, int]]) -> dict[str, Any]:
+    """Over all layers, of blocks and how many there are of each."""
+    total = sum(count for _, count in blocks)
     modes: tuple[Checkpointing, ...] = ("none", "selective", "full")
     return {
-        "kv_elements": sum(block.key_value if block.exchanged is None else block.exchanged for block in blocks) / count,
-        "kept_bytes": {mode: sum(block.kept(mode) for block in blocks) / count for mode in modes},
-        "moved_bytes": sum(block.moved() for block in blocks) / count,
+        "kv_elements": sum(count * (block.key_value if block.exchanged is None else block.exchanged) for block, count in blocks) / total,
+        "kept_bytes": {mode: sum(count * block.kept(mode) for block, count in blocks) / total for mode in modes},
+        "moved_bytes": sum(count * block.moved() for block, count in blocks) / total,
     }
 
 
@@ -225,5 +224,5 @@ def from_shape(
         expert_parameters=experts, embedding_parameters=embedding, head_parameters=head, active_expert_parameters=active, matrix_flops=2 * dense,
         expert_flops=2 * active, head_flops=2 * embedding, attention_flops=attention, scores=seen,
         num_experts=num_experts, top_k=top_k, routed_layers=routed_layers,
-        cache_bytes=2 * attending * 2 * num_kv_heads * head_dim, **_means([plain] * (num_layers - routed_layers) + [routed] * routed_layers),
+        cache_bytes=2 * attending * 2 * num_kv_heads * head_dim, **_means([(plain, num_layers - routed_layers), (routed, routed_layers)]),
     )  # fmt: skip

@@ -112,26 +112,22 @@ class Reference:
     def _moved(self, places: Sequence[Place]) -> list[float]:
         """How far our own log-probabilities move at each place, at most, when our weights change by what rounding does to them."""
         moved = [0.0] * len(places)
-        for probe in self._probes() if places else ():
-            for index, (ours_V, other_V) in enumerate(self._beside(probe, places)):
-                moved[index] = max(moved[index], float(np.abs(ours_V - other_V).max()))
+        for pairs in self._changed(places) if places else ():
+            moved = [max(most, float(np.abs(ours_V - other_V).max())) for most, (ours_V, other_V) in zip(moved, pairs, strict=True)]
         return moved
 
     def _rounding_bits(self, places: Sequence[Place]) -> float:
         """Mean KL divergence in bits, at most, of our own distributions after our weights change by what rounding does to them."""
-        return max(float(np.mean([_divergence(ours_V, other_V) for ours_V, other_V in self._beside(probe, places)])) for probe in self._probes())
+        return max(float(np.mean([_divergence(ours_V, other_V) for ours_V, other_V in pairs])) for pairs in self._changed(places))
 
-    def _probes(self) -> Iterator[Decoder]:
+    def _changed(self, places: Sequence[Place]) -> Iterator[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+        """For every change of the weights, our log-probabilities (V) at each place as they are and as they become."""
+        ours = [self._logprobs(self._decoder, row, [end])[0] for row, end in places]
         for seed in range(PROBES):
             generator = torch.Generator().manual_seed(seed)
             changed = {name: tensor * (1 + PROBE_SIZE * torch.randn(tensor.shape, generator=generator)) for name, tensor in self._state.items()}
-            yield build_decoder(self.config, changed)
-
-    def _beside(self, probe: Decoder, places: Sequence[Place]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Our log-probabilities (V) and the probe's at each place."""
-        for row, end in places:
-            (ours_V,), (other_V,) = (self._logprobs(decoder, row, [end]) for decoder in (self._decoder, probe))
-            yield ours_V, other_V
+            probe = build_decoder(self.config, changed)
+            yield [(ours_V, self._logprobs(probe, row, [end])[0]) for ours_V, (row, end) in zip(ours, places, strict=True)]
 
     def _places(self) -> list[tuple[list[int], list[int]]]:
         """Rows of ids, and after how many of them the next token is asked for: spread over all texts, so over all languages."""

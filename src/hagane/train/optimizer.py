@@ -53,6 +53,7 @@ class MasterOptimizer:
         self._copies = {name: None if parameter.dtype == torch.float32 else parameter.data for name, parameter in self.working.items()}
         by_muon = [name for name, master in self.masters.items() if kind == "muon" and muon.takes(name, master)]
         self._by_adamw = [name for name in self.masters if name not in by_muon]
+        self._indexers = frozenset(name for name in self.masters if is_indexers(name))
         self.moments: dict[str, Tensor] = {f"{name}.mean": torch.zeros_like(master) for name, master in self.masters.items()}
         self.moments |= {f"{name}.square": torch.zeros_like(self.masters[name]) for name in self._by_adamw}
         device = next(iter(self.masters.values())).device
@@ -125,9 +126,7 @@ class MasterOptimizer:
     def step(self, learning_rate: float, phase: Phase) -> None:
         """One update of masters and working copy by the settings of a phase; the gradient is spent."""
         self._num_steps += 1  # one count of updates for all, frozen ones too: a checkpoint has no other
-        apart = {name: gradient for name, gradient in self._gradients.items() if phase.index_ratio != 1 and is_indexers(name)}
-        rest = {name: gradient for name, gradient in self._gradients.items() if name not in apart} if apart else self._gradients
-        for gradients, ratio in ((rest, 1.0), (apart, phase.index_ratio)):
+        for gradients, ratio in self._by_ratio(phase.index_ratio):
             self._muon.step(gradients, learning_rate * phase.muon_ratio * ratio, phase.weight_decay, self._scale)
         ratios = {"embedding": phase.embedding_ratio, "head": phase.head_ratio, "indexers": phase.index_ratio}
         if self._adamw is None:
@@ -143,6 +142,15 @@ class MasterOptimizer:
         for parameter in self.working.values():
             parameter.grad = None
         self._gradients, self._scale = {}, 1.0
+
+    def _by_ratio(self, index_ratio: float) -> Iterable[tuple[Mapping[str, Tensor], float]]:
+        """The collected gradients in parts, each with what Muon multiplies its learning rate with: indexers apart where they have their own."""
+        if index_ratio == 1 or not self._indexers:
+            return ((self._gradients, 1.0),)
+        parts: dict[bool, dict[str, Tensor]] = {False: {}, True: {}}
+        for name, gradient in self._gradients.items():
+            parts[name in self._indexers][name] = gradient
+        return ((parts[False], 1.0), (parts[True], index_ratio))
 
     def _step_torchs(self, adamw: torch.optim.AdamW, learning_rate: float, phase: Phase, ratios: Mapping[str, float]) -> None:
         for name in self._by_adamw:
