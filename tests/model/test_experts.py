@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from hagane.model import experts as module
+from hagane.model import grouped
 from hagane.model.config import ExpertsConfig
 from hagane.model.experts import Experts, arrange, local_dispatch
 from hagane.model.grouped import grouped_linear
@@ -155,6 +156,67 @@ def test_grouped_product_and_its_gradients(counts, seed):
         assert_close(ours, theirs)
     expanded, *_ = torch.autograd.grad(grouped_linear(rows, weight, end).sum(), [weight])  # a gradient with zero strides
     assert_close(expanded, torch.stack([part.sum(0).expand(7, 3) for part in rows.split(counts)]))
+
+
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=5), st.sampled_from([1, 4, 64]))
+@settings(max_examples=50, deadline=None)
+def test_pieces_are_all_rows_of_few_sizes(counts, piece):
+    end = torch.tensor(counts).cumsum(0).int()
+    with mock.patch.object(grouped, "PIECE", piece):
+        pieces = grouped._pieces(end)
+    rows = [(expert, row) for expert, start, stop in pieces for row in range(start, stop)]
+    assert rows == [(expert, row) for expert, (stop, count) in enumerate(zip(end.tolist(), counts, strict=True)) for row in range(stop - count, stop)]
+    sizes = {stop - start for _, start, stop in pieces}
+    assert all(size < piece or (size % piece == 0 and (size // piece).bit_count() == 1) for size in sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_in_pieces_are_those_of_all_rows(dtype):
+    torch.manual_seed(0)
+    rows, weight = torch.randn(3000, 16, dtype=dtype, requires_grad=True), torch.randn(3, 8, 16, dtype=dtype, requires_grad=True)
+    end = torch.tensor([1800, 1800, 3000], dtype=torch.int32)
+    found = []
+    for piece in (256, 1 << 20):
+        with mock.patch.object(grouped, "PIECE", piece):
+            result = grouped_linear(rows, weight, end)
+            found.append((result, *torch.autograd.grad(result.float().square().sum(), [rows, weight])))
+    for ours, whole in zip(*found, strict=True):
+        assert_close(ours, whole, atol=1e-5 * whole.abs().max().item() if dtype == torch.float32 else 0.02 * whole.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize(("rows", "step"), [(400, 32), (96, 32), (95, 16), (24, 8), (6, 2), (5, 1)])
+def test_small_groups_are_filled_in_small_steps(rows, step):
+    assert module.row_step(torch.device("cpu"), 4 * rows, 4) == step and module.row_step(torch.device("cuda"), 4 * rows, 4) == 1
+
+
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=5), st.sampled_from([1, 2, 8]), st.sampled_from([8, 64]))
+@settings(max_examples=50, deadline=None)
+def test_products_are_built_for_all_pieces_and_no_others(counts, step, piece):
+    end = (torch.tensor(counts) * step).cumsum(0).int()
+    with mock.patch.object(grouped, "PIECE", piece):
+        met = {stop - start for _, start, stop in grouped._pieces(end)}
+        sizes, whole = grouped.piece_sizes(max(counts) * step, step), grouped._pieces(torch.tensor(range(0, 91 * step, step)).cumsum(0).int())
+    assert met <= {*sizes} <= {stop - start for _, start, stop in whole} and len({*sizes}) == len(sizes)
+
+
+def test_a_step_meets_no_product_that_was_not_built():
+    """Sizes of rows that the library multiplies in, forward and backward, are among those built before the first step."""
+    experts = make_experts(4, 2, 0).bfloat16()
+    built, met = [], []
+    with mock.patch.object(module, "build_products", lambda weight, sizes: built.extend(sizes)):
+        experts.build_products(100)
+    pieces = grouped._pieces
+
+    def watched(end_E):
+        found = pieces(end_E)
+        met.extend(stop - start for _, start, stop in found)
+        return found
+
+    with mock.patch.object(grouped, "_pieces", watched):
+        output, _ = experts(torch.randn(1, 100, 8, dtype=torch.bfloat16), torch.ones(1, 100))
+        output.float().sum().backward()
+    assert built and {*met} <= {*built}
+    grouped.build_products(experts.gate_up[0], built)
 
 
 def test_the_registered_operators_are_sound():

@@ -217,6 +217,12 @@ class Decoder(nn.Module):
                 _fuse(block, layer, device, dtype)
             self.norm.fused = True
 
+    def build_products(self, num_tokens: int) -> None:
+        """Once for all equal experts: `Experts.build_products`."""
+        known = {module.gate_up.shape: module for module in self.modules() if isinstance(module, Experts)}
+        for experts in known.values():
+            experts.build_products(num_tokens)
+
     def compile_parts(self) -> None:
         """Make what is trained fast: each block on its own, the final norm, and the elementwise part of the head.
 

@@ -5,8 +5,8 @@ inverse permutation and sums over K, never a sum by scatter: bit-equal from run 
 
 Choices of null experts are no work: their rows stand behind all others, hold zeros, are never multiplied, and add nothing.
 
-On a CPU groups are filled up with zero rows to a multiple of SHAPE_STEP: the number of rows of an expert is another one in every
-step, and its library builds a kernel for every new shape (docs/notebook.md, "New shapes").
+On a CPU groups are filled up with zero rows to a multiple of SHAPE_STEP, or of less where they are small: the number of rows of an expert is another one in
+every step, and its library builds a kernel for every new shape (docs/notebook.md, "New shapes").
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from hagane.kernels import routing
 from hagane.model.config import DenseConfig, ExpertsConfig
 from hagane.model.dense import Dense, swiglu
-from hagane.model.grouped import grouped_linear
+from hagane.model.grouped import build_products, grouped_linear, piece_sizes
 from hagane.model.linear import SHAPE_STEP, Linear
 from hagane.model.router import Choice, Router, RouterStats
 
-FILLED_FROM = 3  # times SHAPE_STEP rows for each expert: from there on filling adds at most a third, and a sixth on average
+FILLED_FROM = 3  # times the step for each expert's rows: from there on filling adds at most a third, and a sixth on average
+
+REACH = 8
+"""Times the mean of an expert's rows: products of more are built when they are met."""
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 Dispatch = Callable[[Tensor, Choice, int, Compute], Tensor]
@@ -113,15 +116,18 @@ def arrange(expert_NK: Tensor, num_experts: int, multiple: int, with_null: bool 
     return Arrangement(order_M, row_C.view_as(expert_NK), end_E.to(torch.int32))
 
 
-def _multiple(hidden_ND: Tensor, choice: Choice, num_experts: int) -> int:
+def row_step(device: torch.device, num_choices: int, num_experts: int) -> int:
     """What an expert's rows are filled up to a multiple of. Filling must stay small beside what is computed: not while decoding a few tokens."""
-    fill = hidden_ND.device.type == "cpu" and choice.expert_NK.numel() >= FILLED_FROM * SHAPE_STEP * num_experts
-    return SHAPE_STEP if fill else 1
+    step = SHAPE_STEP if device.type == "cpu" else 1
+    while step > 1 and num_choices < FILLED_FROM * step * num_experts:
+        step //= 2
+    return step
 
 
 def fused_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute: Compute) -> Tensor:
     """The same as `local_dispatch`, by the kernels of `kernels.routing`."""
-    order_M, row_NK, end_E = routing.arrange(choice.expert_NK, num_experts, _multiple(hidden_ND, choice, num_experts))
+    step = row_step(hidden_ND.device, choice.expert_NK.numel(), num_experts)
+    order_M, row_NK, end_E = routing.arrange(choice.expert_NK, num_experts, step)
     result: Tensor = routing.combine(compute(routing.spread(hidden_ND, order_M, row_NK), end_E), choice.weight_NK, row_NK, order_M)
     return result
 
@@ -129,8 +135,8 @@ def fused_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute:
 def local_dispatch(hidden_ND: Tensor, choice: Choice, num_experts: int, compute: Compute) -> Tensor:
     """All experts are here: sort the choices by expert, compute, bring the results back to their tokens."""
     top_k = choice.expert_NK.shape[1]
-    computed_NK = choice.computed_NK
-    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, _multiple(hidden_ND, choice, num_experts), computed_NK is not None)
+    computed_NK, step = choice.computed_NK, row_step(hidden_ND.device, choice.expert_NK.numel(), num_experts)
+    order_M, row_NK, end_E = arrange(choice.expert_NK, num_experts, step, computed_NK is not None)
     rows_MD = _Spread.apply(hidden_ND, order_M // top_k, row_NK, computed_NK)  # type: ignore[no-untyped-call]
     result: Tensor = _Combine.apply(compute(rows_MD, end_E), choice.weight_NK, row_NK, order_M, computed_NK)  # type: ignore[no-untyped-call]
     return result
@@ -144,7 +150,7 @@ class Experts(nn.Module):
 
     def __init__(self, width: int, config: ExpertsConfig, device: torch.device | str | None = None) -> None:
         super().__init__()
-        self.num_experts = config.num_experts
+        self.num_experts, self.top_k = config.num_experts, config.top_k
         self.router = Router(width, config, device)
         self.gate_up = nn.Parameter(torch.empty(config.num_experts, 2 * config.hidden, width, device=device))
         self.down = nn.Parameter(torch.empty(config.num_experts, width, config.hidden, device=device))
@@ -158,6 +164,15 @@ class Experts(nn.Module):
         self.fused = self.router.fused = True
         if self.dispatch is local_dispatch:
             self.dispatch = fused_dispatch
+
+    def build_products(self, num_tokens: int) -> None:
+        """Have oneDNN, which multiplies 16-bit matrices on a CPU, build its products for a micro-batch of so many tokens: see `grouped`. None elsewhere."""
+        num_choices = num_tokens * self.top_k
+        step = row_step(self.gate_up.device, num_choices, self.num_experts)
+        if step > 1 and self.gate_up.dtype == torch.bfloat16:
+            sizes = piece_sizes(min(num_choices, REACH * num_choices // self.num_experts), step)
+            for weight_EFD in (self.gate_up, self.down):
+                build_products(weight_EFD[0], sizes)
 
     def compute(self, rows_MD: Tensor, end_E: Tensor) -> Tensor:
         """Rows sorted by expert, `end_E` where each expert's rows end, through their experts."""

@@ -71,6 +71,8 @@ class Stepper:
         self._enter(phase.index)
         shape = shape_of(phase)
         first = shape not in self.shapes
+        if first:
+            self.decoder.build_products(phase.rows * phase.context)
         # not while compiling: the compiler's processes would inherit one processor
         with pinned(torch.get_num_threads()) if self.device.type == "cpu" and not first else nullcontext():
             result = self._step(data, phase, learning_rate, first)
