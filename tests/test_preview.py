@@ -5,7 +5,8 @@ import pytest
 from hagane.errors import DataError, RecipeError
 from hagane.plan.law import GENERAL
 from hagane.plan.sketch import MINIMUM_STEPS, sketch
-from hagane.preview import preview, text_before
+from hagane.plan.text import text_before
+from hagane.preview import preview
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings, Source
 from hagane.recipe.types import Machine
@@ -61,7 +62,7 @@ def test_the_preview_is_the_plan_of_the_run_with_the_same_steps():
     """What the run chooses from the text that a preview expects, where a step takes as long as the matrix rate says."""
     recipe, _ = load_recipe("quickstart")
     rough, facts = sketch(recipe, SizeSettings(), MACHINE), preview(recipe, ())[1]
-    known = text_before(recipe, SizeSettings(), GENERAL, rough)
+    known = text_before(recipe, SizeSettings(), GENERAL, rough.sample_bytes)
     assert {*known.shard_language.values()} >= {"code-python", "en", "sv", "ja"} and [*known.bytes_per_token] == [1536]
     assert (facts["width"], facts["num_layers"], facts["vocabulary_size"]) == (128, 4, 1536)
     # three runs of this recipe on a machine of 430 GFLOP/s reached 1.169 to 1.174 (docs/notebook.md, "The quickstart")

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hagane.corpus.inputs import list_inputs, problem_languages
 from hagane.corpus.language import UNDETERMINED
-from hagane.corpus.sample import text_sizes
 from hagane.errors import RecipeError
 from hagane.folder import pinned_only
 from hagane.measure.machine import profile, step_key
@@ -25,8 +23,7 @@ from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
-from hagane.plan.languages import language_lines, mixture_reason, text_of
-from hagane.plan.law import Law, usual_bytes_per_token
+from hagane.plan.languages import language_lines, mixture_reason, often_line
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import Served, served_lines, serving_options
 from hagane.plan.shapes import experts_of, published
@@ -42,13 +39,9 @@ from hagane.plan.sketch import (
     release_seconds,
     sketch,
 )
-from hagane.plan.start import starting_model
-from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.plan.text import UNNAMED_BYTES, text_before
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, Machine, StepRate, duration
-
-UNNAMED_BYTES = 1e15  # of people's text where a recipe leaves it to --corpus: as much as is asked for
-# Tokens of generated problems are shorter than those of people's text: 0.60 to 0.81 of the bytes, in nine languages of two runs.
-PROBLEM_BYTES_PER_TOKEN = 0.72
 
 
 def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None = None) -> tuple[list[str], dict[str, Any]]:
@@ -69,7 +62,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     law = find_law(recipe)
     rough = sketch(recipe, size, machine, law)
     refuse_few_steps(recipe, size, machine, law)
-    known = text_before(recipe, size, law, rough)
+    known = text_before(recipe, size, law, rough.sample_bytes)
     step, serving, alone = _expected_step(recipe, machine), None, None
     plan = choose(recipe, size, machine, known, rough, _allowance(recipe, machine, rough), step, law=law, time_quickly=step)
     refuse_unheld(recipe, plan.model)
@@ -83,41 +76,6 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     if serving is not None and alone is not None:
         facts |= {"serve_tokens": serve_tokens, "serving_seconds": round(serving.serving_seconds, 1), "width_without_serving": alone.width}
     return _lines(recipe, machine, plan, facts, known, serving, alone), facts
-
-
-def text_before(recipe: Recipe, pinned: SizeSettings, law: Law, rough: Sketch) -> Known:
-    """The text by its files, and bytes a token stands for by what is usual. Raises DataError for a source that is missing or empty."""
-    inputs = list_inputs(recipe.corpus.sources, problem_languages(recipe.corpus.sources)).inputs if recipe.corpus.sources else []
-    shares = {source.name: source.share for source in recipe.corpus.sources if source.share}
-    sizes: dict[tuple[str, str], float] = {}
-    for item, size in zip(inputs, text_sizes(inputs, rough.sample_bytes, shares), strict=True):
-        for language, num_bytes in size.items():
-            sizes[item.source, language] = sizes.get((item.source, language), 0.0) + num_bytes
-    if fitted_on := text_of(law):  # read whole when the law was fitted
-        sizes = {place: size for place, size in sizes.items() if place[0] not in {shard.source for shard in fitted_on.values()}}
-        sizes |= {(shard.source, shard.language): shard.size for shard in fitted_on.values()}
-    made = {item.source for item in inputs if item.kind == "problems"}
-    if not {source for source, _ in sizes} - made:
-        sizes = dict.fromkeys((("text", language) for language in recipe.mix.weights or (UNDETERMINED,)), UNNAMED_BYTES)
-    start = starting_model(recipe)
-    given = (pinned.vocabulary_size, recipe.model.size.vocabulary_size)
-    vocabularies = {*recipe.tokenizer.candidates, *(one for one in given if one)} if start is None else {start.vocabulary_size}
-    names = {f"{source}.{language}": (source, language) for source, language in sizes}
-    return Known(
-        shard_bytes={name: round(sizes[place]) for name, place in names.items()}, shard_source={name: source for name, (source, _) in names.items()},
-        shard_language={name: language for name, (_, language) in names.items()}, held_out_bytes=dict.fromkeys(names, 0),
-        bytes_per_token={vocabulary: _bytes_per_token(sizes, made, vocabulary) for vocabulary in vocabularies}, whole=True,
-    )  # fmt: skip
-
-
-def _bytes_per_token(sizes: dict[tuple[str, str], float], made: set[str], vocabulary: int) -> dict[str, float]:
-    """By language: usual text's, less for the part of it that is generated."""
-    found = {}
-    for language in {language for _, language in sizes}:
-        own = {source: size for (source, other), size in sizes.items() if other == language}
-        part = sum(size for source, size in own.items() if source in made) / max(1.0, sum(own.values()))
-        found[language] = usual_bytes_per_token(vocabulary) * (1 - part + part * PROBLEM_BYTES_PER_TOKEN)
-    return found
 
 
 def _expected_step(recipe: Recipe, machine: Machine) -> TimeStep:
@@ -221,10 +179,7 @@ def _text_line(recipe: Recipe, facts: dict[str, Any]) -> str:
     there, sample = amount(facts["text_bytes"], "B"), facts["sample_bytes"]
     if sample < facts["text_bytes"]:
         return f"a sample of {amount(sample, 'B')} of {there}"
-    often, most = facts["repeats"], recipe.corpus.max_repeats
-    if often <= 1.01 * most:
-        return f"all of {there}"
-    return f"all of {there}, some of it read {often:.0f} times, where more than {most:g} bring little: give more text, or a smaller --budget"
+    return f"all of {there}{often_line(facts['repeats'], recipe.corpus.max_repeats)}"
 
 
 def _count(recipe: Recipe, config: ModelConfig) -> tuple[list[str], dict[str, Any]]:

@@ -91,7 +91,8 @@ def test_no_amount_is_a_row_of_zeros(budget, scale):
     facts = plan_on(load_recipe("llm-jp-4-8b", [f"budget={budget}"])[0], "8xH100")[1]
     curve = [point | {"seconds": point["seconds"] * scale, "joules": point["joules"] * scale} for point in facts["curve"]]
     scaled = {name: facts[name] * scale for name in ("tokens", "flops", "seconds", "joules", "usd")}
-    page = plan_page(facts | scaled | {"curve": curve, "reasons": {}, "text_bytes": 1e12 * scale})  # reasons are sentences of the plan
+    sizes = {"text_bytes": 1e12 * scale, "read_bytes": 2e12 * scale}
+    page = plan_page(facts | scaled | sizes | {"curve": curve, "reasons": {}})  # reasons are sentences of the plan
     shown = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert re.findall(r"(?<![\d.,])0(?:\.0+)? ?(?:[kMGTPE]?Wh|USD|tokens|[kMGT]?B)\b|\d{5,}|0\.00\d{3,}|[1-9]\.\d{4,}", shown) == []
 

@@ -12,14 +12,16 @@ from hagane.plan.contexts import curriculum
 from hagane.plan.curve import RATIOS
 from hagane.plan.dial import Dial
 from hagane.plan.facts import CurvePoint
+from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
-from hagane.plan.languages import text_of, text_point
-from hagane.plan.law import Law, usual_bytes_per_token
+from hagane.plan.law import Law
 from hagane.plan.machines import cluster
 from hagane.plan.serve import Served
 from hagane.plan.shapes import published
+from hagane.plan.sketch import point_of
 from hagane.plan.start import starting_model
+from hagane.plan.text import Supply
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget
 
@@ -28,25 +30,28 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     """Lines for people and facts for scripts. A size that the recipe gives does not yield to the budget on a cluster; one that it leaves open is chosen.
 
     With `serve_tokens` the budget pays for serving that many tokens, too. Raises RecipeError where the machine is unknown, the recipe gives no amount, the
-    budget is too small or endless, no host holds the shape, or nothing fits.
+    budget is too small or endless, no host holds the shape, or nothing fits, DataError for text that is not there.
     """
-    machine = cluster(machine_text)
+    machine, recipe = cluster(machine_text), with_mixture(recipe, find_mixture(recipe))
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
     job = Job(recipe, Dial.of(recipe, machine, serve_tokens), context)
     law = find_law(recipe)
+    supply = Supply.of(recipe, law)
+    law = supply.law(law)
     config = starting_model(recipe) or published(recipe.model, context)
     chosen = None
     if config is not None:
         laid = job.published(config)
     else:
-        chosen = choose_shape(job, law)
+        chosen = choose_shape(job, law, supply.worth)
         laid = chosen.laid
     refuse_unheld(recipe, laid.config)
     job.dial.refuse_absurd(laid.tokens, laid.tokens_per_second, 3 * laid.work.forward_flops, job.least_batch(laid.work))
-    curve = _curve(job, law, laid, None if serve_tokens else chosen)
+    curve = _curve(job, law, supply, laid, None if serve_tokens else chosen)
     served = _served(job, laid, curve[len(curve) // 2].bits_per_byte) if serve_tokens else None
     alone = chosen.again(replace(job.dial, serve_tokens=0.0)) if chosen is not None and serve_tokens else laid.config
-    page = Page(job, law, laid, chosen, curve, served, alone)
+    languages = supply.languages(law, laid.config, job.text_bytes(laid.config, laid.tokens))
+    page = Page(job, law, supply, laid, chosen, curve, served, alone, languages)
     return page_lines(page), page_facts(page)
 
 
@@ -56,17 +61,16 @@ def _served(job: Job, laid: Laid, loss: float) -> Served:
     return Served(laid.config, training, job.dial.budget_seconds - training, loss)
 
 
-def _curve(job: Job, law: Law, laid: Laid, chosen: Chosen | None) -> tuple[CurvePoint, ...]:
+def _curve(job: Job, law: Law, supply: Supply, laid: Laid, chosen: Chosen | None) -> tuple[CurvePoint, ...]:
     """Loss over training time around the plan's own: for its shape and layout, or each for the shape that would be `chosen`."""
     seconds = job.dial.seconds(laid.tokens, laid.tokens_per_second)
-    shards, found = text_of(law), []
+    found = []
     for ratio in RATIOS:
         config, speed, flops = laid.config, laid.tokens_per_second, 3 * laid.work.forward_flops
         if chosen is not None and ratio != 1:
             config, speed, flops = chosen.at(replace(job.dial, budget=Budget(kind="time", amount=seconds * ratio)))
         tokens = seconds * ratio * job.dial.goodput * speed
-        text_bytes = tokens * usual_bytes_per_token(config.vocabulary_size) * (1 - job.recipe.tune.share)
-        value, low, high = law.predict(text_point(job.recipe, config, shards, text_bytes))
+        value, low, high = law.predict(point_of(config, supply.effective(job.text_bytes(config, tokens))))
         found.append(
             CurvePoint(
                 seconds=seconds * ratio, joules=job.dial.joules(seconds * ratio), flops=tokens * flops, num_active_parameters=num_active_parameters(config),

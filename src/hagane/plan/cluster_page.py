@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hagane.corpus.language import UNDETERMINED
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters, parts
 from hagane.plan.amounts import amount, dollars, energy
 from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
-from hagane.plan.facts import CurvePoint
-from hagane.plan.law import Law, usual_bytes_per_token
+from hagane.plan.facts import CurvePoint, LanguagePlan
+from hagane.plan.languages import language_lines, mixture_reason, often_line
+from hagane.plan.law import Law
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
 from hagane.plan.shapes import experts_of, top_k_of
 from hagane.plan.sketch import ALIKE, OVERRIDES, routing_reasons
+from hagane.plan.text import Supply
 from hagane.recipe.types import duration
 
 # Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
@@ -28,16 +31,18 @@ ACCURACY = (
 class Page(NamedTuple):
     """A plan: what is trained where, the shape with its layouts, how it was chosen (None where the recipe gives it), and what to expect.
 
-    `alone` is the shape that would be trained if nothing were to be served.
+    `alone` is the shape that would be trained if nothing were to be served; `languages` are those of the text, where it is known.
     """
 
     job: Job
     law: Law
+    supply: Supply
     laid: Laid
     chosen: Chosen | None
     curve: tuple[CurvePoint, ...]
     served: Served | None
     alone: ModelConfig
+    languages: dict[str, LanguagePlan]
 
     @property
     def seconds(self) -> float:
@@ -45,9 +50,19 @@ class Page(NamedTuple):
         return self.job.dial.seconds(self.laid.tokens, self.laid.tokens_per_second)
 
     @property
-    def text_bytes(self) -> float:
-        """Read in training, at the usual bytes a token."""
-        return self.laid.tokens * usual_bytes_per_token(self.laid.config.vocabulary_size) * (1 - self.job.recipe.tune.share)
+    def read_bytes(self) -> float:
+        """Of text, read in training."""
+        return self.job.text_bytes(self.laid.config, self.laid.tokens)
+
+    @property
+    def repeats(self) -> float:
+        """How often text is read that is read most often."""
+        return self.supply.repeats(self.read_bytes)
+
+    @property
+    def mixture(self) -> str:
+        """Why languages are read as they are."""
+        return mixture_reason(self.job.recipe, [self.repeats])
 
     @property
     def flops(self) -> float:
@@ -84,10 +99,14 @@ def page_lines(page: Page) -> list[str]:
         f"  time       {duration(page.seconds)}, of which {dial.goodput:.0%} trains at {amount(speed)} tokens/s ({amount(speed / machine.count)} a device, "
         f"{page.utilisation(best):.0%} of the bf16 peak)",
         *(served_lines(page.served, dial.serve_tokens, page.alone) if page.served is not None else []),
-        f"  text       {amount(page.text_bytes, 'B')} of it are read; what is read more than four times teaches less each time",
+        f"  text       {_text_line(page)}",
         "  energy     " + (f"{energy(joules)} (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
         "  cost       " + (f"{dollars(spent)} ({_price(page)})" if spent else "not known"),
-        f"  loss       {page.expected.bits_per_byte:.2f} bits per byte ({page.expected.low:.2f}-{page.expected.high:.2f})",
+        f"  loss       {page.expected.bits_per_byte:.2f} bits per byte ({page.expected.low:.2f}-{page.expected.high:.2f})"
+        + f", mean of {len(page.languages)} languages" * (len(page.languages) > 1)
+        + "; of text by people, not of generated problems" * (len(page.supply.made) > 0),
+        f"  mixture    {page.mixture}",
+        *language_lines(_determined(page)),
         f"  layouts    of {amount(device.memory_bytes, 'B')} a device:",
     ]
     for number, item in enumerate(laid.found, 1):
@@ -97,6 +116,21 @@ def page_lines(page: Page) -> list[str]:
         )
     lines.append(ACCURACY)
     return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
+
+
+def _text_line(page: Page) -> str:
+    """What is read of what there is; what to do where it is read too often."""
+    read = f"{amount(page.read_bytes, 'B')} are read"
+    if not page.languages:
+        return f"{read} of the text that you give with --corpus, taken to be there; what is read more than four times teaches less each time"
+    own, often = page.supply.read(page.read_bytes), often_line(page.repeats, page.job.recipe.corpus.max_repeats)
+    made = f", {amount(page.read_bytes - own, 'B')} of them generated problems, the rest" * (own < 0.99 * page.read_bytes)
+    return f"{read}{made} from {amount(page.supply.unique, 'B')} of text{often}"
+
+
+def _determined(page: Page) -> dict[str, LanguagePlan]:
+    """The languages that have a name."""
+    return {language: item for language, item in page.languages.items() if language != UNDETERMINED}
 
 
 def _price(page: Page) -> str:
@@ -178,7 +212,10 @@ def page_facts(page: Page) -> dict[str, Any]:
         "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), "width": config.width, "num_layers": config.num_layers,
         "num_experts": experts_of(config), "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
         "num_active_parameters": num_active_parameters(config), "tokens": round(laid.tokens), "tokens_per_step": round(laid.found[0].tokens),
-        "text_bytes": round(page.text_bytes), "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds),
+        "text_bytes": round(page.supply.unique) if page.languages else None, "read_bytes": round(page.read_bytes),
+        "repeats": page.repeats if page.languages else None, "mixture": page.mixture,
+        "languages": {language: item.model_dump(mode="json") for language, item in _determined(page).items()},
+        "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds),
         "joules": joules and round(joules), "usd": spent and round(spent, 2),
         "layouts": [
             {

@@ -23,7 +23,7 @@ from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
 from hagane.plan.shapes import LADDER, candidates, experts_of, finer, top_k_of
-from hagane.plan.sketch import Candidate, best_vocabulary, in_proportion, largest_alike, point_of
+from hagane.plan.sketch import Candidate, Worth, best_vocabulary, in_proportion, largest_alike, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.cluster import LayoutSettings
 from hagane.recipe.schema import Recipe
@@ -85,6 +85,10 @@ class Job:
         """What the recipe says of the layout and of the batch."""
         train, batch = self.recipe.train, self.own and self.recipe.published.batch_tokens is not None
         return Asked(self.layout.model_dump(exclude_none=True, exclude={"precision"}), train.accumulation, train.rows is not None or batch)
+
+    def text_bytes(self, config: ModelConfig, tokens: float) -> float:
+        """Of text, read in training on so many tokens: at the usual bytes a token, without those of tuning."""
+        return tokens * usual_bytes_per_token(config.vocabulary_size) * (1 - self.recipe.tune.share)
 
     def least_batch(self, work: Workload) -> int:
         """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""
@@ -164,6 +168,7 @@ class Choice:
     law: Law
     rungs: Sequence[Rung]
     laid: dict[Key, Laid]
+    worth: Worth | None = None
 
     def rung(self, config: ModelConfig) -> Rung:
         key = _key(config)
@@ -201,9 +206,10 @@ class Choice:
         found = []
         for rung in self.rungs:
             tokens = dial.tokens(self.believed(rung), rung.flops)
-            num_bytes = tokens * usual_bytes_per_token(rung.one.config.vocabulary_size) * (1 - self.job.recipe.tune.share)
+            num_bytes = self.job.text_bytes(rung.one.config, tokens)
             if tokens > 0:
-                found.append((self.law.constants.loss(rung.one.point._replace(bytes=num_bytes)), rung.one))
+                worth = num_bytes if self.worth is None else self.worth(num_bytes)
+                found.append((self.law.constants.loss(rung.one.point._replace(bytes=worth)), rung.one))
         return found
 
     def take(self, dial: Dial) -> ModelConfig:
@@ -252,19 +258,19 @@ class Chosen:
         return config, self.choice.believed(rung), rung.flops
 
 
-def choose_shape(job: Job, law: Law) -> Chosen:
-    """Vocabulary, width, depth and number of experts. Raises RecipeError where nothing fits."""
+def choose_shape(job: Job, law: Law, worth: Worth | None = None) -> Chosen:
+    """Vocabulary, width, depth and number of experts. `worth`: of text that is read again and again. Raises RecipeError where nothing fits."""
     size, recipe = job.recipe.model.size, job.recipe
     sizes = [size.vocabulary_size] if size.vocabulary_size else sorted(recipe.tokenizer.candidates)
     configs = candidates(recipe.model.pattern, size, vocabulary_size=sizes[-1], context=job.context, ladder=(*LADDER, *LARGER))
-    first = Choice(job, law, _holdable(job, configs), {})
+    first = Choice(job, law, _holdable(job, configs), {}, worth)
     dial = _compute(first) if job.dial.budget.kind == "tokens" else job.dial
     most = first.lowest(dial) * (1 + PROMISING)
     promising = [one.config for loss, one in first.losses(dial) if loss <= most] or configs[:1]
     choices = {}
     for value in sizes:
         others = [_rung(job, config.model_copy(update={"vocabulary_size": value})) for config in promising]
-        choices[value] = first if value == sizes[-1] else Choice(job, law, others, {})
+        choices[value] = first if value == sizes[-1] else Choice(job, law, others, {}, worth)
     options = in_proportion([choice.take(dial) for choice in choices.values()])
     best = best_vocabulary({option: choices[option.vocabulary_size].lowest(dial) for option in options})
     return _laid_out(choices[best.vocabulary_size], dial, sizes)

@@ -14,7 +14,7 @@ from hagane.corpus.mixture import Shard, mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.facts import LanguagePlan
-from hagane.plan.law import Law, Point, effective_bytes
+from hagane.plan.law import Law, effective_bytes
 from hagane.plan.sketch import Worth, point_of
 from hagane.plan.start import replay_of
 from hagane.recipe.schema import PROBLEMS, Recipe
@@ -67,6 +67,13 @@ def mixture_reason(recipe: Recipe, repeats: Collection[float] = ()) -> str:
     if recipe.mix.weights:
         return f"mix.weights, as the recipe says; {bound}"
     return f"UniMax (Chung et al. 2023): equal shares per language, {bound}"
+
+
+def often_line(often: float, most: float) -> str:
+    """How a line about text ends where some is read `often`, more than the `most` times that the recipe wants: what to do. Else nothing."""
+    if often <= 1.01 * most:
+        return ""
+    return f", some of it read {often:,.0f} times, where more than {most:g} bring little: give more text, or a smaller --budget"
 
 
 def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float) -> dict[str, Reading]:
@@ -134,16 +141,15 @@ def effective_total(read: Mapping[str, Reading]) -> float:
 
 
 def worth_of(recipe: Recipe, shards: Mapping[str, Shard]) -> Worth:
-    """What text that is read is worth under the recipe's mixture: worked out at four amounts a decade, between them log on log."""
+    """What text that is read is worth under the recipe's mixture."""
+    return interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes)))
+
+
+def interpolated(worth: Worth) -> Worth:
+    """The same worked out at four amounts a decade, between them log on log."""
     read = np.logspace(3, 17, 57)
-    worth = [effective_total(readings(recipe, shards, float(num_bytes))) for num_bytes in read]
-    log_read, log_worth = np.log(read), np.log(worth)
+    log_read, log_worth = np.log(read), np.log([worth(float(num_bytes)) for num_bytes in read])
     return lambda num_bytes: float(np.exp(np.interp(math.log(max(1.0, num_bytes)), log_read, log_worth)))
-
-
-def text_point(recipe: Recipe, config: ModelConfig, shards: Mapping[str, Shard], text_bytes: float) -> Point:
-    """The model and what the text that it reads is worth: under the recipe's mixture where shards are known, all of it new where they are not."""
-    return point_of(config, effective_total(readings(recipe, shards, text_bytes)) if shards else text_bytes)
 
 
 def language_plans(recipe: Recipe, law: Law, config: ModelConfig, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, LanguagePlan]:

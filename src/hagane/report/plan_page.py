@@ -113,7 +113,7 @@ def _training(facts: dict[str, Any]) -> Section | None:
     told = {
         "optimizer steps": text.whole(tokens / step if steps is None and tokens and step else steps), "tokens a step": text.whole(step),
         "learning rate": text.UNKNOWN if rate is None else f"{rate:.3g}", "computation": text.flops(facts.get("flops")),
-        "text that is read" if facts.get("layouts") else "text there is": text.size(facts.get("text_bytes")),
+        "text there is": text.size(facts.get("text_bytes")), "text that is read": text.size(facts.get("read_bytes")),
         "times it is read at most": text.UNKNOWN if repeats is None else f"{repeats:.1f}", "hours in which it trains": text.percent(hours, 0),
     }  # fmt: skip
     lines = tuple((name, value) for name, value in told.items() if value != text.UNKNOWN)
