@@ -18,7 +18,7 @@ from hagane.plan.choose import Allowance, Known, TimeStep, choose, text_worth
 from hagane.plan.contexts import contexts
 from hagane.plan.cost import step_seconds, step_work
 from hagane.plan.curve import curve_line
-from hagane.plan.facts import PlanFacts
+from hagane.plan.facts import PlanFacts, schedule_of
 from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.held import refuse_unheld
@@ -26,7 +26,7 @@ from hagane.plan.kept import find_law
 from hagane.plan.languages import language_lines, mixture_reason, often_line
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import Served, served_lines, serving_options
-from hagane.plan.shapes import experts_of, published
+from hagane.plan.shapes import published, shape_facts
 from hagane.plan.sketch import (
     EVALUATE_SECONDS,
     OVERRIDES,
@@ -104,15 +104,13 @@ def _allowance(recipe: Recipe, machine: Machine, rough: Sketch) -> Allowance:
 
 def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, known: Known) -> dict[str, Any]:
     """The plan's numbers for scripts and for the page."""
-    expected, config = plan.predicted, plan.model
+    expected = plan.predicted
     training, price = plan.curve[len(plan.curve) // 2].seconds, recipe.execution.price_per_hour
     text_bytes = sum(known.shard_bytes.values())
     languages = {} if text_bytes >= UNNAMED_BYTES else plan.languages
     facts: dict[str, Any] = {
-        "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, "width": config.width, "num_layers": config.num_layers,
-        "num_experts": experts_of(config), "vocabulary_size": plan.vocabulary_size, "num_parameters": plan.num_parameters,
-        "num_active_parameters": plan.num_active_parameters, "tokens": plan.expected_tokens, "tokens_per_step": plan.tokens_per_step,
-        "steps": round(plan.expected_tokens / plan.tokens_per_step), "learning_rate": plan.phases["pretrain"][0].learning_rate,
+        "recipe": recipe.name, "budget": recipe.budget, "machine": machine.name, **shape_facts(plan.model), "tokens": plan.expected_tokens,
+        "tokens_per_step": plan.tokens_per_step, "steps": round(plan.expected_tokens / plan.tokens_per_step), **schedule_of(plan.phases["pretrain"]),
         "flops": plan.flops * plan.expected_tokens / plan.tokens, "training_seconds": round(training, 1), "seconds": round(expected.seconds, 1),
         "tokens_per_second": round(plan.expected_tokens / training), "stages": {name: round(stage.seconds, 1) for name, stage in plan.stages.items()},
         "sample_bytes": rough.sample_bytes, "text_bytes": None if text_bytes >= UNNAMED_BYTES else round(text_bytes),

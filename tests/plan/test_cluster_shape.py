@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from hagane.errors import RecipeError
+from hagane.plan.choose import learning_rate_rule
 from hagane.plan.cluster import plan_on
 from hagane.plan.cluster_shape import LARGER, Job, choose_shape
 from hagane.plan.dial import GOODPUT, Dial
 from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.machines import cluster
-from hagane.plan.shapes import LADDER, candidates, finer
+from hagane.plan.shapes import LADDER, candidates, finer, published, shape_facts
 from hagane.plan.sketch import ALIKE, body_parameters, point_of
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Budget
@@ -144,3 +145,25 @@ def test_a_dial_buys_what_its_seconds_buy():
 def test_a_choice_names_its_experts_only_where_it_has_some():
     facts = plan_on(load_recipe("nordic", ["budget=1h", DENSE])[0], "1xH100")[1]
     assert facts["num_experts"] == 0 and "experts" not in facts["reasons"]
+
+
+@pytest.mark.parametrize(("name", "machine", "budget"), [("nordic", "8xH100", "6h"), ("nordic", "1xH100", "1h"), ("ax-k1", "1024xH200", "30d")])
+def test_a_script_can_ask_for_the_shape_again(name, machine, budget):
+    """By the names of plan.json as settings: the same parameters, experts as wide, and nothing left to choose."""
+    facts = plan_on(load_recipe(name, [f"budget={budget}"])[0], machine)[1]
+    sizes = [f"model.size.{key}={facts[key]}" for key in ("width", "num_layers", "ffn_hidden", "vocabulary_size")]
+    again = load_recipe(name, [*sizes, *(f"model.pattern.{key}={facts[key]}" for key in ("num_experts", "top_k"))])[0]
+    config = published(again.model, again.train.context)
+    assert config is not None and shape_facts(config) == {key: facts[key] for key in shape_facts(config)} and facts["num_experts"] >= 2 * facts["top_k"] > 0
+
+
+def test_the_schedule_is_that_of_a_run_and_can_be_overridden():
+    chosen = choose_shape(job_of("nordic", "8xH100", "6h"), GENERAL).laid
+    lines, facts = plan_on(load_recipe("nordic", ["budget=6h"])[0], "8xH100")
+    assert facts["learning_rate"] == learning_rate_rule(chosen.config, chosen.tokens) and facts["weight_decay"] == 0.1 and facts["optimizer"] == "muon"
+    pretraining = facts["steps"] * (1 - 0.15)
+    assert facts["warmup_steps"] == pytest.approx(0.03 * pretraining, abs=1) and facts["decay_steps"] == pytest.approx(0.4 * pretraining, abs=1)
+    assert any(f"learning rate {facts['learning_rate']:.2g} after" in line and "weight decay 0.1" in line for line in lines)
+    assert "Step Law" in facts["reasons"]["learning_rate"] and "train.learning_rate overrides it" in facts["reasons"]["learning_rate"]
+    own = plan_on(load_recipe("nordic", ["budget=6h", "train.learning_rate=1e-3", "train.weight_decay=0.05"])[0], "8xH100")[1]
+    assert own["learning_rate"] == 1e-3 and own["weight_decay"] == 0.05 and "as the recipe says" in own["reasons"]["learning_rate"]

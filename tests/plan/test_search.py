@@ -103,7 +103,7 @@ def test_one_dial_and_everything_else_follows_with_its_formula(budget):
     assert facts["joules"] == pytest.approx(facts["seconds"] * 64 * 700, rel=1e-5)
     assert facts["usd"] == pytest.approx(facts["seconds"] / 3600 * 64 * 3.8, rel=1e-3)
     assert facts["flops"] == pytest.approx(facts["tokens"] * 3 * workload(published(recipe.model, 4096), 4096).forward_flops, rel=1e-6)
-    names = {"model", "tokens", "tokens_per_step", "flops", "goodput", "seconds", "joules", "usd", "layout", "bits_per_byte"}
+    names = {"model", "tokens", "tokens_per_step", "learning_rate", "schedule", "flops", "goodput", "seconds", "joules", "usd", "layout", "bits_per_byte"}
     assert names == set(facts["reasons"])
     chosen = facts["curve"][3]
     assert (chosen["seconds"], chosen["joules"]) == pytest.approx((facts["seconds"], facts["joules"]), rel=1e-5)

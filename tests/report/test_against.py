@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from hagane.plan.facts import PlanFacts
+from hagane.preview import preview
+from hagane.recipe.load import load_recipe
 from hagane.report.against import compared
 from hagane.report.page import build_report, render
 from hagane.report.record import read_record
@@ -58,6 +61,18 @@ def test_the_plan_stands_beside_the_report_with_what_came_of_it(finished_run):
     assert (plan["tokens"], plan["steps"], plan["num_layers"], plan["num_experts"]) == (2_500_000, 610, 4, 8)
     assert plan["outcome"]["seconds"] == {"planned": 298.0, "came": 297.6, "error": pytest.approx(297.6 / 298 - 1)}
     assert plan["finished"]
+
+
+def test_plan_json_has_the_names_of_a_plan_before_the_run(finished_run, monkeypatch, tmp_path):
+    build_report(finished_run)
+    plan = json.loads((finished_run / "plan.json").read_text(encoding="utf-8"))
+    machine = PlanFacts.model_validate(read_record(finished_run).facts("plan")).machine
+    monkeypatch.setattr("hagane.preview.profile", lambda device, threads: machine)
+    monkeypatch.setenv("HAGANE_CACHE", str(tmp_path))
+    before = preview(load_recipe("quickstart")[0], ())[1]
+    assert set(before) - set(plan) == {"sample_bytes"} and set(plan) - set(before) == {"promised_tokens", "finished", "outcome"}
+    assert (plan["top_k"], plan["ffn_hidden"], plan["weight_decay"], plan["training_seconds"]) == (2, 344, 0.1, 228.0)
+    assert plan["tokens_per_second"] == pytest.approx(2_500_000 / 228) and plan["repeats"] == pytest.approx(1.4)
 
 
 def test_a_run_under_way_has_no_errors_yet(make_run, tmp_path):

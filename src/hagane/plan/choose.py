@@ -126,7 +126,7 @@ def choose(
     reasons["steps"] = f"{total_steps:,} steps: {measured}, and {promised}"
     tokens = total_steps * tokens_per_step
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
-    learning_rate = _choose_learning_rate(recipe, config, expected_tokens, reasons)
+    learning_rate, reasons["learning_rate"] = choose_learning_rate(recipe, config, expected_tokens)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = mixture_reason(recipe, repeats.values())
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
@@ -321,17 +321,21 @@ def embedding_ratio_rule(recipe: Recipe, config: ModelConfig, learning_rate: flo
     return float(f"{EMBEDDING_RATE * config.embedding_std / config.embedding_scale / learning_rate:.3g}")
 
 
-def _choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float, reasons: dict[str, str]) -> float:
+def choose_learning_rate(recipe: Recipe, config: ModelConfig, tokens: float) -> tuple[float, str]:
+    """Peak learning rate of pretraining, and why."""
     if recipe.train.learning_rate is not None:
-        reasons["learning_rate"] = f"{recipe.train.learning_rate:g}, as the recipe says"
-        return recipe.train.learning_rate
+        return recipe.train.learning_rate, f"{recipe.train.learning_rate:g}, as the recipe says"
     value = learning_rate_rule(config, tokens)
     rule = f"Step Law (Li et al. 2025), 1.79 N^-0.713 D^0.307, at most {highest_rate(config):g}"
     if recipe.start.from_ is not None:
         value = float(f"{value * recipe.start.learning_rate_ratio:.3g}")
         rule = f"warmed up again to {recipe.start.learning_rate_ratio:g} times that of a model trained from nothing, which is {rule}"
-    reasons["learning_rate"] = f"{value:.2g}: {rule}"
-    return value
+    return value, f"{value:.2g}: {rule}"
+
+
+def warmup_share(recipe: Recipe) -> float:
+    """Of the steps of pretraining, those in which the learning rate rises."""
+    return recipe.train.warmup_share if recipe.start.from_ is None else recipe.start.rewarm_share
 
 
 def mixture_of(recipe: Recipe, known: Known, total_bytes: float) -> tuple[dict[str, float], dict[str, float]]:
@@ -359,8 +363,7 @@ def _phases(
     tune_steps, mid_steps, long_steps = (round(total_steps * pace.share(stage)) for stage in ("tune", "midtrain", "extend"))
     pre_steps = total_steps - tune_steps - mid_steps - long_steps
     last = not tune_steps and not mid_steps and not long_steps
-    warmup = train.warmup_share if recipe.start.from_ is None else recipe.start.rewarm_share
-    whole = phase("pretrain", "text", pre_steps, learning_rate, warmup, train.decay_share, 0.0 if last else train.handover_share, mixture)
+    whole = phase("pretrain", "text", pre_steps, learning_rate, warmup_share(recipe), train.decay_share, 0.0 if last else train.handover_share, mixture)
     parts = [Part(context, *pace.batches[context], share) for context, share in curriculum(recipe)]
     phases: dict[str, tuple[Phase, ...]] = {"pretrain": split(whole, parts)}
     if mid_steps:

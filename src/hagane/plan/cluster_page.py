@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 from hagane.corpus.language import UNDETERMINED
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters, parts
-from hagane.plan.amounts import amount, dollars, energy
+from hagane.plan.amounts import amount, dollars, energy, percent
+from hagane.plan.choose import choose_learning_rate, embedding_ratio_rule, warmup_share
 from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
-from hagane.plan.facts import CurvePoint, LanguagePlan
+from hagane.plan.facts import CurvePoint, LanguagePlan, schedule_facts
 from hagane.plan.languages import language_lines, mixture_reason, often_line
 from hagane.plan.law import Law
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
-from hagane.plan.shapes import experts_of, top_k_of
+from hagane.plan.shapes import experts_of, shape_facts, top_k_of
 from hagane.plan.sketch import ALIKE, OVERRIDES, routing_reasons
 from hagane.plan.text import Supply
 from hagane.recipe.types import duration
@@ -72,6 +73,24 @@ class Page(NamedTuple):
     def expected(self) -> CurvePoint:
         return self.curve[len(self.curve) // 2]
 
+    @property
+    def steps(self) -> float:
+        """Optimizer steps of all stages."""
+        return self.laid.tokens / self.laid.found[0].tokens
+
+    @property
+    def learning_rate(self) -> tuple[float, str]:
+        """The peak, and why."""
+        return choose_learning_rate(self.job.recipe, self.laid.config, self.laid.tokens)
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """How pretraining goes, by the rules of a run."""
+        recipe, rate = self.job.recipe, self.learning_rate[0]
+        steps = self.steps * (1 - recipe.midtrain.share - recipe.tune.share - recipe.extend.share)
+        warmup, ratio = max(1, round(steps * warmup_share(recipe))), embedding_ratio_rule(recipe, self.laid.config, rate)
+        return schedule_facts(recipe.train, rate, ratio, warmup, round(steps * recipe.train.decay_share))
+
     def utilisation(self, found: Estimate) -> float:
         """Model FLOP utilisation: three forward passes with causal attention over the dense bf16 peak."""
         machine = self.job.machine
@@ -89,8 +108,9 @@ def page_lines(page: Page) -> list[str]:
         f"  model      width {config.width}, {config.num_layers} layers{experts}, {num_parameters(config):,} parameters, "
         f"{num_active_parameters(config):,} active, vocabulary {config.vocabulary_size:,}",
         f"             {', '.join(f'{name} {amount(count)}' for name, count in parts(config).items() if count)}",
-        f"  training   {amount(laid.tokens)} tokens in rows of {page.job.context:,}, {laid.tokens / best.tokens:,.0f} steps of {amount(best.tokens)} tokens, "
+        f"  training   {amount(laid.tokens)} tokens in rows of {page.job.context:,}, {page.steps:,.0f} steps of {amount(best.tokens)} tokens, "
         f"{page.flops:.3g} FLOPs",
+        f"             {_schedule_line(page)}",
         *[
             f"             {share:.0%} of pretraining on rows of {context:,} is counted like this, and may need another layout"
             for context, share in curriculum(recipe)
@@ -116,6 +136,16 @@ def page_lines(page: Page) -> list[str]:
         )
     lines.append(ACCURACY)
     return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
+
+
+def _schedule_line(page: Page) -> str:
+    told = page.schedule
+    optimizer = f"Muon ({told['muon_ratio']:g} times that rate) and AdamW" if told["optimizer"] == "muon" else "AdamW"
+    decay = f", down over the last {told['decay_steps']:,} of pretraining" * (told["decay_steps"] > 0)
+    return (
+        f"learning rate {told['learning_rate']:.2g} after {told['warmup_steps']:,} steps of warm-up{decay}; {optimizer}, "
+        f"weight decay {told['weight_decay']:g}, clipped at {told['clip']:g}"
+    )
 
 
 def _text_line(page: Page) -> str:
@@ -147,7 +177,8 @@ def brief(seconds: float) -> str:
 
 def reasons(page: Page) -> dict[str, str]:
     """How each number follows from the dial: a formula with its values, and the setting that overrides it where there is one."""
-    dial, laid, machine = page.job.dial, page.laid, page.job.machine
+    dial, laid, machine, recipe = page.job.dial, page.laid, page.job.machine, page.job.recipe
+    train = recipe.train
     device, budget, speed = machine.accelerator, dial.budget, f"{laid.tokens_per_second:,.0f} tokens/s"
     trained = f"x {dial.goodput:g} x {speed}" + f" - {dial.serve_tokens:g} served / 3" * (dial.serve_tokens > 0)
     seconds = f"{laid.tokens:.3g} tokens / ({dial.goodput:g} x {speed})"
@@ -162,6 +193,9 @@ def reasons(page: Page) -> dict[str, str]:
         **_shape_reasons(page),
         "tokens": f"{given[budget.kind]}; train.tokens without a budget overrides it",
         "tokens_per_step": _batch_reason(page),
+        "learning_rate": f"{page.learning_rate[1]}; {OVERRIDES['learning_rate']} overrides it",
+        "schedule": f"of the steps of pretraining {percent(warmup_share(recipe))} warm up and the last {percent(train.decay_share)} decay; train.warmup_share, "
+        "train.decay_share, train.optimizer, train.weight_decay, train.clip override it",
         "flops": f"{laid.tokens:.3g} tokens x 3 forward passes x {laid.work.forward_flops:.3g} FLOPs a token",
         "goodput": f"{dial.goodput:.0%} of the hours train; restarts, checkpoints, evaluation and waiting take the rest (Llama 3: over 90 %); "
         "execution.goodput overrides it",
@@ -209,9 +243,8 @@ def page_facts(page: Page) -> dict[str, Any]:
     recipe, machine, laid, dial, config = page.job.recipe, page.job.machine, page.laid, page.job.dial, page.laid.config
     joules, spent, expected = dial.joules(page.seconds), dial.dollars(page.seconds), page.expected
     facts = {
-        "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), "width": config.width, "num_layers": config.num_layers,
-        "num_experts": experts_of(config), "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
-        "num_active_parameters": num_active_parameters(config), "tokens": round(laid.tokens), "tokens_per_step": round(laid.found[0].tokens),
+        "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), **shape_facts(config), "tokens": round(laid.tokens),
+        "tokens_per_step": round(laid.found[0].tokens), "steps": round(page.steps), **page.schedule,
         "text_bytes": round(page.supply.unique) if page.languages else None, "read_bytes": round(page.read_bytes),
         "repeats": page.repeats if page.languages else None, "mixture": page.mixture,
         "languages": {language: item.model_dump(mode="json") for language, item in _determined(page).items()},

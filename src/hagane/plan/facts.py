@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import Field
 
 from hagane.model.config import ModelConfig
+from hagane.recipe.schema import TrainSettings
 from hagane.recipe.types import Frozen, Machine, Phase
 
 
@@ -86,3 +90,20 @@ class PlanFacts(Frozen):
     def step_seconds_of(self, phase: Phase) -> float | None:
         """Measured seconds of a phase's optimizer step; None in a plan of an earlier version."""
         return self.step_seconds.get(phase.context)
+
+
+def schedule_facts(settings: Phase | TrainSettings, learning_rate: float, embedding_ratio: float, warmup_steps: int, decay_steps: int) -> dict[str, Any]:
+    """How pretraining goes, for scripts: its peak learning rate, the steps of warm-up and of decay, and what `settings` have beside them."""
+    return {
+        "learning_rate": learning_rate, "warmup_steps": warmup_steps, "decay_steps": decay_steps, "optimizer": settings.optimizer,
+        "muon_ratio": settings.muon_ratio, "embedding_ratio": embedding_ratio, "head_ratio": settings.head_ratio, "weight_decay": settings.weight_decay,
+        "beta1": settings.beta1, "beta2": settings.beta2, "clip": settings.clip,
+    }  # fmt: skip
+
+
+def schedule_of(phases: Sequence[Phase]) -> dict[str, Any]:
+    """The same of the phases of pretraining, whose first has the peak; nothing where there are none."""
+    if not phases:
+        return {}
+    first = phases[0]
+    return schedule_facts(first, first.learning_rate, first.embedding_ratio, first.warmup_steps, round(sum(one.num_steps * one.decay_share for one in phases)))

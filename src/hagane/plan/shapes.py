@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,6 +22,7 @@ from hagane.model.config import (
     ModelConfig,
     RopeConfig,
 )
+from hagane.model.count import num_active_parameters, num_parameters
 from hagane.recipe.schema import USUAL_TOP_K, ModelSettings, PatternSettings, SizeSettings
 from hagane.recipe.types import first_reason
 
@@ -146,6 +148,15 @@ def granularity_of(config: ModelConfig) -> float:
     """How many experts are together as wide as a dense feed-forward, 8/3 of the width (Krajewski et al. 2024: d_ff / d_expert); 0 in a dense model."""
     hidden = next((layer.ffn.hidden for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)), 0)
     return 8 / 3 * config.width / hidden if hidden else 0.0
+
+
+def shape_facts(config: ModelConfig) -> dict[str, Any]:
+    """A shape for scripts, under the names of the settings in model.size and model.pattern that ask for it, with its parameters."""
+    return {
+        "width": config.width, "num_layers": config.num_layers, "num_experts": experts_of(config), "top_k": top_k_of(config),
+        "ffn_hidden": config.layers[-1].ffn.hidden, "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
+        "num_active_parameters": num_active_parameters(config),
+    }  # fmt: skip
 
 
 def _usual_experts(pattern: PatternSettings) -> int:

@@ -1,4 +1,7 @@
-"""plan.json of a run: the numbers, reasons and curve of its plan under the names that `hagane plan --json` has, and what came of each."""
+"""plan.json of a run: the numbers, reasons and curve of its plan under the names that `hagane plan --json` has, and what came of each.
+
+All but `sample_bytes`, an estimate of what a run would have to read: `text_bytes` is what came of that.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hagane.plan.facts import PlanFacts
-from hagane.plan.shapes import experts_of
+from hagane.plan.facts import PlanFacts, schedule_of
+from hagane.plan.shapes import shape_facts
 from hagane.report.against import compared
 from hagane.report.record import Record, dig, number
 
@@ -24,13 +27,15 @@ def plan_file(record: Record) -> str | None:
 
 def _facts(record: Record, plan: PlanFacts) -> dict[str, Any]:
     predicted, price = plan.predicted, number(dig(record.recipe, "execution", "price_per_hour"))
-    first = next((phases[0] for phases in plan.phases.values() if phases), None)
+    training = sum(stage.seconds for name, stage in plan.stages.items() if name in plan.phases)
     return {
-        "recipe": str(record.recipe.get("name") or record.name), "budget": plan.budget, "machine": plan.machine.name, "width": plan.model.width,
-        "num_layers": plan.model.num_layers, "num_experts": experts_of(plan.model), "vocabulary_size": plan.vocabulary_size,
-        "num_parameters": plan.num_parameters, "num_active_parameters": plan.num_active_parameters, "tokens": plan.expected_tokens,
-        "promised_tokens": plan.tokens, "tokens_per_step": plan.tokens_per_step, "steps": round(plan.expected_tokens / max(1, plan.tokens_per_step)),
-        "learning_rate": None if first is None else first.learning_rate, "flops": plan.flops * plan.expected_tokens / max(1, plan.tokens),
+        "recipe": str(record.recipe.get("name") or record.name), "budget": plan.budget, "machine": plan.machine.name, **shape_facts(plan.model),
+        "tokens": plan.expected_tokens, "promised_tokens": plan.tokens, "tokens_per_step": plan.tokens_per_step,
+        "steps": round(plan.expected_tokens / max(1, plan.tokens_per_step)), **schedule_of(plan.phases.get("pretrain", ())),
+        "flops": plan.flops * plan.expected_tokens / max(1, plan.tokens), "training_seconds": training,
+        "tokens_per_second": plan.expected_tokens / training if training else None,
+        "text_bytes": sum(item.bytes for item in plan.languages.values()) if plan.languages else None,
+        "repeats": max(plan.repeats.values(), default=0.0), "mixture": plan.reasons.get("mixture"),
         "seconds": predicted.seconds, "stages": {name: stage.seconds for name, stage in plan.stages.items()},
         "bits_per_byte": predicted.bits_per_byte, "low": predicted.low, "high": predicted.high, "memory_bytes": predicted.peak_memory_bytes,
         "joules": predicted.joules, "price_per_hour": price, "usd": None if price is None else predicted.seconds / 3600 * price, "law": plan.law,
