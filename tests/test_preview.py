@@ -52,6 +52,12 @@ def test_every_dial_is_met_and_everything_else_follows(dial, field, amount, patt
     assert losses == sorted(losses, reverse=True) and losses[3] == pytest.approx(facts["bits_per_byte"], rel=0.002)
 
 
+def test_parameters_are_told_by_part():
+    lines, facts = planned("2h")
+    assert sum(facts["parts"].values()) == facts["num_parameters"] and facts["cache_bytes_per_token"] > 0
+    assert any("mixers" in line and "experts" in line and line.endswith(f"cache of decoding {facts['cache_bytes_per_token']:.0f} B a token") for line in lines)
+
+
 def test_more_of_any_dial_never_expects_a_higher_loss():
     for dials in (("1e13FLOP", "1e15FLOP", "1e17FLOP"), ("2Mtokens", "50Mtokens", "1Gtokens"), ("3min", "30min", "5h")):
         losses = [planned(dial)[1]["bits_per_byte"] for dial in dials]

@@ -26,7 +26,7 @@ from hagane.plan.kept import find_law
 from hagane.plan.languages import language_lines, mixture_reason, often_line
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import Served, served_lines, serving_options
-from hagane.plan.shapes import published, shape_facts
+from hagane.plan.shapes import parts_line, published, shape_facts
 from hagane.plan.sketch import (
     EVALUATE_SECONDS,
     OVERRIDES,
@@ -154,6 +154,7 @@ def _lines(
         f"{recipe.name} with {recipe.budget or f'{recipe.train.tokens:,} tokens'} on {machine.name} ({machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16 measured)",
         f"  model      width {facts['width']}, {facts['num_layers']} layers{f', {experts} experts' * (experts > 0)}, "
         f"{amount(plan.num_parameters)} parameters ({amount(plan.num_active_parameters)} active), vocabulary {plan.vocabulary_size:,}",
+        f"             {parts_line(plan.model)}",
         f"  training   {amount(facts['tokens'])} tokens in {duration(facts['training_seconds'])} at about {facts['tokens_per_second']:,} tokens/s: "
         f"{facts['steps']:,} steps of {facts['tokens_per_step']:,} tokens, learning rate {facts['learning_rate']:.2g}, {amount(facts['flops'], 'FLOP')}",
         *(served_lines(serving, served, alone) if serving is not None and alone is not None else []),
@@ -189,7 +190,4 @@ def _count(recipe: Recipe, config: ModelConfig) -> tuple[list[str], dict[str, An
     further = sum(mtp_parts(config).values())
     if further:
         lines.append(f"  and {further:,} in training, to predict further tokens")
-    return lines, {
-        "recipe": recipe.name, "num_parameters": num_parameters(config), "num_active_parameters": num_active_parameters(config), "parts": counted,
-        "mtp_parameters": further,
-    }  # fmt: skip
+    return lines, {"recipe": recipe.name, **shape_facts(config), "mtp_parameters": further}

@@ -13,8 +13,10 @@ from hagane.plan.law import GENERAL, usual_bytes_per_token
 from hagane.plan.machines import cluster
 from hagane.plan.shapes import LADDER, candidates, finer, published, shape_facts
 from hagane.plan.sketch import ALIKE, body_parameters, point_of
+from hagane.plan.traffic import COLLECTIVES, traffic
+from hagane.plan.workload import workload
 from hagane.recipe.load import load_recipe
-from hagane.recipe.types import Budget
+from hagane.recipe.types import Budget, Layout
 
 BELIEVED = 0.002
 
@@ -167,3 +169,21 @@ def test_the_schedule_is_that_of_a_run_and_can_be_overridden():
     assert "Step Law" in facts["reasons"]["learning_rate"] and "train.learning_rate overrides it" in facts["reasons"]["learning_rate"]
     own = plan_on(load_recipe("nordic", ["budget=6h", "train.learning_rate=1e-3", "train.weight_decay=0.05"])[0], "8xH100")[1]
     assert own["learning_rate"] == 1e-3 and own["weight_decay"] == 0.05 and "as the recipe says" in own["reasons"]["learning_rate"]
+
+
+def test_what_decoding_keeps_and_what_links_carry_is_shown():
+    recipe = load_recipe("llm-jp-4-32b-a3b", ["budget=21d"])[0]
+    (lines, facts), context = plan_on(recipe, "64xH200"), recipe.train.context
+    assert facts["parts"]["experts"] > facts["parts"]["mixers"] > 0 and sum(facts["parts"].values()) == facts["num_parameters"]
+    assert facts["cache_bytes_per_token"] == facts["num_layers"] * 2 * 4 * 128 * 2, "two bytes of keys and values of four heads"
+    assert any(f"cache of decoding {facts['cache_bytes_per_token'] / 1e3:.1f} kB a token" in line for line in lines)
+    first = facts["layouts"][0]
+    degrees, micro = first["layout"], facts["tokens_per_step"] / first["layout"]["data"] / first["layout"]["micro_batch"] / context
+    assert set(first["traffic_bytes"]) == set(COLLECTIVES) and (first["traffic_bytes"]["pipeline"] > 0) == (degrees["pipeline"] > 1)
+    assert first["traffic_bytes"]["expert"] > 0, first["description"]
+    sent = traffic(workload(published(recipe.model, context), context), Layout(**degrees), cluster("64xH200"))
+    assert first["traffic_bytes"]["expert"] == pytest.approx(micro * sent.expert.bytes, rel=1e-6)
+    assert first["traffic_bytes"]["step"] == pytest.approx(sent.step.bytes, abs=1), "once a step, not once a micro-batch"
+    assert sum(line.startswith("       a device sends in a step of the first: ") and "all-to-all of tokens" in line for line in lines) == 1
+    alone = plan_on(load_recipe("nordic", ["budget=1h"])[0], "1xH100")[0]
+    assert any(line.endswith("a device sends in a step of the first: nothing") for line in alone)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hagane.corpus.language import UNDETERMINED
 from hagane.model.config import ModelConfig
-from hagane.model.count import num_active_parameters, num_parameters, parts
+from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.amounts import amount, dollars, energy, percent
 from hagane.plan.choose import choose_learning_rate, embedding_ratio_rule, warmup_share
 from hagane.plan.cluster_shape import Chosen, Job, Laid
@@ -17,9 +17,10 @@ from hagane.plan.languages import language_lines, mixture_reason, often_line
 from hagane.plan.law import Law
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
-from hagane.plan.shapes import experts_of, shape_facts, top_k_of
+from hagane.plan.shapes import experts_of, parts_line, shape_facts, top_k_of
 from hagane.plan.sketch import ALIKE, OVERRIDES, routing_reasons
 from hagane.plan.text import Supply
+from hagane.plan.traffic import COLLECTIVES, step_bytes
 from hagane.recipe.types import duration
 
 # Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
@@ -96,6 +97,10 @@ class Page(NamedTuple):
         machine = self.job.machine
         return found.tokens_per_second * 3 * self.laid.work.forward_flops / (machine.accelerator.rate("bf16") * machine.count)
 
+    def traffic_bytes(self, found: Estimate) -> dict[str, float]:
+        """That one device sends in an optimizer step, by kind of traffic."""
+        return step_bytes(self.laid.work, found.layout, self.job.machine, found.num_micro)
+
 
 def page_lines(page: Page) -> list[str]:
     """The page for the terminal."""
@@ -107,7 +112,7 @@ def page_lines(page: Page) -> list[str]:
         f"{recipe.name} on {machine}" + (f" with {recipe.budget}" if recipe.budget else ""),
         f"  model      width {config.width}, {config.num_layers} layers{experts}, {num_parameters(config):,} parameters, "
         f"{num_active_parameters(config):,} active, vocabulary {config.vocabulary_size:,}",
-        f"             {', '.join(f'{name} {amount(count)}' for name, count in parts(config).items() if count)}",
+        f"             {parts_line(config)}",
         f"  training   {amount(laid.tokens)} tokens in rows of {page.job.context:,}, {page.steps:,.0f} steps of {amount(best.tokens)} tokens, "
         f"{page.flops:.3g} FLOPs",
         f"             {_schedule_line(page)}",
@@ -134,8 +139,14 @@ def page_lines(page: Page) -> list[str]:
             f"    {number}. {item.layout}: {amount(item.memory.total, 'B')}, {brief(item.seconds)} a step, {page.utilisation(item):.0%}; "
             f"bottleneck: {item.parts.bottleneck}"
         )
-    lines.append(ACCURACY)
+    lines += [f"       {_traffic_line(page)}", ACCURACY]
     return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
+
+
+def _traffic_line(page: Page) -> str:
+    """What the links carry under the chosen layout."""
+    sent = [f"{amount(num_bytes, 'B')} {COLLECTIVES[name]}" for name, num_bytes in page.traffic_bytes(page.laid.found[0]).items() if num_bytes]
+    return f"a device sends in a step of the first: {', '.join(sent) or 'nothing'}"
 
 
 def _schedule_line(page: Page) -> str:
@@ -255,6 +266,7 @@ def page_facts(page: Page) -> dict[str, Any]:
                 "layout": item.layout.model_dump(), "description": str(item.layout), "step_seconds": item.seconds, "tokens_per_second": item.tokens_per_second,
                 "utilisation": page.utilisation(item), "memory_bytes": round(item.memory.total), "memory": item.memory._asdict(),
                 "parts": item.parts._asdict(), "bottleneck": item.parts.bottleneck,
+                "traffic_bytes": {name: round(num_bytes) for name, num_bytes in page.traffic_bytes(item).items()},
             }
             for item in laid.found
         ],

@@ -22,7 +22,8 @@ from hagane.model.config import (
     ModelConfig,
     RopeConfig,
 )
-from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.count import cache_bytes_per_token, num_active_parameters, num_parameters, parts
+from hagane.plan.amounts import amount
 from hagane.recipe.schema import USUAL_TOP_K, ModelSettings, PatternSettings, SizeSettings
 from hagane.recipe.types import first_reason
 
@@ -155,8 +156,14 @@ def shape_facts(config: ModelConfig) -> dict[str, Any]:
     return {
         "width": config.width, "num_layers": config.num_layers, "num_experts": experts_of(config), "top_k": top_k_of(config),
         "ffn_hidden": config.layers[-1].ffn.hidden, "vocabulary_size": config.vocabulary_size, "num_parameters": num_parameters(config),
-        "num_active_parameters": num_active_parameters(config),
+        "num_active_parameters": num_active_parameters(config), "parts": parts(config), "cache_bytes_per_token": cache_bytes_per_token(config, config.context),
     }  # fmt: skip
+
+
+def parts_line(config: ModelConfig) -> str:
+    """Parameters by part and what decoding keeps, for the terminal."""
+    cache = amount(cache_bytes_per_token(config, config.context), "B")
+    return f"{', '.join(f'{name} {amount(count)}' for name, count in parts(config).items() if count)}; cache of decoding {cache} a token"
 
 
 def _usual_experts(pattern: PatternSettings) -> int:

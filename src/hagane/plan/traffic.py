@@ -34,6 +34,14 @@ class Traffic(NamedTuple):
     step: Leg = Leg()
 
 
+# What each kind is, in the words of those who run it.
+COLLECTIVES = {
+    "tensor": "all-gather and reduce-scatter of activations (tensor parallelism)", "expert": "all-to-all of tokens (expert parallelism)",
+    "context": "ring of keys and values (context parallelism)", "pipeline": "activations between stages (pipeline)",
+    "sharded": "all-gather of weights and reduce-scatter of gradients (ZeRO-3)", "step": "reduction of gradients and all-gather of weights (data parallelism)",
+}  # fmt: skip
+
+
 class _Group(NamedTuple):
     """Devices that talk, how many of them share a node, and the part of the fast fabric that is theirs (on a torus: of its axes)."""
 
@@ -105,6 +113,11 @@ def traffic(work: Workload, layout: Layout, cluster: Cluster) -> Traffic:
         sharded=_sharded(work, layout, groups["data"], cluster) if layout.zero == 3 else Leg(),
         step=_step(work, layout, groups["data"], cluster) if layout.zero < 3 else Leg(),
     )
+
+
+def step_bytes(work: Workload, layout: Layout, cluster: Cluster, num_micro: int) -> dict[str, float]:
+    """Bytes that one device sends in an optimizer step of `num_micro` micro-batches, by kind of traffic."""
+    return {name: leg.bytes * (1 if name == "step" else num_micro) for name, leg in traffic(work, layout, cluster)._asdict().items()}
 
 
 def _scaled(leg: Leg, factor: float) -> Leg:
