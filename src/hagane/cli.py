@@ -330,15 +330,16 @@ def _small_runs(
     loaded, text = load_recipe(recipe, [*settings, *(fixed or [])])
     loaded, pinned = _with_corpus(settings, loaded, corpus, budget)
     _prepare_process(loaded)
+    from hagane.folder import pinned_only
     from hagane.measure.machine import profile
     from hagane.measure.small_runs import refuse_unbounded
-    from hagane.plan.sketch import budget_seconds
+    from hagane.plan.sketch import target_seconds
     from hagane.recipe.types import Budget
     from hagane.run import create
 
     machine = profile(loaded.execution.device, loaded.execution.threads, say=_say)
-    seconds = budget_seconds(Budget.parse(target), machine, loaded.execution.price_per_hour) if target else None
     refuse_unbounded(loaded, machine, name)
+    seconds = target_seconds(loaded, pinned_only(loaded, pinned), machine, Budget.parse(target)) if target else None
     folder = out or Path("runs") / f"{loaded.name}-{name}"
     with create(folder, loaded, text, machine, tuple(sorted(pinned)), started=STARTED, say=_say, until="tokenizer") as opened:
         lines, facts = train(opened, seconds)

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from hagane import cli
 from hagane.errors import RecipeError, RunError
 from hagane.measure import small_runs
-from hagane.measure.ladder import climb, fit_law
+from hagane.measure.ladder import _design, climb, fit_law
 from hagane.measure.rung import all_finished, finished, phase_of
 from hagane.measure.small_runs import ground_of, train_all
 from hagane.plan import ladder as design_module
@@ -156,6 +157,39 @@ def test_law_files_that_cannot_be_used_are_refused_in_a_sentence(ground, home):
     finally:
         path.unlink()
     assert path.parent == law_folder() and math.isfinite(law.noise)
+
+
+def test_another_target_is_another_design_and_has_the_whole_budget_once_more(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(design_module, "FEWEST_TOKENS", 2000)
+    monkeypatch.setattr(design_module, "FEWEST_STEPS", 8)
+    recipe = recipe_of(home / "texts")
+    with create(tmp_path, recipe, "", MACHINE, (), started=time.monotonic(), say=lambda text: None) as run:
+        walk(run, until="tokenizer", report=False)
+        first = _design(ground_of(run), None)
+    with create(tmp_path, recipe, "", MACHINE, (), started=time.monotonic() - 80, say=lambda text: None) as run:
+        assert _design(ground_of(run), None) == first and run.clock.spent() > 80
+    with create(tmp_path, recipe, "", MACHINE, (), started=time.monotonic(), say=lambda text: None) as run:
+        other = _design(ground_of(run), 1e6)
+        assert other.key != first.key and other.expected_deviation > first.expected_deviation and run.clock.spent() < 40
+        assert _design(ground_of(run), 1e6) == other
+
+
+@pytest.mark.parametrize(("command", "works"), [("ladder", "hagane.measure.ladder.climb"), ("mix", "hagane.measure.mix.find")])
+def test_a_target_of_flops_reaches_the_command_as_a_time(home, tmp_path, monkeypatch, capsys, command, works):
+    given = []
+
+    def asked(run, seconds):
+        given.append(seconds)
+        raise RecipeError("enough")
+
+    monkeypatch.setattr(works, asked)
+    monkeypatch.setattr(
+        "sys.argv",
+        ["hagane", command, "nordic", "--corpus", str(home / "texts"), "--budget", "10min", "--target", "1e17FLOP", "--out", str(tmp_path / "run")],
+    )
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "enough" in capsys.readouterr().err and given[0] > 600
 
 
 def test_a_budget_of_tokens_and_a_corpus_that_is_too_small_are_refused(home, tmp_path):

@@ -9,7 +9,7 @@ from hagane import cli
 from hagane.errors import RecipeError, RunError
 from hagane.measure import mix as mix_module
 from hagane.measure import small_runs
-from hagane.measure.mix import find
+from hagane.measure.mix import _prepared, find
 from hagane.plan import proxies as proxies_module
 from hagane.plan.found import find_mixture, keep_mixture, mixture_page, mixture_path, with_mixture
 from hagane.plan.ladder import Cost, Rung
@@ -126,6 +126,16 @@ def test_the_weights_reach_the_plan_of_a_run(home, tmp_path):
     refused = pytest.raises(RecipeError, match=r"mix.weights names xx, which no document is in \(smj, sv\)")
     with create(tmp_path / "run", unknown, "", MACHINE, (), started=time.monotonic(), say=lambda text: None) as run, refused:
         walk(run, until="plan", report=False)
+
+
+def test_another_target_has_the_whole_budget_once_more(searched, home):
+    """Of the budget nothing is left: for the target it was spent on the search stays as it is, for another one it begins anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        small(patch)
+        for target, anew in ((600.0, False), (900.0, True)):
+            with opened(home, home / "run") as run:
+                run.clock._before += 200
+                assert (_prepared(run, target).design.key.endswith(" 900.0"), run.clock.spent() < 80) == (anew, anew)
 
 
 def test_what_cannot_be_searched_is_refused_in_a_sentence(home, tmp_path):

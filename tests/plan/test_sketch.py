@@ -4,14 +4,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hagane.errors import RecipeError
 from hagane.model.config import ExpertsConfig
 from hagane.plan.cost import run_memory, training_memory
 from hagane.plan.law import FINER_FROM, GENERAL
 from hagane.plan.shapes import candidates, experts_of, top_k_of
-from hagane.plan.sketch import ALIKE, EXPERTS_ALIKE, affordable, best_shape, body_parameters, largest_alike, lowest_shape, with_finer_experts
+from hagane.plan.sketch import (
+    ALIKE,
+    EXPERTS_ALIKE,
+    affordable,
+    best_shape,
+    body_parameters,
+    largest_alike,
+    lowest_shape,
+    sketch,
+    target_seconds,
+    with_finer_experts,
+)
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings
-from hagane.recipe.types import Machine
+from hagane.recipe.types import Budget, Machine
 
 CPU = Machine(name="test", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=430e9, bandwidth=20e9, power_watts=31.0, power_source="stated")
 RECIPE = load_recipe("nordic", ["corpus.sources=[]"])[0]
@@ -51,3 +63,16 @@ def test_the_process_counts_on_a_cpu_and_experts_more_than_their_activations():
     assert beside == pytest.approx(run_memory(dense, 32, 256, "cpu") - training_memory(dense, 32, 256)), "the same, however many rows"
     more = [run_memory(routed, rows, 256, "cpu") - training_memory(routed, rows, 256) for rows in (8, 32)]
     assert beside < more[0] < more[1]
+
+
+@pytest.mark.parametrize("text", ["8h", "1e17FLOP", "30Mtokens", "1kWh"])
+def test_a_target_of_any_kind_is_the_time_of_a_run_that_trains_as_long(text):
+    recipe, seconds = RECIPE.model_copy(update={"budget": text}), target_seconds(RECIPE, SizeSettings(), CPU, Budget.parse(text))
+    same = RECIPE.model_copy(update={"budget": f"{seconds}s"})
+    one, other = (sketch(asked, SizeSettings(), CPU).training_seconds for asked in (recipe, same))
+    assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_a_target_that_teaches_nothing_is_refused_by_its_own_name():
+    with pytest.raises(RecipeError, match=r"300 training tokens are too few .* \(--target 204800tokens\)"):
+        target_seconds(RECIPE, SizeSettings(), CPU, Budget.parse("300tokens"))

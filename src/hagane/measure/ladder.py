@@ -16,7 +16,7 @@ from hagane.corpus.inputs import fingerprint
 from hagane.errors import RecipeError
 from hagane.folder import Run, write_atomic
 from hagane.measure.rung import Ground, RungFacts, all_finished
-from hagane.measure.small_runs import FIT_SECONDS, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
+from hagane.measure.small_runs import FIT_SECONDS, design_key, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
 from hagane.plan.fit import FEWEST_RUNS, constants_of, fit, fit_languages
 from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law
 from hagane.plan.ladder import TARGET_RATIO, Rung, design, refuse_little_text, targets
@@ -49,9 +49,7 @@ def climb(run: Run, target_seconds: float | None = None) -> Law:
     ground = ground_of(run)
     by_people = sum(size for name, size in ground.known.shard_bytes.items() if ground.known.shard_source[name] not in generated)
     refuse_little_text(run.recipe, list(ground.known.bytes_per_token), by_people)
-    left = run.remaining(FIT_SECONDS)
-    assert left is not None
-    plan = _design(ground, left, target_seconds or TARGET_RATIO * (run.clock.spent() + left))
+    plan = _design(ground, target_seconds)
     run.say(
         f"ladder     {len(plan.rungs)} runs in about {duration(plan.expected_seconds)}; expected to tell the loss at the target within "
         f"{100 * plan.expected_deviation:.1f} % (one standard deviation)"
@@ -66,17 +64,20 @@ def climb(run: Run, target_seconds: float | None = None) -> Law:
     return law
 
 
-def _design(ground: Ground, seconds: float, target_seconds: float) -> FrozenDesign:
-    """The frozen design, or a new one where the ground or the budget is another."""
+def _design(ground: Ground, target_seconds: float | None) -> FrozenDesign:
+    """The frozen design, or a new one where the ground, the budget or what it is for is another."""
     run, path = ground.run, ground.folder / "design.json"
-    key = f"{ground.key()} {run.recipe.budget}"
     kept = _read_design(path)
+    key = design_key(ground, target_seconds, None if kept is None else kept.key)
     if kept is not None and kept.key == key:
         return kept
+    left = run.remaining(FIT_SECONDS)
+    assert left is not None
+    target = training_seconds(target_seconds or TARGET_RATIO * (run.clock.spent() + left))
     vocabularies = sorted(ground.known.bytes_per_token)
     text, scored = sum(ground.known.shard_bytes.values()), float(scored_bytes(ground))
-    goals = targets(run.recipe, run.pinned_size, run.machine, max(1.0, training_seconds(target_seconds)), vocabularies, run.law)
-    chosen = design(run.recipe, run.machine, seconds, goals, vocabularies, scored_bytes=scored, text_bytes=float(text), spent=run.clock.spent())
+    goals = targets(run.recipe, run.pinned_size, run.machine, max(1.0, target), vocabularies, run.law)
+    chosen = design(run.recipe, run.machine, left, goals, vocabularies, scored_bytes=scored, text_bytes=float(text), spent=run.clock.spent())
     plan = FrozenDesign(key=key, rungs=chosen.rungs, expected_seconds=chosen.seconds, expected_deviation=chosen.deviation)
     write_atomic(path, plan.model_dump_json(indent=1))
     return plan

@@ -23,7 +23,7 @@ from hagane.corpus.mixture import Shard
 from hagane.errors import RecipeError
 from hagane.folder import MIXTURE, Run, write_atomic
 from hagane.measure.rung import Ground, RungFacts, all_finished
-from hagane.measure.small_runs import FIT_SECONDS, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
+from hagane.measure.small_runs import FIT_SECONDS, design_key, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
 from hagane.plan import optimum
 from hagane.plan.choose import mean_bytes_per_token
 from hagane.plan.cost import tokens_per_second
@@ -101,17 +101,17 @@ def _prepared(run: Run, target_seconds: float | None) -> Search:
     ground, recipe = ground_of(run, "mix"), run.recipe
     vocabularies = sorted(ground.known.bytes_per_token)
     vocabulary = vocabularies[len(vocabularies) // 2]
-    left = run.remaining(FIT_SECONDS)
-    assert left is not None
     languages = sorted({part.language for part in ground.held_out})
     unknown = sorted(set(recipe.mix.importance) - set(languages))
     if unknown:
         raise RecipeError(f"mix.importance names {unknown[0]}, of which no text is held out ({', '.join(languages)}).")
     text = {f"{item.source}.{item.language}": Shard(item.source, item.language, item.bytes) for item in whole_text(ground)}
     path = ground.folder / "design.json"
-    key = f"{ground.key()} {recipe.budget} {target_seconds}"
     design = _read(path, FrozenDesign)
+    key = design_key(ground, target_seconds, None if design is None else design.key)
     if design is None or design.key != key:
+        left = run.remaining(FIT_SECONDS)
+        assert left is not None
         seconds = training_seconds(target_seconds or TARGET_RATIO * (run.clock.spent() + left))
         config = best_shape(recipe, run.pinned_size, run.machine, vocabulary, max(1.0, seconds), run.law)
         tokens = max(1.0, seconds) * tokens_per_second(config, recipe.train.context, run.machine) * (1 - recipe.tune.share)

@@ -44,6 +44,16 @@ def ground_of(run: Run, name: str = "ladder") -> Ground:
     return Ground(run, known, held_out, name)
 
 
+def design_key(ground: Ground, target_seconds: float | None, kept: str | None) -> str:
+    """What a design depends on. Where nothing but the target of the `kept` key is another, or it has none (it is of an older version), a new account of the
+    budget begins: that design was paid for."""
+    before = f"{ground.key()} {ground.run.recipe.budget}"
+    key = f"{before} {target_seconds}"
+    if kept is not None and kept != key and before in (kept, kept.rpartition(" ")[0]):
+        ground.run.clock.restart()
+    return key
+
+
 def scored_bytes(ground: Ground) -> int:
     """Held-out text that every run is scored on."""
     return sum(len(text.encode()) for part in ground.held_out for text in part.texts)

@@ -216,7 +216,7 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
     """Divide the budget. Raises RecipeError, with the smallest useful budget, where nothing could be learned."""
     budget = Budget.parse(recipe.budget) if recipe.budget else None
     seconds = budget_seconds(budget, machine, recipe.execution.price_per_hour) if budget else None
-    vocabulary_size = pinned.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
+    vocabulary_size = _middle_vocabulary(recipe, pinned)
     if seconds is not None:
         num_contexts = len(contexts(recipe))
         training = training_seconds(seconds, num_contexts)
@@ -241,11 +241,11 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
 
 
 def _by_amount(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, law: Law, budget: Budget | None
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, law: Law, budget: Budget | None, option: str = "--budget"
 ) -> tuple[int, float]:
     """Tokens and seconds of training of a budget of tokens or FLOPs, or of train.tokens, with the shape that is best for the seconds it takes with it.
 
-    Raises RecipeError where there is no amount, or too little.
+    Raises RecipeError, which names the `option`, where there is no amount, or too little.
     """
     if budget is None and not recipe.train.tokens:
         raise RecipeError(f"recipe {recipe.name} says neither a budget nor train.tokens. Give --budget, for example --budget 10min.")
@@ -266,7 +266,7 @@ def _by_amount(
     tokens, minimum = round(tokens_of(config)), MINIMUM_STEPS * 2048
     if tokens < minimum:
         least = f"{minimum}tokens" if budget is None or budget.kind == "tokens" else f"{float(f'{minimum * mean_training_flops(recipe, config):.2g}'):g}FLOP"
-        raise RecipeError(f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} (--budget {least}).")
+        raise RecipeError(f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} ({option} {least}).")
     return tokens, seconds_of(config)
 
 
@@ -275,8 +275,29 @@ def training_seconds(seconds: float, num_contexts: int = 1) -> float:
     return (seconds - FIXED_SECONDS - SHAPE_SECONDS * (num_contexts - 1)) * PREPARED_SHARE
 
 
+def whole_seconds(training: float, num_contexts: int = 1) -> float:
+    """The budget that leaves this much for training: `training_seconds` the other way round."""
+    return training / PREPARED_SHARE + FIXED_SECONDS + SHAPE_SECONDS * (num_contexts - 1)
+
+
+def target_seconds(recipe: Recipe, pinned: SizeSettings, machine: Machine, target: Budget) -> float:
+    """The target of a ladder or a search as the seconds of a run here. One of FLOPs or tokens is taken as the training of the shape that is best for it.
+
+    By the general law, though the text may have its own: a ladder changes that, and the same command must go on with what it began.
+    Raises RecipeError without a price, or where so few tokens teach nothing.
+    """
+    seconds = budget_seconds(target, machine, recipe.execution.price_per_hour)
+    if seconds is not None:
+        return seconds
+    return whole_seconds(_by_amount(recipe, pinned, machine, _middle_vocabulary(recipe, pinned), GENERAL, target, "--target")[1])
+
+
+def _middle_vocabulary(recipe: Recipe, pinned: SizeSettings) -> int:
+    return pinned.vocabulary_size or recipe.tokenizer.candidates[len(recipe.tokenizer.candidates) // 2]
+
+
 def smallest_seconds(num_contexts: int = 1) -> float:
-    return MINIMUM_TRAINING_SECONDS / PREPARED_SHARE + FIXED_SECONDS + SHAPE_SECONDS * (num_contexts - 1)
+    return whole_seconds(MINIMUM_TRAINING_SECONDS, num_contexts)
 
 
 def evaluate_seconds(recipe: Recipe, plan: Sketch, scored_tokens: float, tokens_per_second: float) -> float:
