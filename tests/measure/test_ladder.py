@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import time
 
 import pytest
@@ -92,6 +93,18 @@ def test_a_ladder_that_is_killed_keeps_what_is_finished(ground, monkeypatch):
     experts = finished(ground, RUNGS[3])
     assert experts.total > experts.active
     assert not list((ground.folder / "runs").glob("*/weights.safetensors"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"rung": {"width": 16}}', "\udcff"])
+def test_a_leftover_that_cannot_be_read_counts_as_none(ground, text):
+    train_all(ground, RUNGS[:1])
+    before, path = all_finished(ground), ground.folder / "runs" / "w8-l1-dense-v300-1k-s0" / "rung.json"
+    path.parent.mkdir()
+    try:
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        assert all_finished(ground) == before != []
+    finally:
+        shutil.rmtree(path.parent)
 
 
 def test_a_tilted_run_reads_every_other_language_twice_as_often(ground):

@@ -19,7 +19,7 @@ from hagane.corpus.mixture import Shard
 from hagane.data.encode import encode_text
 from hagane.engine.load import load_decoder
 from hagane.evaluate.bits_per_byte import HeldOut, bits_per_byte
-from hagane.folder import Run, read_json, write_atomic
+from hagane.folder import Run, write_atomic
 from hagane.measure.machine import cores
 from hagane.plan.batch import batch_rule
 from hagane.plan.choose import Known, embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
@@ -94,12 +94,15 @@ class Ground:
 
 def finished(ground: Ground, rung: Rung) -> RungFacts | None:
     """The facts of a run that was finished before, on the same ground; None where there is none. A damaged file counts as none: it is trained again."""
-    path = ground.folder / "runs" / rung.name / "rung.json"
+    facts = _read(ground.folder / "runs" / rung.name / "rung.json")
+    return facts if facts is not None and facts.key == ground.key() and facts.rung == rung else None
+
+
+def _read(path: Path) -> RungFacts | None:
     try:
-        facts = RungFacts.model_validate_json(path.read_text(encoding="utf-8"))
+        return RungFacts.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError):
         return None
-    return facts if facts.key == ground.key() and facts.rung == rung else None
 
 
 def phase_of(ground: Ground, rung: Rung) -> Phase:
@@ -174,10 +177,6 @@ def train_rung(ground: Ground, rung: Rung, *, compiled: bool, callbacks: Sequenc
 
 
 def all_finished(ground: Ground) -> list[RungFacts]:
-    """Every finished run on this ground, also of earlier, smaller ladders."""
-    found = []
-    for path in sorted((ground.folder / "runs").glob("*/rung.json")):
-        facts = finished(ground, Rung.model_validate(read_json(path)["rung"]))
-        if facts is not None:
-            found.append(facts)
-    return found
+    """Every finished run on this ground, also of earlier, smaller ladders. A file that is damaged or in the wrong place counts as none."""
+    key, paths = ground.key(), sorted((ground.folder / "runs").glob("*/rung.json"))
+    return [facts for path in paths if (facts := _read(path)) is not None and facts.key == key and facts.rung.name == path.parent.name]
