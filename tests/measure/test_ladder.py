@@ -157,7 +157,7 @@ def test_a_law_of_an_earlier_state_of_the_text_is_used_with_a_warning(ground, ho
 
 def test_law_files_that_cannot_be_used_are_refused_in_a_sentence(ground, home):
     law = fit_law(ground, all_finished(ground))
-    recipe, path = recipe_of(home / "texts"), law_path(law.paths, law.corpus)
+    recipe, path = recipe_of(home / "texts"), law_path(law.paths, law.corpus, law.pattern)
     path.parent.mkdir(parents=True, exist_ok=True)  # whichever test runs first
     try:
         path.write_text(law.model_copy(update={"corpus": "another"}).model_dump_json(), encoding="utf-8")

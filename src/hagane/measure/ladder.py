@@ -18,7 +18,7 @@ from hagane.folder import Run, write_atomic
 from hagane.measure.rung import Ground, RungFacts, all_finished
 from hagane.measure.small_runs import FIT_SECONDS, design_key, ground_of, refuse_unbounded, scored_bytes, train_all, whole_text
 from hagane.plan.fit import FEWEST_RUNS, constants_of, fit, fit_languages
-from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law
+from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law, pattern_name
 from hagane.plan.ladder import TARGET_RATIO, Rung, design, refuse_little_text, targets
 from hagane.plan.languages import generated_sources
 from hagane.plan.law import LanguageLaw, Law, Range
@@ -119,6 +119,6 @@ def fit_law(ground: Ground, facts: Sequence[RungFacts]) -> Law:
             parameters=(min(point.active for point in points), max(point.active for point in points)),
             vocabularies=tuple(sorted({int(point.vocabulary) for point in points})),
         ),
-        context=recipe.train.context, optimizer=recipe.train.optimizer,
+        context=recipe.train.context, optimizer=recipe.train.optimizer, pattern=pattern_name(recipe.model.pattern),
         source=f"fitted on {len(runs)} runs of this corpus, of up to {max(read) / 1e6:.1f} MB of text, {today}",
     )  # fmt: skip

@@ -126,6 +126,7 @@ class Law(Frozen):
     fit: Range | None = None
     context: int | None = None
     optimizer: str | None = None
+    pattern: str | None = Field(None, description="the kinds of layers of its models, by `kept.pattern_name`; None for the general law")
     source: str
 
     @model_validator(mode="after")
