@@ -117,3 +117,16 @@ def test_serving_takes_its_share_and_nothing_changes_for_nothing():
     assert served["num_active_parameters"] < alone["num_active_parameters"] and served["serving_seconds"] > 0
     little = preview(load_recipe("nordic", ["budget=2h"])[0], (), 1e5)[1]
     assert (little["width"], little["num_layers"], little["num_experts"]) == (alone["width"], alone["num_layers"], alone["num_experts"])
+
+
+@pytest.mark.parametrize("name", ["nordic", "llm-jp-4-8b"])
+@pytest.mark.parametrize("budget", ["8h", "250Wh", "4USD"])
+def test_the_command_under_a_plan_that_serves_trains_that_model_in_that_time(name, budget):
+    settings = ["execution.price_per_hour=0.5"]
+    lines, served = preview(load_recipe(name, [f"budget={budget}", *settings])[0], (), 1e8)
+    command = next(line for line in lines if "to train it: --budget " in line).split("--budget ")[1]
+    left, *given = command.split(" --set ")
+    again = preview(load_recipe(name, [f"budget={left}", *settings, *given])[0], tuple(setting.partition("=")[0] for setting in given))[1]
+    same = ("width", "num_layers", "num_experts", "vocabulary_size", "num_parameters", "num_active_parameters")
+    assert [again[fact] for fact in same] == [served[fact] for fact in same]
+    assert again["training_seconds"] == pytest.approx(served["training_seconds"], rel=1e-4) and served["serving_seconds"] > 60

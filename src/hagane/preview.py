@@ -38,6 +38,7 @@ from hagane.plan.sketch import (
     budget_seconds,
     release_seconds,
     sketch,
+    whole_seconds,
 )
 from hagane.plan.text import UNNAMED_BYTES, text_before
 from hagane.recipe.schema import Recipe
@@ -157,7 +158,7 @@ def _lines(
         f"             {parts_line(plan.model)}",
         f"  training   {amount(facts['tokens'])} tokens in {duration(facts['training_seconds'])} at about {facts['tokens_per_second']:,} tokens/s: "
         f"{facts['steps']:,} steps of {facts['tokens_per_step']:,} tokens, learning rate {facts['learning_rate']:.2g}, {amount(facts['flops'], 'FLOP')}",
-        *(served_lines(serving, served, alone) if serving is not None and alone is not None else []),
+        *(served_lines(serving, served, alone, _training_budget(recipe, machine, serving)) if serving is not None and alone is not None else []),
         "  time       " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["stages"].items()) + f": {duration(facts['seconds'])} in all",
         f"  text       {_text_line(recipe, facts)}",
         f"  loss       {facts['bits_per_byte']:.2f} bits per byte ({facts['low']:.2f}-{facts['high']:.2f}); 8 is knowing nothing",
@@ -169,6 +170,14 @@ def _lines(
         *(f"  {name:<20} {reason}" for name, reason in facts["reasons"].items()),
         "The run times a real step of its shape before it freezes its plan; these are estimates.",
     ]
+
+
+def _training_budget(recipe: Recipe, machine: Machine, serving: Served) -> Budget:
+    """The recipe's budget without what serving takes of it."""
+    budget = Budget.parse(recipe.budget or "")
+    whole = budget_seconds(budget, machine, recipe.execution.price_per_hour)
+    assert whole  # for the type checker: only budgets of time, energy and money are divided
+    return Budget(kind=budget.kind, amount=budget.amount * whole_seconds(serving.training_seconds, len(contexts(recipe))) / whole)
 
 
 def _text_line(recipe: Recipe, facts: dict[str, Any]) -> str:

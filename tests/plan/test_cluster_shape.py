@@ -109,6 +109,17 @@ def test_serving_asks_for_a_smaller_model_and_takes_its_share():
     assert any(line.startswith("  serving    100B tokens") for line in lines)
 
 
+@pytest.mark.parametrize(("budget", "tokens"), [("2d", 1e6), ("270kWh", 1e12), ("900USD", 1e12)])
+def test_the_command_under_a_plan_that_serves_trains_that_model(budget, tokens):
+    config = choose_shape(job_of("nordic", "8xH100", budget, serve_tokens=tokens), GENERAL).laid.config
+    lines, facts = plan_on(load_recipe("nordic", [f"budget={budget}"])[0], "8xH100", tokens)
+    left, *given = next(line for line in lines if "to train it: --budget " in line).split("--budget ")[1].split(" --set ")
+    recipe = load_recipe("nordic", [f"budget={left}", *given])[0]
+    assert published(recipe.model, recipe.train.context) == config
+    again = plan_on(recipe, "8xH100")[1]
+    assert again["num_parameters"] == facts["num_parameters"] and again["tokens"] == pytest.approx(facts["tokens"], rel=0.01)
+
+
 def test_a_shape_that_is_given_serves_too():
     recipe = load_recipe("llm-jp-4-8b", ["budget=21d"])[0]
     facts = plan_on(recipe, "64xH100", 1e12)[1]

@@ -8,8 +8,8 @@ from hagane.errors import RecipeError
 from hagane.model.count import num_active_parameters
 from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_memory
 from hagane.plan.law import GENERAL, usual_bytes_per_token
-from hagane.plan.serve import parse_tokens, serving_options
-from hagane.plan.shapes import candidates
+from hagane.plan.serve import parse_tokens, serving_options, size_settings
+from hagane.plan.shapes import candidates, finer, published, top_k_of
 from hagane.plan.sketch import ALIKE, best_shape, point_of
 from hagane.preview import preview
 from hagane.recipe.load import load_recipe
@@ -59,6 +59,18 @@ def test_a_model_that_does_not_fit_into_memory_is_not_served():
     bound = serving_options(RECIPE, SizeSettings(), small, 4096, 1e5, GENERAL, 1e6)
     assert {one.config for one in bound} < {one.config for one in free}
     assert all(training_memory(one.config, 1, 256) <= MEMORY_SHARE * small.memory_bytes for one in bound)
+
+
+def test_settings_of_a_shape_make_it_again():
+    """Finer experts among them: where top_k is given, nothing but the ratio narrows them."""
+    ladder, given = ((192, 3), (1280, 20), (2048, 32)), {"vocabulary_size": 16384, "context": 256}
+    dense = load_recipe("nordic", ["model.pattern.ffn=dense"])[0].model.pattern
+    shapes = [config for pattern in (RECIPE.model.pattern, dense) for config in candidates(pattern, SizeSettings(), ladder=ladder, **given)]
+    shapes += finer(RECIPE.model.pattern, SizeSettings(), ladder, **given)
+    assert {top_k_of(config) for config in shapes} == {0, 2, 4, 8}
+    for config in shapes:
+        kind = ["model.pattern.ffn=dense"] * (top_k_of(config) == 0)
+        assert published(load_recipe("nordic", [*kind, *size_settings(config)])[0].model, 256) == config
 
 
 def test_what_cannot_be_is_one_sentence():

@@ -21,7 +21,7 @@ from hagane.plan.shapes import experts_of, parts_line, shape_facts, top_k_of
 from hagane.plan.sketch import ALIKE, OVERRIDES, routing_reasons
 from hagane.plan.text import Supply
 from hagane.plan.traffic import COLLECTIVES, step_bytes
-from hagane.recipe.types import duration
+from hagane.recipe.types import Budget, duration
 
 # Figures of benchmarks/plan_throughput.py --full (docs/notebook.md, "Speeds of clusters").
 ACCURACY = (
@@ -50,6 +50,12 @@ class Page(NamedTuple):
     def seconds(self) -> float:
         """Of training, hours without it among them."""
         return self.job.dial.seconds(self.laid.tokens, self.laid.tokens_per_second)
+
+    @property
+    def training_budget(self) -> Budget:
+        """The budget of time, energy or money without what serving takes of it."""
+        budget = self.job.dial.budget
+        return Budget(kind=budget.kind, amount=budget.amount * self.seconds / self.job.dial.budget_seconds)
 
     @property
     def read_bytes(self) -> float:
@@ -123,7 +129,7 @@ def page_lines(page: Page) -> list[str]:
         ],
         f"  time       {duration(page.seconds)}, of which {dial.goodput:.0%} trains at {amount(speed)} tokens/s ({amount(speed / machine.count)} a device, "
         f"{page.utilisation(best):.0%} of the bf16 peak)",
-        *(served_lines(page.served, dial.serve_tokens, page.alone) if page.served is not None else []),
+        *(served_lines(page.served, dial.serve_tokens, page.alone, page.training_budget) if page.served is not None else []),
         f"  text       {_text_line(page)}",
         "  energy     " + (f"{energy(joules)} (board power of {device.watts:g} W; hosts and cooling come on top)" if joules else "not known"),
         "  cost       " + (f"{dollars(spent)} ({_price(page)})" if spent else "not known"),

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hagane.errors import RecipeError
-from hagane.model.config import ModelConfig
+from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.model.count import num_active_parameters
 from hagane.plan.amounts import amount
 from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
-from hagane.plan.shapes import experts_of, top_k_of
 from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, Candidate, Worth, affordable, largest_alike, with_finer_experts
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
@@ -73,9 +72,8 @@ def serving_options(
     return [best, *sorted(found.values(), key=lambda item: item.loss)]
 
 
-def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
-    """How the time is divided, why the shape is what it is, and how to ask for it."""
-    experts, top_k = experts_of(best.config), top_k_of(best.config)
+def served_lines(best: Served, tokens: float, alone: ModelConfig, budget: Budget) -> list[str]:
+    """How the time is divided, why the shape is what it is, and how to ask for it: `budget` is what training alone takes."""
     without = f"without serving it would have {amount(num_active_parameters(alone))} active"
     reason = f"the largest shape whose expected loss after that is like the lowest; {without}"
     if alone == best.config:
@@ -83,7 +81,15 @@ def served_lines(best: Served, tokens: float, alone: ModelConfig) -> list[str]:
     return [
         f"  serving    {amount(tokens)} tokens at a third of a trained token's cost (a forward pass) take {duration(best.serving_seconds)}, which leaves "
         f"{duration(best.training_seconds)} for training; {reason}",
-        f"             to train it: a budget that is less by that, and --set model.size.width={best.config.width} "
-        f"--set model.size.num_layers={best.config.num_layers}"
-        f"{f' --set model.pattern.num_experts={experts} --set model.pattern.top_k={top_k}' * (experts > 0)}",
+        f"             to train it: --budget {budget.exact} {' '.join(f'--set {setting}' for setting in size_settings(best.config))}",
     ]
+
+
+def size_settings(config: ModelConfig) -> list[str]:
+    """Settings for which a plan of the same recipe has this shape and no other. Experts are as wide as they are: where top_k is given, nothing narrows them."""
+    routed = next((layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)), None)
+    found = [f"model.size.width={config.width}", f"model.size.num_layers={config.num_layers}", f"model.size.vocabulary_size={config.vocabulary_size}"]
+    if routed is None:
+        return found
+    ratio = f"model.pattern.expert_ratio={routed.hidden / config.width:.6g}"
+    return [*found, f"model.pattern.num_experts={routed.num_experts}", f"model.pattern.top_k={routed.top_k}", ratio]

@@ -49,7 +49,8 @@ VOCABULARIES_ALIKE = 0.003  # the law, which knows no effect of their own, tells
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 # Settings that override what the plan chose, by the name of its reason.
 OVERRIDES = {
-    "model": "model.size.width, model.size.num_layers", "experts": "model.pattern.num_experts", "top_k": "model.pattern.top_k",
+    "model": "model.size.width, model.size.num_layers", "experts": "model.pattern.num_experts",
+    "top_k": "model.pattern.top_k, and with it model.pattern.expert_ratio, the width of each, which then is not narrowed",
     "vocabulary": "model.size.vocabulary_size",
     "batch": "train.rows, train.accumulation", "learning_rate": "train.learning_rate", "mixture": "mix.weights, or the shares of corpus.sources",
     "corpus.sample_bytes": "corpus.sample_bytes", "tokens": "train.tokens without a budget", "usd": "execution.price_per_hour",

@@ -67,6 +67,12 @@ class Budget(Frozen):
             return f"{self.amount / 3.6e6:g}kWh"
         return f"{self.amount:g}{unit}"
 
+    @property
+    def exact(self) -> str:
+        """To six digits, as one word that `parse` reads: for a command that asks for it again."""
+        unit = {"time": "s", "energy": "J", "flops": "FLOP", "tokens": "tokens", "money": "USD"}[self.kind]
+        return f"{self.amount:.6g}{unit}"
+
 
 def _unit(unit: str, text: str) -> tuple[BudgetKind, float]:
     if unit.lower() in _UNITS:
