@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import Kept, finish, source_digest
-from hagane.model.config import ModelConfig
-from hagane.plan.cost import training_flops_per_token
 from hagane.recipe.types import Budget, duration
+from hagane.report.against import trained_flops
+from hagane.report.record import read_record
 
 TIME_ERROR, MEMORY_ERROR, OF_RUNS, FEWEST = 0.07, 0.10, 0.9, 20  # of issue 5.7
 PRICE = 6.0  # USD an hour, of a budget of money
@@ -107,14 +107,14 @@ def outcome(folder: Path, case: Case, taken: float) -> dict[str, Any]:
     plan, steps = facts["plan"], [facts["pretrain"], facts["midtrain"], facts["extend"], *facts["tune"]["steps"].values()]
     budget, tokens = Budget.parse(case.budget), sum(step["tokens"] for step in steps)
     planned = budget.amount if budget.kind == "time" else plan["predicted"]["seconds"]
-    model, watts = ModelConfig.model_validate(plan["model"]), plan["machine"]["power_watts"]
+    watts = plan["machine"]["power_watts"]
     spent = {
-        "time": taken, "energy": taken * watts, "tokens": tokens, "flops": tokens * training_flops_per_token(model, plan["context"]),
+        "time": taken, "energy": taken * watts, "tokens": tokens, "flops": trained_flops(read_record(folder)),
         "money": taken / 3600 * PRICE,
     }  # fmt: skip
     return {
         "time": taken / planned, "memory": max(step["peak_memory_bytes"] for step in steps) / plan["predicted"]["peak_memory_bytes"],
-        "spent": spent[budget.kind] / budget.amount, "tokens": tokens / plan["tokens"], "width": model.width,
+        "spent": spent[budget.kind] / budget.amount, "tokens": tokens / plan["tokens"], "width": plan["model"]["width"],
         "progress": min(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["progress"] for path in folder.glob("**/metrics.jsonl")),
     }  # fmt: skip
 

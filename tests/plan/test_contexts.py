@@ -9,7 +9,7 @@ from hagane.model.count import flops_per_token
 from hagane.plan.batch import step_law_batch
 from hagane.plan.choose import Known
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, mean_tokens_per_second, mean_training_flops, split, stretches
-from hagane.plan.cost import tokens_per_second
+from hagane.plan.cost import phases_flops, tokens_per_second, training_flops_per_token
 from hagane.plan.fitted import fitted
 from hagane.plan.sketch import sketch, smallest_seconds
 from hagane.plan.stage import make_plan
@@ -124,7 +124,25 @@ def test_budgets_of_flops_count_every_context():
     assert mean_tokens_per_second(plain, config, MACHINE) == tokens_per_second(config, 256, MACHINE) < mean_tokens_per_second(recipe, config, MACHINE)
     fixed = SizeSettings(width=128, num_layers=4, vocabulary_size=4096)
     recipe = recipe_with(train=CURRICULUM, budget="1e14FLOP", tune={"share": 0.25}, extend={"share": 0.2})
-    assert plan_of(recipe, size=fixed).flops == pytest.approx(1e14, rel=0.05)
+    assert plan_of(recipe, size=fixed).flops == pytest.approx(1e14, rel=0.005)
+
+
+@pytest.mark.parametrize("warmup", ["together", "alone"])
+def test_a_budget_of_flops_is_met_by_what_indexers_do_in_every_phase(warmup):
+    """Dense, warm-up and sparse phases of three contexts cost unlike FLOPs a token: counted by hand from the phases, they are the budget."""
+    pattern = {"mixer": "latent", "query_ratio": 0.5, "index_top_k": 64, "index_heads": 16}
+    train = CURRICULUM | {"index_dense_share": 0.6, "index_warmup_share": 0.1, "index_warmup": warmup}
+    recipe = recipe_with(model={"pattern": pattern}, train=train, budget="1e14FLOP", tune={"share": 0.25}, midtrain={"share": 0.1})
+    plan = plan_of(recipe, size=SizeSettings(width=128, num_layers=4, vocabulary_size=4096))
+    phases = [phase for parts in plan.phases.values() for phase in parts]
+    assert {phase.index for phase in phases} == {"dense", "warmup" if warmup == "alone" else "together", "sparse"}
+    assert {phase.context for phase in phases} == {32, 64, 256}
+    by_hand = sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(plan.model, phase.context, phase.index) for phase in phases)
+    assert plan.flops == pytest.approx(by_hand, rel=1e-12) and plan.flops == pytest.approx(1e14, rel=0.005)
+    sparse = sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(plan.model, phase.context) for phase in phases)
+    assert abs(sparse / by_hand - 1) > 0.03, "what they do must matter here"
+    tokens = sum(phase.num_steps * phase.tokens_per_step for phase in phases)
+    assert phases_flops(plan.model, phases, tokens / 2) == pytest.approx(by_hand / 2)
 
 
 def test_more_contexts_need_more_time_to_be_compiled_and_timed():

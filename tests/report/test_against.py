@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from hagane.plan.cost import training_flops_per_token
 from hagane.plan.facts import PlanFacts
 from hagane.preview import preview
 from hagane.recipe.load import load_recipe
 from hagane.report.against import compared
+from hagane.report.claim import claim_of_run
 from hagane.report.page import build_report, render
 from hagane.report.record import read_record
 
@@ -31,13 +33,36 @@ def test_computation_speed_and_cost_stand_beside_what_came(finished_run):
     found = {one.key: one for one in compared(read_record(with_price(finished_run)))}
     assert found["tokens"].came == TRAINED and found["tokens"].planned == 2_500_000
     assert found["flops"].planned == pytest.approx(5.8e13 * 2_500_000 / 2_310_000)
-    assert found["flops"].came == pytest.approx(TRAINED * 3 * 2 * 4.1e6, rel=0.3), "six FLOPs a parameter and token, about"
+    model = PlanFacts.model_validate(read_record(finished_run).facts("plan")).model
+    assert found["flops"].came == pytest.approx(TRAINED * training_flops_per_token(model, 256))
     assert found["tokens_per_second"].planned == pytest.approx(2_500_000 / (171 + 57)) and found["tokens_per_second"].came == pytest.approx(TRAINED / SECONDS)
     assert found["usd"].planned == pytest.approx(298 / 3600 * 3) and found["usd"].came == pytest.approx(297.6 / 3600 * 3)
     page = render(finished_run)
     assert row(page, "Cost") == ["0.25 USD", "0.25 USD", "-0.1 %"]
     assert row(page, "Training tokens a second") == ["11 k", "10.3 k", "-6.5 %"]
     assert row(page, "Training FLOPs")[0] == "6.28e13" and row(page, "Budget") == ["5 min", "4 min 58 s", "-0.8 %"]
+
+
+def test_a_run_that_trained_as_planned_has_no_error_of_its_flops(finished_run):
+    """By what indexers did in each phase, at the context of each; the card of the run says the same."""
+    path = finished_run / "plan" / "facts.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    facts = record["facts"]
+    index = {"num_heads": 8, "head_dim": 32, "top_k": 32}
+    mixer = {"kind": "latent", "num_heads": 4, "query_rank": 64, "kv_rank": 32, "nope_dim": 32, "rope_dim": 16, "value_dim": 32, "rope": {}, "index": index}
+    facts["model"]["layers"] = [{"mixer": mixer, "ffn": {"kind": "dense", "hidden": 128}}] * 4
+    pretrain = facts["phases"]["pretrain"][0]
+    cuts = (("dense", 64, 64, 200), ("together", 256, 16, 100), ("sparse", 256, 16, 118))
+    facts["phases"]["pretrain"] = [pretrain | {"index": mode, "context": context, "rows": rows, "num_steps": steps} for mode, context, rows, steps in cuts]
+    facts["phases"]["tune/supervised"][0] |= {"num_steps": 144}
+    plan = PlanFacts.model_validate(facts)
+    by_hand = 4096 * sum(steps * training_flops_per_token(plan.model, context, mode) for mode, context, _, steps in cuts)
+    by_hand += 4096 * 144 * training_flops_per_token(plan.model, 256)
+    facts |= {"flops": by_hand, "tokens": TRAINED, "expected_tokens": TRAINED}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    found = {one.key: one for one in compared(read_record(finished_run))}
+    assert found["flops"].relative == pytest.approx(0, abs=1e-12)
+    assert claim_of_run(finished_run).flops == pytest.approx(by_hand)
 
 
 def test_without_a_price_there_is_no_cost(finished_run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import harmonic_mean
 
 from hagane.corpus.mixture import Shard
@@ -13,7 +14,7 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.extend import extended
 from hagane.plan.batch import Batch, by_time, by_tokens, given_batch, most_rows
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, mean_training_flops, split
-from hagane.plan.cost import MEMORY_SHARE, joules, run_memory, tokens_per_second, training_flops_per_token
+from hagane.plan.cost import MEMORY_SHARE, joules, phases_flops, run_memory, tokens_per_second
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
 from hagane.plan.index_phases import indexer_reason, with_indexers
@@ -114,7 +115,7 @@ def choose(
     pace = Pace.of(recipe, config, (rows, accumulation), share, time_step)
     rate, step_seconds = pace.rates[recipe.train.context], pace.mean_seconds
     tokens_per_step = rows * accumulation * recipe.train.context
-    total_steps = _total_steps(recipe, config, sketch, allowance, pace)
+    total_steps = _total_steps(recipe, config, known, allowance, pace, roughly)
     if total_steps < MINIMUM_STEPS:
         raise RecipeError(
             f"the budget leaves {duration(total_steps * step_seconds)} for training, which is {total_steps} steps; at least {MINIMUM_STEPS} are needed "
@@ -130,9 +131,7 @@ def choose(
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = mixture_reason(recipe, repeats.values())
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
-    if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
-        phases["pretrain"] = with_indexers(phases["pretrain"], config, recipe.train)
-        reasons |= indexer_reason(phases["pretrain"])
+    reasons |= indexer_reason(phases["pretrain"])
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     shards = known.shards
@@ -146,7 +145,7 @@ def choose(
     return PlanFacts(
         budget=recipe.budget, machine=machine, model=config, vocabulary_size=config.vocabulary_size,
         num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), context=recipe.train.context,
-        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, flops=_flops(config, phases),
+        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, flops=phases_flops(config, chain(*phases.values())),
         stages=stages, phases=phases, step_seconds=pace.measured, extended=_extended(recipe, config),
         mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
         predicted=Prediction(
@@ -158,14 +157,18 @@ def choose(
     )  # fmt: skip
 
 
-def _total_steps(recipe: Recipe, config: ModelConfig, sketch: Sketch, allowance: Allowance, pace: Pace) -> int:
-    """Optimizer steps of all training stages: what fits into the time, or what the tokens or FLOPs come to."""
+def _total_steps(recipe: Recipe, config: ModelConfig, known: Known, allowance: Allowance, pace: Pace, tokens: float) -> int:
+    """Optimizer steps of all training stages: what fits into the time, or what the tokens or FLOPs come to. `tokens` are about those of FLOPs."""
     if allowance.training_seconds is not None:
         return round(max(0.0, allowance.training_seconds - pace.compile_seconds) / pace.mean_seconds)
+    steps = round(tokens / sum(part.share * pace.tokens(part.context) for part in pace.stretches))
     budget = Budget.parse(recipe.budget) if recipe.budget else None
-    if budget is not None and budget.kind == "flops":  # of this shape, not of the sketch's
-        return round(budget.amount / sum(part.share * pace.tokens(part.context) * training_flops_per_token(config, part.context) for part in pace.stretches))
-    return round(sketch.tokens / sum(part.share * pace.tokens(part.context) for part in pace.stretches))
+    if budget is None or budget.kind != "flops":
+        return steps
+    steps = max(steps, MINIMUM_STEPS)  # enough that every phase has some
+    any_mixture = dict.fromkeys(known.shard_bytes, 1 / len(known.shard_bytes))  # neither it nor the learning rate changes what a token costs
+    phases = _phases(recipe, config, steps, pace, MAX_LEARNING_RATE, any_mixture, known)
+    return round(steps * budget.amount / phases_flops(config, chain(*phases.values())))
 
 
 def _tokens_of(recipe: Recipe, config: ModelConfig, sketch: Sketch) -> float:
@@ -182,12 +185,6 @@ def _stage_plans(phases: Mapping[str, tuple[Phase, ...]], pace: Pace) -> dict[st
         tokens = sum(phase.num_steps * phase.tokens_per_step for phase in parts)
         plans[name] = StagePlan(seconds=seconds, steps=sum(phase.num_steps for phase in parts), tokens=tokens)
     return plans
-
-
-def _flops(config: ModelConfig, phases: Mapping[str, tuple[Phase, ...]]) -> float:
-    """FLOPs of all phases, attention counted at the context of each."""
-    every = [phase for parts in phases.values() for phase in parts]
-    return sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(config, phase.context, phase.index) for phase in every)
 
 
 def _extended(recipe: Recipe, config: ModelConfig) -> ModelConfig | None:
@@ -365,7 +362,10 @@ def _phases(
     last = not tune_steps and not mid_steps and not long_steps
     whole = phase("pretrain", "text", pre_steps, learning_rate, warmup_share(recipe), train.decay_share, 0.0 if last else train.handover_share, mixture)
     parts = [Part(context, *pace.batches[context], share) for context, share in curriculum(recipe)]
-    phases: dict[str, tuple[Phase, ...]] = {"pretrain": split(whole, parts)}
+    pretrain = split(whole, parts)
+    if starting_model(recipe) is None:  # the indexers of a checkpoint have learned
+        pretrain = with_indexers(pretrain, config, recipe.train)
+    phases: dict[str, tuple[Phase, ...]] = {"pretrain": pretrain}
     if mid_steps:
         rates = _midtrain_mixture(recipe, mixture, known)
         final = 0.0 if not tune_steps and not long_steps else train.handover_share

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
 from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.model.count import kinds, mean_seen, num_trained_parameters, training_flops
-from hagane.recipe.types import IndexMode, Machine
+from hagane.recipe.types import IndexMode, Machine, Phase
 
 # Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
 # its FLOPs at the matrix rate, 5 % more, and passes over memory between the products that count for less the wider they are,
@@ -31,6 +32,17 @@ _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35
 def training_flops_per_token(config: ModelConfig, context: int, index: IndexMode = "sparse") -> float:
     """Forward and backward FLOPs of one token in a document of `context` tokens; `index` is what indexers do. See `count.training_flops`."""
     return training_flops(config, 1, 1, partial(mean_seen, context), index)
+
+
+def phases_flops(config: ModelConfig, phases: Iterable[Phase], tokens: float | None = None) -> float:
+    """Forward and backward FLOPs of a run's phases, each at its own context and with what its indexers do there: how FLOPs are planned and reported.
+
+    With `tokens`, of so many instead of those of all steps, in the same parts: a steered run trains on more or fewer.
+    """
+    told = [(phase.num_steps * phase.tokens_per_step, training_flops_per_token(config, phase.context, phase.index)) for phase in phases]
+    planned = sum(count for count, _ in told)
+    whole = sum(count * each for count, each in told)
+    return whole if tokens is None or not planned else whole * tokens / planned
 
 
 def tokens_per_second(config: ModelConfig, context: int, machine: Machine, batch: int | None = None) -> float:

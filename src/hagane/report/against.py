@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hagane.errors import RecipeError
-from hagane.plan.cost import training_flops_per_token
+from hagane.plan.cost import phases_flops
 from hagane.plan.facts import PlanFacts
 from hagane.recipe.types import Budget
 from hagane.report import text
@@ -54,7 +54,7 @@ def compared(record: Record) -> list[Compared]:
         Compared("seconds", "Time", seconds, record.seconds, text.seconds),
         Compared("tokens", "Training tokens", expected, trained, text.scaled),
         Compared("promised_tokens", "Promised tokens", promised, trained, text.scaled),
-        Compared("flops", "Training FLOPs", None if flops is None else flops * more, _flops(record), lambda value: text.flops(value).removesuffix(" FLOPs")),
+        Compared("flops", "Training FLOPs", flops and flops * more, trained_flops(record), lambda value: text.flops(value).removesuffix(" FLOPs")),
         Compared("tokens_per_second", "Training tokens a second", _planned_speed(plan, expected), _speed(record, trained), text.scaled),
         Compared("bits_per_byte", BITS, number(predicted.get("bits_per_byte")), mean[0] if mean else None, lambda value: text.fixed(value, 2)),
         Compared("joules", "Energy", number(predicted.get("joules")), joules, text.energy),
@@ -86,19 +86,13 @@ def _speed(record: Record, trained: float | None) -> float | None:
     return trained / seconds if trained and seconds > 0 else None
 
 
-def _flops(record: Record) -> float | None:
-    """What was trained, by the plan's own count of a token of each stage; None for a plan of another version."""
+def trained_flops(record: Record) -> float | None:
+    """FLOPs of what was trained, as the plan counts its own phases; None for a plan of another version."""
     try:
         plan = PlanFacts.model_validate(record.facts("plan"))
     except ValidationError:
         return None
-    total = 0.0
-    for stage in record.training:
-        phases = plan.phases.get(stage.name, ())
-        tokens = sum(phase.num_steps * phase.tokens_per_step for phase in phases)
-        needed = sum(phase.num_steps * phase.tokens_per_step * training_flops_per_token(plan.model, phase.context) for phase in phases)
-        total += (reached(stage, "tokens", "tokens") or 0.0) * (needed / tokens if tokens else training_flops_per_token(plan.model, plan.context))
-    return total or None
+    return sum(phases_flops(plan.model, plan.phases.get(stage.name, ()), reached(stage, "tokens", "tokens") or 0.0) for stage in record.training) or None
 
 
 def stage_joules(record: Record, stage: Stage) -> float | None:

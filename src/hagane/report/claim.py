@@ -9,8 +9,8 @@ from hagane.errors import RunError
 from hagane.folder import open_environment, read_json
 from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.plan.claim import Claim, Hardware
-from hagane.plan.cost import training_flops_per_token
 from hagane.recipe.types import Machine
+from hagane.report.against import trained_flops
 from hagane.report.record import dig, number, read_record
 
 
@@ -38,7 +38,7 @@ def claim_of_run(folder: Path, country: str | None = None) -> Claim:
         country=country or dig(record.recipe, "release", "country") or None, year=_year(folder), note=_note(machine),
         architecture="moe" if routed else "dense", active_parameters=plan["num_active_parameters"] if routed else None,
         experts=routed[0].num_experts if routed else None, top_k=routed[0].top_k if routed else None, context=plan["context"], tokens=tokens,
-        flops=tokens * training_flops_per_token(config, plan["context"]), utilisation=_utilisation(trained), energy_mwh=_sum(trained, "joules") / 3.6e9 or None,
+        flops=trained_flops(record), utilisation=_utilisation(trained), energy_mwh=_sum(trained, "joules") / 3.6e9 or None,
     )  # fmt: skip
 
 
