@@ -10,6 +10,7 @@ from hagane.preview import preview
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import SizeSettings, Source
 from hagane.recipe.types import Machine
+from hagane.report.plan_page import plan_page
 
 MACHINE = Machine(name="test", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=400e9, bandwidth=20e9, power_watts=31.0, power_source="stated")
 
@@ -56,6 +57,14 @@ def test_parameters_are_told_by_part():
     lines, facts = planned("2h")
     assert sum(facts["parts"].values()) == facts["num_parameters"] and facts["cache_bytes_per_token"] > 0
     assert any("mixers" in line and "experts" in line and line.endswith(f"cache of decoding {facts['cache_bytes_per_token']:.0f} B a token") for line in lines)
+
+
+@pytest.mark.parametrize(("source", "said"), [("stated", "modelled"), ("counter of package-0 (RAPL)", "at the power that its counter told")])
+def test_energy_of_a_plan_says_where_its_power_comes_from(monkeypatch, source, said):
+    monkeypatch.setattr("hagane.preview.profile", lambda device, threads: MACHINE.model_copy(update={"power_source": source}))
+    lines, facts = planned("2h")
+    assert any("; energy " in line and f"Wh ({said})" in line for line in lines) and facts["energy_source"] == said
+    assert said in plan_page(facts)
 
 
 def test_more_of_any_dial_never_expects_a_higher_loss():

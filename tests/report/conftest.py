@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,20 @@ def write_run(folder: Path, *, until: str | None = None, dense: bool = False, la
         record = {"stage": stage, "key": "k", "digest": "d", "seconds": SECONDS[stage], "finished": "2026-01-01T00:05:00Z", "facts": facts}
         (folder / stage / "facts.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
+
+
+def count_energy(folder: Path, stages: Collection[str]) -> None:
+    """Say of these training stages that a counter counted their joules."""
+    for stage in stages:
+        path = folder / stage / "facts.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        (record["facts"]["steps"]["supervised"] if stage == "tune" else record["facts"])["counted"] = True
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.fixture(name="count_energy")
+def _count_energy() -> Callable[[Path, Collection[str]], None]:
+    return count_energy
 
 
 @pytest.fixture

@@ -65,6 +65,25 @@ def test_a_run_that_trained_as_planned_has_no_error_of_its_flops(finished_run):
     assert claim_of_run(finished_run).flops == pytest.approx(by_hand)
 
 
+def test_modelled_energy_has_no_error_of_its_own(finished_run, count_energy):
+    """Seconds times watts on both sides would repeat that of the time."""
+
+    def energy():
+        return next(one for one in compared(read_record(finished_run)) if one.key == "joules")
+
+    assert (energy().name, energy().error) == ("Energy (modelled)", "") and energy().planned and energy().came
+    build_report(finished_run)
+    assert json.loads((finished_run / "plan.json").read_text(encoding="utf-8"))["outcome"]["joules"]["error"] is None
+    count_energy(finished_run, ("pretrain",))
+    assert energy().name == "Energy (part counted)" and energy().relative == pytest.approx(energy().came / 9240 - 1)
+    page = render(finished_run)
+    assert row(page, "Energy (part counted)")[2] and "part counted: stated model" in page and page.count("<td>counted</td>") == 1
+    clock = {"seconds": 297.6, "origin": 0.0, "joules": 8500.0, "origin_joules": 1000.0, "attempts": 2}
+    (finished_run / "clock.json").write_text(json.dumps(clock), encoding="utf-8")
+    assert energy().name == "Energy (counted)" and energy().came == 7500.0, "a clock that counts knows the whole run"
+    assert "counted by the machine" in render(finished_run)
+
+
 def test_without_a_price_there_is_no_cost(finished_run):
     assert "usd" not in {one.key for one in compared(read_record(finished_run))}
 

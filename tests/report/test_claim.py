@@ -43,14 +43,23 @@ def test_our_own_run_is_possible_and_survives_the_way_through_a_file(finished_ru
     assert verdict.claim.unknown() == ["country"]
 
 
-def test_energy_without_a_counter_is_marked_as_modelled(finished_run):
-    claim = claim_of_run(finished_run)
-    assert claim.note.startswith("energy modelled, not counted: 31 W (stated model")
-    assert any("energy" in line and "Wh" in line for line in fact_lines(claim))
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [
+        ((), "energy modelled, not counted: 31 W (counter of the package)"),
+        (("pretrain",), "energy part counted by the machine, the rest modelled: 31 W (counter of the package)"),
+        (("pretrain", "tune"), "energy counted by the machine;"),
+    ],
+)
+def test_energy_is_marked_by_what_was_counted_and_not_by_the_profile(finished_run, count_energy, counted, said):
+    """A counter that was there when the machine was measured may break in a run."""
     environment = json.loads((finished_run / "environment.json").read_text(encoding="utf-8"))
     environment["machine"]["power_source"] = "counter of the package"
     (finished_run / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
-    assert claim_of_run(finished_run).note.startswith("energy counted by counter of the package")
+    count_energy(finished_run, counted)
+    claim = claim_of_run(finished_run)
+    assert claim.note.startswith(said)
+    assert any("energy" in line and "Wh" in line for line in fact_lines(claim))
 
 
 def test_the_country_comes_from_the_recipe_or_the_command(finished_run):

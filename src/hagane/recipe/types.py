@@ -118,6 +118,11 @@ class Machine(Frozen):
     steps: dict[str, StepRate] = Field(default_factory=dict, description="measured training steps by shape key")
 
     @property
+    def energy_source(self) -> str:
+        """What may be said of joules that are expected of it: seconds times its power, which a counter told or a model."""
+        return "at the power that its counter told" if self.power_source.startswith("counter") else "modelled"
+
+    @property
     def hardware(self) -> str:
         """What a card calls this machine."""
         return f"{self.name}, {self.num_cores} cores" if self.device == "cpu" else self.name

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -17,22 +17,27 @@ from hagane.report.quality import mean_bits
 from hagane.report.record import Record, Stage, dig, number, table
 
 BITS = "Bits per byte"
+Known = Literal["counted", "part counted", "modelled"]  # joules: by a counter of the machine, or as seconds x watts of its profile
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One number as planned and as it came, None where it is not known; `key` names it in plan.json, `show` writes it for people."""
+    """One number as planned and as it came, None where it is not known; `key` names it in plan.json, `show` writes it for people.
+
+    Not `judged` is what came of another row: it has no error of its own.
+    """
 
     key: str
     name: str
     planned: float | None
     came: float | None
     show: Callable[[Any], str]
+    judged: bool = True
 
     @property
     def relative(self) -> float | None:
         """What came over what was planned, less one."""
-        return self.came / self.planned - 1 if self.came is not None and self.planned else None
+        return self.came / self.planned - 1 if self.came is not None and self.planned and self.judged else None
 
     @property
     def error(self) -> str:
@@ -47,7 +52,7 @@ def compared(record: Record) -> list[Compared]:
     promised, expected = number(plan.get("tokens")), number(plan.get("expected_tokens", plan.get("tokens")))
     more = expected / promised if expected and promised else 1.0  # a run that finds time left over trains on more
     flops = number(plan.get("flops"))
-    joules = sum(stage_joules(record, stage) or 0.0 for stage in record.stages) or None
+    joules, how = energy_of(record)
     peak = max((reached(stage, "peak_memory_bytes", "memory_bytes") or 0.0 for stage in record.training), default=0.0) or None
     mean = mean_bits(record)
     found = [
@@ -57,7 +62,8 @@ def compared(record: Record) -> list[Compared]:
         Compared("flops", "Training FLOPs", flops and flops * more, trained_flops(record), lambda value: text.flops(value).removesuffix(" FLOPs")),
         Compared("tokens_per_second", "Training tokens a second", _planned_speed(plan, expected), _speed(record, trained), text.scaled),
         Compared("bits_per_byte", BITS, number(predicted.get("bits_per_byte")), mean[0] if mean else None, lambda value: text.fixed(value, 2)),
-        Compared("joules", "Energy", number(predicted.get("joules")), joules, text.energy),
+        # modelled joules are seconds x watts as the planned ones are: their error would be that of the time
+        Compared("joules", f"Energy ({how})", number(predicted.get("joules")), joules, text.energy, judged=how != "modelled"),
         Compared("memory_bytes", "Peak memory", number(predicted.get("peak_memory_bytes")), peak, text.size),
     ]
     budget = budget_of(record)
@@ -95,8 +101,21 @@ def trained_flops(record: Record) -> float | None:
     return sum(phases_flops(plan.model, plan.phases.get(stage.name, ()), reached(stage, "tokens", "tokens") or 0.0) for stage in record.training) or None
 
 
+def how_known(counted: Collection[object]) -> Known:
+    """What may be said of a sum of joules, from whether a counter counted each of its parts."""
+    return "counted" if counted and all(counted) else "part counted" if any(counted) else "modelled"
+
+
+def energy_of(record: Record) -> tuple[float | None, Known]:
+    """Joules of the run so far: of its clock, which counts everything, or where that had no counter all the time the sum of its stages."""
+    if record.joules is not None:
+        return record.joules, "counted"
+    spent = [(stage, joules) for stage in record.stages if (joules := stage_joules(record, stage))]
+    return sum(joules for _, joules in spent) or None, how_known([stage.facts.get("counted") for stage, _ in spent])
+
+
 def stage_joules(record: Record, stage: Stage) -> float | None:
-    """Joules of a stage: its own meter, else seconds x watts of the machine's profile."""
+    """Joules of a stage: its own, which `counted` in its facts tells about, else seconds x watts of the machine's profile."""
     told = number(stage.facts.get("joules"))
     watts = number(machine_of(record).get("power_watts"))
     return told or (stage.seconds * watts if stage.seconds is not None and watts is not None else None)

@@ -10,7 +10,7 @@ from hagane.folder import open_environment, read_json
 from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.plan.claim import Claim, Hardware
 from hagane.recipe.types import Machine
-from hagane.report.against import trained_flops
+from hagane.report.against import how_known, trained_flops
 from hagane.report.record import dig, number, read_record
 
 
@@ -35,7 +35,7 @@ def claim_of_run(folder: Path, country: str | None = None) -> Claim:
     return Claim(
         name=str(record.recipe.get("name") or record.name), source=(f"facts of the run folder {record.name}, hagane {environment.hagane}",),
         parameters=plan["num_parameters"], hardware=(hardware,), days=seconds / 86400,
-        country=country or dig(record.recipe, "release", "country") or None, year=_year(folder), note=_note(machine),
+        country=country or dig(record.recipe, "release", "country") or None, year=_year(folder), note=_note(machine, trained),
         architecture="moe" if routed else "dense", active_parameters=plan["num_active_parameters"] if routed else None,
         experts=routed[0].num_experts if routed else None, top_k=routed[0].top_k if routed else None, context=plan["context"], tokens=tokens,
         flops=trained_flops(record), utilisation=_utilisation(trained), energy_mwh=_sum(trained, "joules") / 3.6e9 or None,
@@ -53,10 +53,14 @@ def _utilisation(stages: list[dict[str, Any]]) -> float | None:
     return sum(share * seconds for share, seconds in known if share) / weight if weight else None
 
 
-def _note(machine: Machine) -> str:
-    """Whether the energy was counted or modelled, and what the peak rate is."""
-    counted = machine.power_source.startswith("counter")
-    energy = f"energy counted by {machine.power_source}" if counted else f"energy modelled, not counted: {machine.power_watts:g} W ({machine.power_source})"
+def _note(machine: Machine, trained: list[dict[str, Any]]) -> str:
+    """Whether the energy was counted or modelled, as every stage tells of its own, and what the peak rate is."""
+    modelled = f"{machine.power_watts:g} W ({machine.power_source})"
+    energy = {
+        "counted": "energy counted by the machine",
+        "part counted": f"energy part counted by the machine, the rest modelled: {modelled}",
+        "modelled": f"energy modelled, not counted: {modelled}",
+    }[how_known([stage.get("counted") for stage in trained])]
     return f"{energy}; the peak is the matrix rate measured on this machine; training stages only"
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from hagane.report import figures, text
-from hagane.report.against import BITS, budget_of, compared, latest, machine_of, reached, stage_joules
+from hagane.report.against import BITS, budget_of, compared, energy_of, how_known, latest, machine_of, reached, stage_joules
 from hagane.report.figures import Curve
 from hagane.report.quality import counted, human_languages, mean_bits
 from hagane.report.record import Record, Stage, dig, number, rows, table
@@ -103,10 +103,14 @@ def _answers(record: Record) -> Tile | None:
 
 
 def _energy(record: Record) -> Tile | None:
-    joules = sum(stage_joules(record, stage) or 0.0 for stage in record.stages)
+    joules, how = energy_of(record)
     if not joules:
         return None
-    return Tile("Energy", text.energy(joules), str(machine_of(record).get("power_source") or ""))
+    return Tile("Energy", text.energy(joules), f"{how} by the machine" if how == "counted" else f"{how}: {_power_source(record)}")
+
+
+def _power_source(record: Record) -> str:
+    return str(machine_of(record).get("power_source") or "not stated")
 
 
 def _proof(record: Record) -> Tile | None:
@@ -301,19 +305,23 @@ def speed(record: Record) -> dict[str, Any] | None:
 
 
 def energy(record: Record) -> dict[str, Any] | None:
-    """Energy per stage; None where the power of the machine is not known."""
-    spent = [(stage, stage_joules(record, stage)) for stage in record.stages]
-    total = sum(joules or 0.0 for _, joules in spent)
+    """Energy per stage, each counted or modelled, and of the run; None where neither a counter nor the power of the machine is known."""
+    spent = [(stage, joules) for stage in record.stages if (joules := stage_joules(record, stage)) is not None]
+    total, (whole, how) = sum(joules for _, joules in spent), energy_of(record)
     if not total:
         return None
-    lines = [(stage.name, text.seconds(stage.seconds), text.energy(joules), text.percent(joules / total)) for stage, joules in spent if joules is not None]
-    foot = ("all stages", text.seconds(sum(stage.seconds or 0.0 for stage, _ in spent)), text.energy(total), "")
+    lines = [
+        (stage.name, text.seconds(stage.seconds), text.energy(joules), text.percent(joules / total), how_known([stage.facts.get("counted")]))
+        for stage, joules in spent
+    ]
+    foot = ("the run", text.seconds(sum(stage.seconds or 0.0 for stage, _ in spent)), text.energy(whole), "", how)
     trained = sum(reached(stage, "tokens", "tokens") or 0.0 for stage in record.training)
-    training = sum(joules or 0.0 for stage, joules in spent if stage in record.training)
-    machine = machine_of(record)
+    meters = [(stage.facts.get("counted"), joules) for stage, joules in spent if stage in record.training and joules]
+    training = sum(joules for _, joules in meters)
     return {
-        "table": Table("Energy by stage", ("stage", "time", "energy", "share"), tuple(lines), frozenset({1, 2, 3}), foot),
+        "table": Table("Energy by stage", ("stage", "time", "energy", "share", "known by"), tuple(lines), frozenset({1, 2, 3}), foot),
         "per_token": f"{training / trained * 1e3:.3g} mJ" if trained and math.isfinite(training / trained) else None,
-        "watts": text.scaled(machine.get("power_watts"), "W"),
-        "source": str(machine.get("power_source") or "not stated"),
+        "how": how_known([counted for counted, _ in meters]),
+        "watts": text.scaled(machine_of(record).get("power_watts"), "W"),
+        "source": _power_source(record),
     }

@@ -80,7 +80,8 @@ def _tiles(facts: dict[str, Any]) -> list[Tile]:
         tiles.append(Tile("Time", text.seconds(facts["seconds"]), f"{text.seconds(training)} of it training on text"))
     else:
         tiles.append(Tile("Training time", text.seconds(facts.get("seconds", training))))
-    tiles.append(Tile("Energy", text.energy(facts.get("joules")), "modelled, not counted" if facts.get("joules") else "no power is published"))
+    known = facts.get("energy_source", "modelled, not counted") if facts.get("joules") else "no power is published"
+    tiles.append(Tile("Energy", text.energy(facts.get("joules")), known))
     if cost is not None:
         tiles.append(Tile("Cost", text.dollars(cost), "" if price is None else f"at {price:,.2f} USD an hour"))
     if facts.get("serving_seconds"):

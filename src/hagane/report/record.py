@@ -45,6 +45,7 @@ class Record:
     stages: tuple[Stage, ...]
     seconds: float | None  # active seconds of the whole run so far, also those between stages
     notices: tuple[str, ...]
+    joules: float | None = None  # counted over the same time; None where any of it had no counter
     mixture: dict[str, Any] = field(default_factory=dict)  # what `hagane mix` found for the text, if the folder has it
 
     def stage(self, name: str) -> Stage:
@@ -116,7 +117,13 @@ def read_record(run_folder: Path) -> Record:
     counted = (number(clock.get("seconds")) or 0.0) - (number(clock.get("origin")) or 0.0)
     seconds = max(counted, sum(stage.seconds or 0.0 for stage in stages)) or None
     mixture = table(_json(run_folder / "mixture.json", run_folder, notices))
-    return Record(run_folder.resolve().name, recipe_text, recipe, environment, tuple(stages), seconds, tuple(notices), mixture)
+    return Record(run_folder.resolve().name, recipe_text, recipe, environment, tuple(stages), seconds, tuple(notices), _joules(clock), mixture)
+
+
+def _joules(clock: dict[str, Any]) -> float | None:
+    """What the clock of a run counted since its plan began."""
+    joules = number(clock.get("joules"))
+    return None if joules is None else joules - (number(clock.get("origin_joules")) or 0.0) or None
 
 
 def _stages(run_folder: Path, name: str, plan: dict[str, Any], notices: list[str]) -> Iterator[Stage]:
