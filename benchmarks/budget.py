@@ -1,16 +1,16 @@
 """Does a run end when it was asked to, and is its memory what was planned? Whole runs of `hagane run` as a process, timed from outside.
 
-    python benchmarks/budget.py --full --cold --corpus DIR --corpus DIR,DIR --keep KEEP     # 26 runs of 2 to 20 minutes: some five hours of a quiet machine
+    python benchmarks/budget.py --full --corpus DIR --corpus DIR,DIR --keep KEEP     # 26 runs of 2 to 20 minutes: some five hours of a quiet machine
     python benchmarks/budget.py --quick                                                     # a run of a few seconds on embedded text
 
 Finished runs are kept as lines of KEEP/results.jsonl; the same command goes on from there. Each case is RECIPE:CORPUS:BUDGET:KIND, where RECIPE is a
 recipe and settings (`nordic;model.pattern.ffn=dense`), CORPUS the number of a --corpus (several folders with commas between them are one; `-`: what the
 recipe has) and KIND one of: frozen, steering off, the step count as planned; steered; stolen, steered while another process spins on one core for a minute
-in the middle. --cold gives every case an empty HAGANE_CACHE: machine profile, timed steps and compiled kernels are made within its time.
+in the middle. --cold, which --full implies, gives every case an empty HAGANE_CACHE: machine profile, timed steps and compiled kernels are made within its time.
 
 The figures: of frozen runs |seconds / planned - 1|, where planned is the budget, or what the plan told for a budget of energy, FLOPs, tokens or money; of
-all runs the peak memory of training over the plan's, and what was spent of the budget in its own unit; of steered ones that they ended in time, with the
-planned tokens read and decay completed.
+all runs the peak memory of training over the plan's, and what was spent of the budget in its own unit, joules only where a counter counted all of them; of
+steered ones that they ended in time, with the planned tokens read and decay completed.
 """
 
 from __future__ import annotations
@@ -102,19 +102,18 @@ def one(case: Case, folder: Path, cold: bool) -> dict[str, Any]:
 
 
 def outcome(folder: Path, case: Case, taken: float) -> dict[str, Any]:
-    """Of a finished run: seconds, peak memory and tokens over what was planned, what was spent of the budget, and how far each decay came."""
+    """Of a finished run: seconds, peak memory and tokens over what was planned, what was spent of the budget (None: energy that was not counted), and how far
+    each decay came."""
     facts = {stage: json.loads((folder / stage / "facts.json").read_text())["facts"] for stage in ("plan", "pretrain", "midtrain", "extend", "tune")}
     plan, steps = facts["plan"], [facts["pretrain"], facts["midtrain"], facts["extend"], *facts["tune"]["steps"].values()]
     budget, tokens = Budget.parse(case.budget), sum(step["tokens"] for step in steps)
     planned = budget.amount if budget.kind == "time" else plan["predicted"]["seconds"]
-    watts = plan["machine"]["power_watts"]
-    spent = {
-        "time": taken, "energy": taken * watts, "tokens": tokens, "flops": trained_flops(read_record(folder)),
-        "money": taken / 3600 * PRICE,
-    }  # fmt: skip
+    record = read_record(folder)
+    # modelled joules are the time again
+    spent = {"time": taken, "energy": record.joules, "tokens": tokens, "flops": trained_flops(record), "money": taken / 3600 * PRICE}[budget.kind]
     return {
         "time": taken / planned, "memory": max(step["peak_memory_bytes"] for step in steps) / plan["predicted"]["peak_memory_bytes"],
-        "spent": spent[budget.kind] / budget.amount, "tokens": tokens / plan["tokens"], "width": plan["model"]["width"],
+        "spent": None if spent is None else spent / budget.amount, "tokens": tokens / plan["tokens"], "width": plan["model"]["width"],
         "progress": min(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["progress"] for path in folder.glob("**/metrics.jsonl")),
     }  # fmt: skip
 
@@ -129,6 +128,12 @@ def report(rows: dict[Case, dict[str, Any]], full: bool) -> None:
         figures |= {"frozen within 7 % of the time": sum(error <= TIME_ERROR for error in errors) / len(errors), "largest time error": max(errors)}
         figures["median time error"] = statistics.median(errors)
         goals |= {"frozen within 7 % of the time": f">= {OF_RUNS}", "frozen runs": f">= {FEWEST}"}
+    spent = {case: row["spent"] for case, row in rows.items() if case.kind == "frozen" and Budget.parse(case.budget).kind != "time"}
+    if told := [abs(share - 1) for share in spent.values() if share is not None]:
+        figures["largest error of what was spent"] = max(told)
+        goals["largest error of what was spent"] = f"<= {TIME_ERROR}"
+    for case in (case for case, share in spent.items() if share is None):
+        print(f"{case.name}: no counter of energy, so what was spent of it is not judged")
     for case, row in rows.items():
         if case.kind in ("steered", "stolen"):
             figures |= {f"{case.name} time": row["time"], f"{case.name} earliness": 1 - row["time"], f"{case.name} tokens": row["tokens"]}
@@ -142,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the default")
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--cold", action="store_true", help="every case with an empty cache")
+    parser.add_argument("--cold", action="store_true", help="every case with an empty cache, as with --full")
     parser.add_argument("--corpus", action="append", default=[])
     parser.add_argument("--cases", nargs="*", help="RECIPE:CORPUS:BUDGET:KIND, for example nordic:0:3min:frozen quickstart:-:2Wh:steered")
     parser.add_argument("--keep", type=Path, help="folder for runs and results; a temporary one where not given")
@@ -150,22 +155,24 @@ def main() -> None:
     if options.full and not options.cases and not options.corpus:
         parser.error("--full needs at least one --corpus DIR")
     keep = options.keep or Path(tempfile.mkdtemp(prefix="hagane-budget-"))
-    kept, code = Kept(keep), source_digest("cold" if options.cold else "")
+    cold = options.cold or options.full
+    kept, code = Kept(keep), source_digest("cold" if cold else "")
     corpora = [",".join(str(Path(part).resolve()) for part in corpus.split(",")) for corpus in options.corpus]
     split = [text.rsplit(":", 3) for text in options.cases or ()]
     given = [Case(recipe, "" if corpus == "-" else corpora[int(corpus)], budget, kind) for recipe, corpus, budget, kind in split]
     cases = given or (full_cases(corpora) if options.full else [Case(QUICK, "", "204800tokens", "toy")])
     rows: dict[Case, dict[str, Any]] = {}
-    print(f"{'case':<60} {'time / plan':>12} {'memory / plan':>14} {'of budget':>10} {'tokens / plan':>14} {'decay':>6} {'width':>6}")
+    print(f"{'case':<60} {'time / plan':>12} {'memory / plan':>14} {'of budget':>11} {'tokens / plan':>14} {'decay':>6} {'width':>6}")
     for number, case in enumerate(cases):
         row = kept.get(*case, code)
         if row is None:
             left = sum(other.seconds for other in cases[number:] if kept.get(*other, code) is None)
             print(f"[{time.strftime('%H:%M')}, about {duration(left)} left] {case.name[:60]}", file=sys.stderr, flush=True)
-            row = one(case, keep / f"run-{number}-{time.strftime('%d%H%M%S')}", options.cold)
+            row = one(case, keep / f"run-{number}-{time.strftime('%d%H%M%S')}", cold)
             kept.put(row, *case, code)
         rows[case] = row
-        numbers = f"{row['time']:>12.3f} {row['memory']:>14.3f} {row['spent']:>10.3f} {row['tokens']:>14.3f} {row['progress']:>6.2f} {row['width']:>6}"
+        spent = f"{'not counted' if row['spent'] is None else format(row['spent'], '.3f'):>11}"
+        numbers = f"{row['time']:>12.3f} {row['memory']:>14.3f} {spent} {row['tokens']:>14.3f} {row['progress']:>6.2f} {row['width']:>6}"
         print(f"{case.name[:60]:<60} {numbers}", flush=True)
     report(rows, options.full)
 

@@ -207,7 +207,8 @@ def main() -> None:
     quartiles = statistics.quantiles(sizes, n=4)
     finish(
         "plan_throughput", "quick" if options.quick else "full", figures, {"median_error": quartiles[2] - quartiles[0]},
-        {"median_error": "<= 0.12", "max_error": "<= 0.30", "constant_over_roofline": ">= 1.0"},
+        # constants that were fitted to the rows they predict prove nothing
+        {} if options.quick else {"median_error": "<= 0.12", "max_error": "<= 0.30", "constant_over_roofline": ">= 1.0"},
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import budget
+import plan_languages
 import plan_law
 from common import Kept, finish
 
@@ -49,6 +50,39 @@ def test_memory_and_the_number_of_runs_are_judged_and_steered_runs_too(capsys):
     assert missed == {f"MISSED {name}" for name in ("largest memory error", "frozen runs", "nordic 3min steered time", "nordic 3min steered decay")}
 
 
+def test_what_was_spent_of_a_budget_is_judged_in_its_own_unit(capsys):
+    energy, flops = (budget.Case("nordic", "", dial, "frozen") for dial in ("2Wh", "2e14FLOP"))
+    budget.report({energy: FROZEN | {"spent": 1.2}, flops: FROZEN}, full=True)
+    assert "MISSED largest error of what was spent = 0.2" in capsys.readouterr().out
+    budget.report({energy: FROZEN | {"spent": None}, flops: FROZEN | {"spent": 1.02}}, full=True)
+    said = capsys.readouterr().out
+    assert "met  largest error of what was spent = 0.02" in said and "nordic 2Wh frozen: no counter of energy, so what was spent of it is not judged" in said
+
+
+@pytest.mark.parametrize(("clock", "spent"), [({"joules": 8000.0, "origin_joules": 800.0}, 1.0), ({"joules": None}, None)])
+def test_energy_that_was_spent_is_what_a_counter_counted(tmp_path, clock, spent):
+    """Seconds times watts would be the time again."""
+    trained = {"tokens": 4096, "peak_memory_bytes": 10}
+    plan = {"predicted": {"seconds": 100.0, "peak_memory_bytes": 10}, "tokens": 4096, "model": {"width": 64}, "machine": {"power_watts": 31.0}}
+    stages = {"plan": plan, "pretrain": trained, "midtrain": trained | {"tokens": 0}, "extend": trained | {"tokens": 0}, "tune": {"steps": {}}}
+    for stage, facts in stages.items():
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "facts.json").write_text(json.dumps({"facts": facts}))
+    (tmp_path / "pretrain" / "metrics.jsonl").write_text('{"progress": 1.0}\n')
+    (tmp_path / "clock.json").write_text(json.dumps({"seconds": 100.0} | clock))
+    found = budget.outcome(tmp_path, budget.Case("nordic", "", "2Wh", "frozen"), 100.0)
+    assert found["spent"] == spent and (found["time"], found["tokens"], found["progress"]) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("more", "cold"), [(["--full", "--corpus", "/text"], True), ([], False), (["--cold"], True)])
+def test_the_full_form_begins_from_cold(monkeypatch, tmp_path, capsys, more, cold):
+    seen = []
+    monkeypatch.setattr(budget, "one", lambda case, folder, cold: seen.append(cold) or FROZEN)
+    monkeypatch.setattr(sys, "argv", ["budget.py", "--keep", str(tmp_path), *more])
+    budget.main()
+    assert set(seen) == {cold}
+
+
 def test_the_full_set_of_runs_is_what_the_issue_asks():
     made = budget.full_cases(["/one", "/two"])
     frozen = [case for case in made if case.kind == "frozen"]
@@ -64,6 +98,23 @@ def test_intervals_that_always_hold_are_too_wide(capsys, inside, missed):
     plan_law.report([good] * inside + [bad] * (12 - inside), full=True)
     lines = [line.split(" = ")[0].removeprefix("MISSED ") for line in capsys.readouterr().out.splitlines() if line.startswith("MISSED")]
     assert lines == missed
+
+
+@pytest.mark.parametrize(("inside", "missed"), [(10, ["people inside, not too wide"]), (8, []), (6, ["people inside"])])
+def test_intervals_of_languages_hold_as_often_as_they_say(capsys, inside, missed):
+    rows = [plan_languages.Row("run", f"l{number}", 0.0, 1e6, 1.5, 1.4, 1.6, 1.5 if number < inside else 2.0) for number in range(10)]
+    figures, spread, goals = plan_languages.judged(rows)
+    finish("plan_languages", "full", figures, spread, goals)
+    assert [line.split(" = ")[0].removeprefix("MISSED ") for line in capsys.readouterr().out.splitlines() if line.startswith("MISSED")] == missed
+
+
+def test_a_gain_that_was_told_must_lie_where_it_was_measured():
+    """0.01 told for 0.06 is within 0.05 of it and still wrong."""
+    gain = {"gain measured": 0.06, "gain told": 0.01, "gain low": 0.04, "gain high": 0.08, "gain off": 0.05}
+    figures, spread, goals = plan_languages.judged_gain(gain)
+    assert figures["gain told inside the interval"] == 0.0 and goals["gain told inside the interval"] == ">= 1"
+    assert spread["gain measured"] == pytest.approx(0.04)
+    assert plan_languages.judged_gain(gain | {"gain told": 0.05})[0]["gain told inside the interval"] == 1.0
 
 
 def test_a_goal_that_is_missed_is_said(capsys):

@@ -14,11 +14,12 @@ from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.amounts import amount, factor
 from hagane.plan.check import OUTCOMES
 from hagane.plan.claim import Claim, Hardware, load_claim, shipped_claims
-from hagane.plan.claim_page import claim_toml, verdict_facts, verdict_lines
+from hagane.plan.claim_page import NOT_FOUND, claim_toml, verdict_facts, verdict_lines
 from hagane.plan.judge import judge
 from hagane.plan.limits import FRONTIER, frontier
 from hagane.plan.shapes import published
 from hagane.recipe.load import load_recipe
+from hagane.report.verdict_page import verdict_page
 
 FICTIONAL = {"neurosynth-9": "impossible", "neurosynth-7": "at the edge", "amplimind-xl": "impossible", "globalreasoner": "possible"}
 REAL = sorted(set(shipped_claims()) - set(FICTIONAL))
@@ -165,8 +166,16 @@ def test_the_nearest_plan_is_possible_and_everything_can_be_told(claim):
     assert verdict.outcome in OUTCOMES and json.dumps(verdict_facts(verdict)) and verdict_lines(verdict)
     if verdict.outcome == "possible":
         assert verdict.nearest is None and not verdict.breaks
-    elif verdict.nearest is not None:
-        assert judge(verdict.nearest).outcome == "possible" and verdict.changes
+    else:
+        assert verdict.nearest is not None and judge(verdict.nearest).outcome == "possible" and verdict.changes
+
+
+def test_that_no_possible_plan_was_found_is_said(monkeypatch):
+    impossible = load_claim("neurosynth-9")
+    assert not judge(impossible).stuck and NOT_FOUND not in verdict_lines(judge(impossible))
+    monkeypatch.setattr("hagane.plan.judge.MAX_TRIED", 1)
+    verdict = judge(impossible)
+    assert verdict.stuck and verdict_lines(verdict)[-1] == NOT_FOUND and "No possible plan was found" in verdict_page(verdict)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ from hagane.plan.judge import Verdict
 from hagane.recipe.types import duration
 
 WIDTH = 150
+NOT_FOUND = "no possible plan was found"
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
@@ -33,7 +34,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines += _wrapped("  unknown:", ", ".join(unknown)) if unknown else []
     if verdict.nearest is not None:
         lines += ["", "nearest possible plan", *_wrapped("  changes:", "; ".join(change.text for change in verdict.changes)), *fact_lines(verdict.nearest)[1:]]
-    return lines
+    return [*lines, "", NOT_FOUND] if verdict.stuck else lines
 
 
 def fact_lines(claim: Claim) -> list[str]:

@@ -21,7 +21,8 @@ MAX_TRIED = 400  # plans looked at; a claim that has four numbers wrong needs ab
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found. `nearest` is a possible claim and `changes` lead to it, one number after the other; None where nothing needs to change."""
+    """What was found. `nearest` is a possible claim and `changes` lead to it, one number after the other; None where nothing needs to change, and where none of
+    MAX_TRIED plans was possible, which `stuck` tells."""
 
     claim: Claim
     checks: tuple[Check, ...]
@@ -32,6 +33,11 @@ class Verdict:
     def outcome(self) -> Outcome:
         """The worst of all checks."""
         return max((check.outcome for check in self.checks), key=OUTCOMES.index, default="possible")
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something needs to change and nothing was found that would do."""
+        return self.outcome != "possible" and self.nearest is None
 
     @property
     def breaks(self) -> tuple[Check, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hagane.plan.amounts import factor
 from hagane.plan.check import Check
 from hagane.plan.claim import Claim
-from hagane.plan.claim_page import fact_rows
+from hagane.plan.claim_page import NOT_FOUND, fact_rows
 from hagane.plan.judge import Verdict
 from hagane.recipe.types import duration
 from hagane.report import text
@@ -50,6 +50,8 @@ def _notes(verdict: Verdict) -> list[str]:
     notes = [f"It {condition}." for condition in verdict.conditions]
     if verdict.changes:
         notes.append(f"The nearest possible plan: {'; '.join(_arrow(change.text) for change in verdict.changes)}.")
+    if verdict.stuck:
+        notes.append(f"{NOT_FOUND.capitalize()}.")
     return notes
 
 
