@@ -12,6 +12,7 @@ from hagane.hosts.checkpoint import read_published, read_tokenizer
 from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.release.huggingface import write_config, write_weights
+from toy_hosts import CONFIGS, masters
 from toy_models import toy_config, toy_decoder, toy_tokenizer
 
 KINDS = {"qwen3_moe": ("experts", {}), "qwen3": ("dense", {}), "llama": ("dense", {"qk_norm": False, "tied": False})}
@@ -83,9 +84,6 @@ def truncate(folder):
 
 NORM, UP = "model.norm.weight", "model.layers.0.mlp.up_proj.weight"
 DAMAGES = {
-    "missing tensor": (lambda f: edit(f, lambda t: t.pop("model.layers.1.mlp.up_proj.weight")), "layers.1.mlp.up_proj.weight"),
-    "extra tensor": (lambda f: edit(f, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(3)})), "layers.0.self_attn.q_proj.bias"),
-    "extra layer": (lambda f: field(f, num_hidden_layers=1, layer_types=["full_attention"]), r"model\.layers\.1\..* 11 such"),
     "layers counted twice": (lambda f: field(f, num_hidden_layers=1), "layer_types names 2 layers, num_hidden_layers = 1"),
     "other shape": (lambda f: edit(f, lambda t: t.update({"model.norm.weight": torch.ones(5)})), r"norm.weight has shape \(5,\)"),
     "parts that do not fit": (lambda f: edit(f, lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.ones(48, 5)})), "shapes"),
@@ -101,6 +99,53 @@ DAMAGES = {
     "an FP8 matrix": (lambda f: edit(f, lambda t: t.update({UP: t[UP].to(torch.float8_e4m3fn)})), f"tensor {UP} is of type F8_E4M3"),
     "float64": (lambda f: edit(f, lambda t: t.update({UP: t[UP].double()})), f"tensor {UP} is of type F64"),
 }  # fmt: skip
+
+
+def one_layer_fewer(folder):
+    """As config.json says; the weights keep it."""
+    description = json.loads((folder / "config.json").read_text())
+    kinds = {name: description[name][:-1] for name in ("layer_types", "mlp_layer_types") if name in description}
+    field(folder, num_hidden_layers=description["num_hidden_layers"] - 1, **kinds)
+
+
+BIAS = "model.layers.0.self_attn.q_proj.bias"
+WHOLE_OR_NOT = {
+    "missing tensor": (lambda f: edit(f, lambda t: t.pop(max(name for name in t if ".layers.1." in name))), r"has no tensor model\.layers\.1\."),
+    "extra tensor": (lambda f: edit(f, lambda t: t.update({BIAS: torch.zeros(3)})), f"tensor {BIAS} is not part of a .* 1 such"),
+    "extra layer": (one_layer_fewer, r"tensor model\.layers\.\d\.\S+ is not part of a .* such in all"),
+}  # fmt: skip
+
+
+def write_host(folder, host):
+    state = masters(CONFIGS[host])
+    (folder / "config.json").write_text(json.dumps(HOSTS[host].config_to_host(CONFIGS[host], {})))
+    write_weights(folder, dict(HOSTS[host].weights.weights_to_host(state, CONFIGS[host])))
+    return state
+
+
+@pytest.mark.parametrize("damage", WHOLE_OR_NOT)
+@pytest.mark.parametrize("host", CONFIGS)
+def test_of_every_host_what_is_missing_or_left_over_is_named(tmp_path, host, damage):
+    change, message = WHOLE_OR_NOT[damage]
+    write_host(tmp_path, host)
+    change(tmp_path)
+    with pytest.raises(HaganeError, match=message) as error:
+        read_published(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+UNUSED = {
+    "axk1": ("model.layers.0.post_mlp_layernorm.weight", "model.layers.3.eh_proj.weight", "model.layers.3.mlp.experts.0.up_proj.weight"),
+    "qwen3_next": ("mtp.fc.weight", "mtp.layers.0.input_layernorm.weight"),
+}
+
+
+@pytest.mark.parametrize("host", UNUSED)
+def test_what_published_files_hold_beside_the_model_is_known(tmp_path, host):
+    state = write_host(tmp_path, host)
+    edit(tmp_path, lambda tensors: tensors.update({name: torch.zeros(3) for name in UNUSED[host]}))
+    read = read_published(tmp_path).state
+    assert read.keys() == state.keys() and all(torch.allclose(read[name], state[name], atol=1e-6) for name in state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

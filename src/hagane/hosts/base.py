@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,7 +30,8 @@ class Host:
 
     `can_hold(config)` is None, or the reason why not in words. `config_to_host(config, special)` is the config.json;
     `special` holds bos_token_id, eos_token_id and pad_token_id where there are any. `config_from_host` reads one and raises
-    RecipeError when it asks for what the decoder lacks.
+    RecipeError when it asks for what the decoder lacks. `unused(names, config)` are those of a checkpoint's tensors that are known and not
+    read; every other that is left over is an error.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Host:
     scales_embedding: bool = False  # `can_hold` judges a scale of embeddings itself
     gates_norms: bool = False  # likewise gated norms
     holds_modules: Callable[[ModelConfig], str | None] | None = None  # why not those for multi-token prediction; None where it never does
+    unused: Callable[[Set[str], ModelConfig], set[str]] = lambda names, config: set()
 
     def reason(self, config: ModelConfig) -> str | None:
         """Why it cannot hold a model; None when it can. `can_hold`, after what nearly all hosts lack."""

@@ -1,6 +1,7 @@
 """A published checkpoint from disk: `config.json`, `*.safetensors`, `tokenizer.json`, read whole or refused by the field or tensor at fault.
 
-Nothing is written here, and no tensor is passed over in silence: what the host's adapter did not ask for is an error as well.
+Nothing is written here, and no tensor is passed over in silence: what the host's adapter did not ask for is an error as well, unless it is listed
+there as unused.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def read_published(folder: Path) -> Published:
     except RuntimeError as error:  # parts that cannot be joined
         raise DataError(f"{folder}: the tensors do not have the shapes that {CONFIG} says ({str(error).splitlines()[0]}).") from None
     # a tied head is written by some engines although it is the embedding
-    left = sorted(set(tensors) - tensors.names - ({"lm_head.weight"} if config.tied else set()))
+    left = sorted(set(tensors) - tensors.names - host.unused(set(tensors), config) - ({"lm_head.weight"} if config.tied else set()))
     if left:
         raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {len(left)} such in all. One of the two is wrong.")
     with torch.device("meta"):

@@ -7,7 +7,7 @@ speculative decoding. Both build each as a routed layer like the last one. No to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from hagane.errors import DataError
@@ -37,6 +37,15 @@ def modules_from_host(host: Mapping[str, Any], layers: tuple[LayerConfig, ...]) 
 def modules_there(names: Iterable[str], config: ModelConfig) -> bool:
     """Whether any of these tensors is of a module: models written anew by transformers keep the number and lose the weights."""
     return any(name.startswith(f"model.layers.{config.num_layers}.") for name in names)
+
+
+def names_of_modules(names: Set[str], config: ModelConfig) -> set[str]:
+    """Those of these tensors that are of modules. A layer too many, which lacks what joins a module to the model, is none."""
+    found, index = set[str](), config.num_layers
+    while f"model.layers.{index}.{_JOINTS['projection']}.weight" in names:
+        found |= {name for name in names if name.startswith(f"model.layers.{index}.")}
+        index += 1
+    return found
 
 
 def unrolled(config: ModelConfig) -> ModelConfig:

@@ -5,11 +5,12 @@ It is deepseek_v3 whose queries always have a latent vector, and whose routed la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
 from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
+from hagane.hosts.mtp import names_of_modules
 from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "axk1", "AXK1ForCausalLM"
@@ -40,4 +41,11 @@ def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(layers=layers, **model_fields(host))
 
 
-HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host)
+def unused(names: Set[str], config: ModelConfig) -> set[str]:
+    """Norms that published files hold of dense layers too, which no engine computes with, and modules for multi-token prediction."""
+    dense = [index for index, layer in enumerate(config.layers) if not layer.post_ffn_norm]
+    norms = {f"model.layers.{index}.{part}post_mlp_layernorm.weight" for index in dense for part in ("", "mlp.")}  # published, in transformers' memory
+    return norms | names_of_modules(names, config)
+
+
+HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host, unused=unused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 
 import torch
@@ -23,14 +24,15 @@ def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights
 def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     """Published tensors by name -> ours. Raises DataError when one is missing.
 
-    The published model has no selection biases: they are zero then. Norms of dense layers, stored but not used by it, are left out.
+    The published model has no selection biases: they are zero then.
     """
     biases = {
         f"model.layers.{index}.mlp.{CORRECTION}": torch.zeros(layer.ffn.num_experts)
         for index, layer in enumerate(config.layers)
         if isinstance(layer.ffn, ExpertsConfig)
     }
-    yield from deepseek_v3.weights_from_host({**biases, **tensors}, config)
+    # not copied: what nobody asks `tensors` for must be found
+    yield from deepseek_v3.weights_from_host(ChainMap(tensors, biases), config)  # type: ignore[arg-type]  # it is only read
     for index, layer in enumerate(config.layers):
         if layer.post_ffn_norm:
             in_memory = f"model.layers.{index}.mlp.post_mlp_layernorm.weight"  # where transformers holds it

@@ -8,7 +8,7 @@ z-loss has no field in the file: it is lost on the way.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, model_fields, require
@@ -179,4 +179,9 @@ def _experts_from_host(host: Mapping[str, Any]) -> ExpertsConfig:
     )
 
 
-HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host)
+def unused(names: Set[str], config: ModelConfig) -> set[str]:
+    """The module for multi-token prediction, which stands beside the model in published files and is not read."""
+    return {name for name in names if name.startswith("mtp.")}
+
+
+HOST = Host(NAME, ARCHITECTURE, can_hold, config_to_host, config_from_host, unused=unused)

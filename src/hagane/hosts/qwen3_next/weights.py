@@ -32,26 +32,29 @@ def around_zero(name: str) -> bool:
     return name == "model.norm.weight" or name.endswith(("layernorm.weight", "q_norm.weight", "k_norm.weight"))
 
 
-def _query(theirs: str) -> str:
-    return theirs + "self_attn.q_proj.weight"
+def _around_one(name: str) -> bool:
+    """Whether a parameter of ours is such a norm, of the sum."""
+    return name.endswith("norm.weight") and not name.endswith("output_norm.weight")
 
 
 def _gate_to_host(weights: Weights, state: Mapping[str, Tensor], mixer: AttentionConfig, index: int) -> Weights:
     """The query's matrix with the gate's rows after those of the same head."""
-    ours, theirs = f"layers.{index}.", f"model.layers.{index}."
     for name, tensor in weights:
-        if name == _query(theirs):
-            heads = [part.reshape(mixer.num_heads, mixer.head_dim, -1) for part in (tensor, state[ours + "mixer.gate.weight"])]
+        if name.endswith("q_proj.weight"):
+            heads = [part.reshape(mixer.num_heads, mixer.head_dim, -1) for part in (tensor, state[f"layers.{index}.mixer.gate.weight"])]
             tensor = torch.cat(heads, dim=1).flatten(0, 1)
         yield name, tensor
 
 
 def _attention_from_host(tensors: Mapping[str, Tensor], config: ModelConfig, mixer: AttentionConfig, index: int) -> Weights:
-    ours, theirs = f"layers.{index}.", f"model.layers.{index}."
-    heads = take(tensors, _query(theirs)).reshape(mixer.num_heads, 2, mixer.head_dim, -1)
-    query, gate = (part.flatten(0, 1) for part in heads.unbind(1))
-    yield ours + "mixer.gate.weight", gate
-    yield from mixer_from_host({**tensors, _query(theirs): query}, config, index)
+    for name, tensor in mixer_from_host(tensors, config, index):
+        if name.endswith("mixer.qkv.weight"):
+            width, others = mixer.num_heads * mixer.head_dim, 2 * mixer.num_kv_heads * mixer.head_dim
+            fused, rest = torch.split(tensor, [2 * width, others])
+            query, gate = (part.flatten(0, 1) for part in fused.reshape(mixer.num_heads, 2, mixer.head_dim, -1).unbind(1))
+            yield f"layers.{index}.mixer.gate.weight", gate
+            tensor = torch.cat([query, rest])
+        yield name, tensor
 
 
 def _shared_to_host(state: Mapping[str, Tensor], index: int) -> Weights:
@@ -93,8 +96,12 @@ def weights_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights
 
 def weights_from_host(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     """Published tensors by name -> ours. Raises DataError when one is missing."""
-    # a sum in bfloat16 would round what is added away
-    tensors = {name: tensor.float() + 1 if around_zero(name) else tensor for name, tensor in tensors.items()}
+    for name, tensor in _named_by_us(tensors, config):
+        # a sum in bfloat16 would round what is added away
+        yield name, tensor.float() + 1 if _around_one(name) else tensor
+
+
+def _named_by_us(tensors: Mapping[str, Tensor], config: ModelConfig) -> Weights:
     yield from outer_from_host(tensors, config)
     for index, layer in enumerate(config.layers):
         if isinstance(layer.mixer, DeltaConfig):
