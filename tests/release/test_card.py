@@ -6,6 +6,7 @@ from hagane.release.gguf import GgufFacts, GgufFile
 BASE = {
     "name": "toy", "host": "qwen3_moe", "num_parameters": 1_234_567, "num_active_parameters": 345_678, "vocabulary_size": 320, "context": 64,
     "training_tokens": 1_000_000, "hardware": "2-core x86_64 CPU", "seconds": 290.0, "hagane": "0.1.0",
+    "max_logit_gap": 1.23e-5, "greedy_parted": 0, "prompts_checked": 16,
 }  # fmt: skip
 
 
@@ -37,6 +38,12 @@ def test_what_is_not_known_is_left_out():
     text = card(CardFacts(**BASE))
     for part in ("Energy", "Made by", "Data and licences", "Held-out", "Right answers", "language:", "None"):
         assert part not in text, part
+
+
+def test_what_was_shown_is_told_in_numbers():
+    assert "largest difference 1.2e-05) and the same greedy text on 16 of 16 prompts." in card(CardFacts(**BASE))
+    parted = card(CardFacts(**{**BASE, "greedy_parted": 2}))
+    assert "the same greedy text on 14 of 16 prompts and on 2 up to where two tokens tie." in parted
 
 
 def test_a_dense_model_has_no_active_count():

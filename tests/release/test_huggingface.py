@@ -31,7 +31,7 @@ def parts(tmp_path):
 
 @pytest.mark.parametrize("host", KINDS)
 def test_a_release_loads_as_any_model_does(tmp_path, parts, host):
-    facts = release_huggingface(*parts(host), tmp_path / "release", card="# A card\n")
+    facts = release_huggingface(*parts(host), tmp_path / "release", card=lambda verdict: f"# A card of {verdict.prompts_checked} prompts\n")
     assert facts.host == host and facts.greedy_equal and facts.max_logit_gap <= 1e-4 * max(1, facts.largest_logit)
     assert facts.rounding_logit_gap > facts.max_logit_gap, "rounding to bf16 changes more than the order of sums"
     assert facts.prompts_checked == 16 and facts.greedy_tokens > 100
@@ -42,7 +42,7 @@ def test_a_release_loads_as_any_model_does(tmp_path, parts, host):
     messages = [{"role": "user", "content": "What is 2 + 2?"}]
     for thinking in (True, False):
         assert tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=thinking, tokenize=False) == render(messages, thinking)
-    assert (tmp_path / "release" / "README.md").read_text() == "# A card\n"
+    assert (tmp_path / "release" / "README.md").read_text() == "# A card of 16 prompts\n"
     assert sum(file.stat().st_size for file in (tmp_path / "release").iterdir()) == facts.bytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encode", "release"]
 
@@ -129,6 +129,16 @@ def test_a_difference_in_greedy_text_is_found(tmp_path, parts, monkeypatch):
     monkeypatch.setattr(verify, "generate", lambda decoder, prompts, *_, **__: [[1] * 32 for _ in prompts])
     with pytest.raises(RunError, match="other words"):
         release_huggingface(*parts(), tmp_path / "release")
+
+
+def test_prompts_that_part_at_a_tie_are_counted(tmp_path, parts, monkeypatch):
+    state, config, tokenizer = parts()
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "generate", lambda decoder, prompts, *_, **__: [[1] * 32 for _ in prompts])
+        patch.setattr(verify, "_tied", lambda *_: True)
+        facts = release_huggingface(state, config, tokenizer, tmp_path / "release")
+    assert facts.greedy_parted == facts.prompts_checked == 16 and not facts.greedy_equal
+    assert release_huggingface(state, config, tokenizer, tmp_path / "release").greedy_parted == 0
 
 
 def test_large_models_are_cut_into_slices_that_load(tmp_path, parts):

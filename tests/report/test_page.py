@@ -258,6 +258,15 @@ def test_what_a_starting_model_forgot_and_gained_is_a_table(finished_run: Path) 
         check(render(finished_run))
 
 
+def test_the_proof_of_a_release_is_told_as_it_was(finished_run: Path) -> None:
+    path = finished_run / "release" / "facts.json"
+    assert "the same greedy text on 8 of 8 prompts;" in render(finished_run)
+    record = json.loads(path.read_text())
+    record["facts"] |= {"greedy_equal": False, "greedy_parted": 3}
+    path.write_text(json.dumps(record))
+    assert "the same greedy text on 5 of 8 prompts and on 3 up to where two tokens tie;" in render(finished_run)
+
+
 def test_what_was_reached_is_the_mean_that_the_plan_spoke_of(tmp_path: Path, make_run: MakeRun) -> None:
     """Over all that is scored, code among it: a mean over other languages would be held against the wrong interval."""
     path = make_run(tmp_path / "run") / "evaluate" / "facts.json"

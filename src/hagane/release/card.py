@@ -27,7 +27,8 @@ class CardSource(Frozen):
 class CardFacts(Frozen):
     """What a card says. Seconds are active seconds of the whole run, joules what it drew, by `power_source`.
 
-    `host_active_parameters`: what other engines compute per token, where that is more.
+    `host_active_parameters`: what other engines compute per token, where that is more. `max_logit_gap`: the largest difference of float32 logits from
+    transformers; on `greedy_parted` of the prompts text is the same up to two tokens within rounding of each other only.
     """
 
     name: str
@@ -50,6 +51,9 @@ class CardFacts(Frozen):
     power_source: str = ""
     evaluation: EvaluateFacts | None = None
     hagane: str
+    max_logit_gap: float
+    greedy_parted: int
+    prompts_checked: int
     left_out: str = ""
     gguf: GgufFacts = GgufFacts()
 
@@ -63,8 +67,7 @@ def card(facts: CardFacts) -> str:
         parts += ["## Data and licences", _sources_table(facts.sources)]
     if facts.evaluation is not None:
         parts += _scores(facts.evaluation)
-    proof = "transformers was shown to give the same logits and the same greedy text"
-    parts.append(f"Made with hagane {facts.hagane}. Before it was released, {proof}{', llama.cpp likewise within the gaps above' if facts.gguf.files else ''}.")
+    parts.append(_proof(facts))
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
@@ -94,6 +97,16 @@ messages = [{{"role": "user", "content": "What is 1234 + 987?"}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens={min(256, facts.context)})[0]))
 ```"""
+
+
+def _proof(facts: CardFacts) -> str:
+    """What was shown of it before it was released."""
+    text = f"the same greedy text on {facts.prompts_checked - facts.greedy_parted} of {facts.prompts_checked} prompts"
+    if facts.greedy_parted:
+        text += f" and on {facts.greedy_parted} up to where two tokens tie"
+    edge = "; llama.cpp likewise within the gaps above" if facts.gguf.files else ""
+    gap = f"the same logits within rounding (float32, largest difference {facts.max_logit_gap:.2g})"
+    return f"Made with hagane {facts.hagane}. Before it was released, transformers was shown to give {gap} and {text}{edge}."
 
 
 def _facts_table(facts: CardFacts) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class ReleaseFacts(Frozen):
     """A release that was proven. Gaps are the largest absolute differences of float32 logits over all prompts.
 
     `form_logit_gap` is that between our own form of the model, whose number of keys adapts, and the fixed one that hosts know; None where
-    they are one.
+    they are one. `greedy_parted` prompts went on differently from where two tokens were within rounding of each other; `greedy_equal`: none did.
     """
 
     host: str
@@ -54,6 +54,7 @@ class ReleaseFacts(Frozen):
     form_logit_gap: float | None = None
     largest_logit: float
     greedy_equal: bool
+    greedy_parted: int = 0
     greedy_tokens: int
     prompts_checked: int
     transformers: str
@@ -62,9 +63,14 @@ class ReleaseFacts(Frozen):
 
 
 def release_huggingface(
-    state: Mapping[str, Tensor], config: ModelConfig, tokenizer_folder: Path, folder: Path, dtype: ReleaseDtype = "bfloat16", card: str = ""
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    tokenizer_folder: Path,
+    folder: Path,
+    dtype: ReleaseDtype = "bfloat16",
+    card: Callable[[Verdict], str] | None = None,
 ) -> ReleaseFacts:
-    """Write, read back, compare; then `folder` appears whole. `state` holds the float32 masters by canonical name.
+    """Write, read back, compare; then `folder` appears whole. `state` holds the float32 masters by canonical name, `card` makes README.md of what was found.
 
     Raises RunError when transformers disagrees or is not installed: nothing is left behind, an earlier release stays.
     Raises RecipeError when no host can hold the model. What of it the host has no place for is left out, and said in the facts.
@@ -88,11 +94,11 @@ def release_huggingface(
         write_weights(temporary, tensors)
         for name in TOKENIZER_FILES:
             shutil.copy2(tokenizer_folder / name, temporary / name)
-        if card:
-            (temporary / "README.md").write_text(card, encoding="utf-8")
         fixed = exported_form(config)
         adaptive = build_decoder(config, rounded) if fixed != config else None
         verdict = verify(temporary, build_decoder(fixed, rounded), build_decoder(fixed, state), tokenizer, adaptive)
+        if card is not None:
+            (temporary / "README.md").write_text(card(verdict), encoding="utf-8")
         size = sum(path.stat().st_size for path in temporary.iterdir())
         replace_folder(temporary, folder)
     except OSError as error:
@@ -144,5 +150,6 @@ def _facts(verdict: Verdict, config: ModelConfig, host: str, folder: Path, dtype
         host=host, folder=folder.name, num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), dtype=dtype, bytes=size,
         max_logit_gap=verdict.max_logit_gap, rounding_logit_gap=verdict.rounding_logit_gap, form_logit_gap=verdict.form_logit_gap,
         largest_logit=verdict.largest_logit,
-        greedy_equal=True, greedy_tokens=verdict.greedy_tokens, prompts_checked=verdict.prompts_checked, transformers=verdict.transformers,
+        greedy_equal=verdict.greedy_parted == 0, greedy_parted=verdict.greedy_parted, greedy_tokens=verdict.greedy_tokens,
+        prompts_checked=verdict.prompts_checked, transformers=verdict.transformers,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hagane.recipe.types import Machine
 from hagane.release.card import CardFacts, CardSource, card
 from hagane.release.gguf import GgufFacts, Identity, release_gguf
 from hagane.release.huggingface import ReleaseFacts, release_huggingface
+from hagane.release.verify import Verdict
 from hagane.tokenizer.bpe import load_tokenizer, pre_tokenizer_is_ours
 from hagane.tokenizer.save import chat_template
 from hagane.tune.stage import trained_folder
@@ -36,9 +38,9 @@ def run_stage(run: Run, folder: Path) -> ReleaseFacts:
     trained = trained_folder(run)
     config, state, settings = load_config(trained), load_weights(trained), run.recipe.release
     gguf = _gguf(run, folder, config, state)
-    text = card(_card_facts(run, config, gguf))
-    (folder / "card.md").write_text(text, encoding="utf-8")
-    facts = release_huggingface(state, config, run.path("encode"), folder / "huggingface", settings.dtype, text)
+    released = folder / "huggingface"
+    facts = release_huggingface(state, config, run.path("encode"), released, settings.dtype, lambda verdict: card(_card_facts(run, config, gguf, verdict)))
+    shutil.copy2(released / "README.md", folder / "card.md")
     return facts.model_copy(update={"gguf": gguf})
 
 
@@ -59,7 +61,7 @@ def _gguf(run: Run, folder: Path, config: ModelConfig, state: dict[str, Tensor])
     return release_gguf(state, config, host, tokenizer, folder / "gguf", identity, texts, threads, chat_template(run.path("encode")))
 
 
-def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
+def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts, verdict: Verdict) -> CardFacts:
     settings, machine, held = run.recipe.release, run.machine, as_held(config)
     training: list[dict[str, Any]] = [*(run.facts(stage) for stage in ("pretrain", "midtrain", "extend")), *run.facts("tune")["steps"].values()]
     seconds, counted = run.clock.spent(), run.clock.spent_joules()
@@ -76,7 +78,8 @@ def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts) -> CardFacts:
         hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine) if counted is None else counted, power_source=_power_source(machine, counted),
         evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
-        hagane=run.environment.hagane, left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
+        hagane=run.environment.hagane, max_logit_gap=verdict.max_logit_gap, greedy_parted=verdict.greedy_parted, prompts_checked=verdict.prompts_checked,
+        left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
     )  # fmt: skip
 
 

@@ -37,13 +37,14 @@ TEXTS = ("The quick brown fox", "def add(first, second):\n    return", "Ég heit
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was compared and how close it was."""
+    """What was compared and how close it was. `greedy_parted`: prompts whose texts are the same up to two tokens within rounding of each other only."""
 
     max_logit_gap: float
     rounding_logit_gap: float
     form_logit_gap: float | None
     largest_logit: float
     greedy_tokens: int
+    greedy_parted: int
     prompts_checked: int
     transformers: str
 
@@ -66,8 +67,8 @@ def verify(folder: Path, decoder: Decoder, master: Decoder, tokenizer: Tokenizer
                 indexer.library_ties = True
         gap, rounding, largest = _compare_logits(prompts, decoder, master, theirs)
         form = None if adaptive is None else max(_gap(decoder, adaptive, ids) for ids in prompts.values())
-        tokens = _compare_greedy(prompts, decoder, theirs, tokenizer, TOLERANCE * max(1.0, largest))
-    return Verdict(gap, rounding, form, largest, tokens, len(prompts), transformers.__version__)
+        tokens, parted = _compare_greedy(prompts, decoder, theirs, tokenizer, TOLERANCE * max(1.0, largest))
+    return Verdict(gap, rounding, form, largest, tokens, parted, len(prompts), transformers.__version__)
 
 
 def import_transformers() -> ModuleType:
@@ -147,12 +148,12 @@ def _logits(decoder: Decoder, token_BT: Tensor) -> Tensor:
     return decoder.head.logits(decoder(token_BT, Placement.plain(*token_BT.shape)).hidden_BTD)
 
 
-def _compare_greedy(prompts: dict[str, list[int]], decoder: Decoder, theirs: torch.nn.Module, tokenizer: Tokenizer, tolerance: float) -> int:
-    """Tokens compared. Where both go apart at two logits within rounding of each other, the rest of that prompt is left out."""
+def _compare_greedy(prompts: dict[str, list[int]], decoder: Decoder, theirs: torch.nn.Module, tokenizer: Tokenizer, tolerance: float) -> tuple[int, int]:
+    """Tokens compared, and prompts that parted. Where both go apart at two logits within rounding of each other, the rest of that prompt is left out."""
     special = special_ids(tokenizer)
     together = 1 if any(True for _ in decoder.indexers()) else len(prompts)
     ours = generate(decoder, list(prompts.values()), GREEDY_TOKENS, [special[IM_END], special[END_OF_TEXT]], batch_size=together)
-    compared = 0
+    compared = parted = 0
     for (text, ids), mine in zip(prompts.items(), ours, strict=True):
         output = theirs.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), max_new_tokens=GREEDY_TOKENS)  # type: ignore[operator]
         other = output[0, len(ids) :].tolist()
@@ -162,7 +163,8 @@ def _compare_greedy(prompts: dict[str, list[int]], decoder: Decoder, theirs: tor
         if apart is not None and not _tied(decoder, [*ids, *mine[:apart]], mine[apart], other[apart], tolerance):
             raise RunError(f"the release was stopped: transformers goes on from {text!r} with other words than hagane does (token {apart + 1}).")
         compared += len(mine) if apart is None else apart
-    return compared
+        parted += apart is not None
+    return compared, parted
 
 
 @torch.inference_mode()

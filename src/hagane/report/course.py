@@ -118,9 +118,15 @@ def _proof(record: Record) -> Tile | None:
     gap = number(release.get("max_logit_gap"))
     if gap is None:
         return None
-    same = "the same greedy text" if release.get("greedy_equal") else "other greedy text"
-    note = f"to the released files loaded by transformers; {same} on {text.whole(release.get('prompts_checked'))} prompts"
+    note = f"to the released files loaded by transformers; {_same_text(release)}"
     return Tile("Logit gap", text.small(gap), f"{note}; {_gguf(table(release.get('gguf')))}")
+
+
+def _same_text(release: dict[str, Any]) -> str:
+    """On how many prompts transformers goes on as we do, and on how many from a tie onwards not."""
+    prompts, parted = number(release.get("prompts_checked")) or 0.0, number(release.get("greedy_parted")) or 0.0
+    ties = f" and on {text.whole(parted)} up to where two tokens tie" if parted else ""
+    return f"the same greedy text on {text.whole(prompts - parted)} of {text.whole(prompts)} prompts{ties}"
 
 
 def _gguf(facts: dict[str, Any]) -> str:
