@@ -429,7 +429,8 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             code = ", code among them" if any(tag.startswith("code") for tag in facts["bits_per_byte"]) else ""
             return f"{_mean(values) or float('nan'):.3f} bits per byte (mean of {len(values)} languages{code}){_forgetting(facts.get('start'))}; {accuracy}"
         case "release":
-            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{_gguf_headline(facts.get('gguf', {}))}"
+            others = f"{_form_headline(facts.get('form_logit_gap'))}{_gguf_headline(facts.get('gguf', {}))}"
+            return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{others}"
     return ""
 
 
@@ -446,6 +447,11 @@ def _forgetting(start: dict[str, Any] | None) -> str:
     means = {"known": "languages it knew", "new": "new languages"}
     parts = [f"{means[name]} {change['value']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})" for name in means if start and (change := start[name])]
     return f"; against the start: {', '.join(parts)}" if parts else ""
+
+
+def _form_headline(gap: float | None) -> str:
+    """How far the released form of a model is from its own, where the number of keys adapts."""
+    return "" if gap is None else f"; with a fixed number of keys {gap:.1e} from our own form"
 
 
 def _gguf_headline(facts: dict[str, Any]) -> str:

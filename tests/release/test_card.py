@@ -46,6 +46,12 @@ def test_what_was_shown_is_told_in_numbers():
     assert "the same greedy text on 14 of 16 prompts and on 2 up to where two tokens tie." in parted
 
 
+def test_a_form_that_other_engines_do_not_know_is_told():
+    told = card(CardFacts(**BASE, form_logit_gap=0.321))
+    assert "| Keys a query reads | a fixed number here, which moves logits by up to 0.32; in hagane it adapts |" in told
+    assert "fixed number" not in card(CardFacts(**BASE))
+
+
 def test_a_dense_model_has_no_active_count():
     assert "active" not in card(CardFacts(**{**BASE, "num_active_parameters": BASE["num_parameters"]}))
 

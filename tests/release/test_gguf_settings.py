@@ -52,6 +52,12 @@ def test_files_are_made_once_the_packages_are_there_and_stay_where_they_are_miss
     assert keys["made"] == after["made"] == after["skipped"]
 
 
+def test_the_headline_says_how_far_a_fixed_number_of_keys_is_from_our_own_form():
+    facts = {"host": "deepseek_v32", "max_logit_gap": 1e-6, "form_logit_gap": 0.321, "gguf": {}}
+    assert running.headline("release", facts) == "deepseek_v32: transformers agrees within 1.0e-06; with a fixed number of keys 3.2e-01 from our own form"
+    assert running.headline("release", facts | {"form_logit_gap": None}) == "deepseek_v32: transformers agrees within 1.0e-06"
+
+
 def test_the_headline_names_the_files_with_size_and_gap():
     half = {"file": "n-f16.gguf", "quantisation": "f16", "bytes": 3_700_000, "max_logprob_gap": 0.0126, "kl_bits_per_token": 1e-7}
     eight = {"file": "n-q8_0.gguf", "quantisation": "q8_0", "bytes": 2_000_000, "max_logprob_gap": 0.2, "kl_bits_per_token": 4e-4}

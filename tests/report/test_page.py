@@ -262,8 +262,9 @@ def test_the_proof_of_a_release_is_told_as_it_was(finished_run: Path) -> None:
     path = finished_run / "release" / "facts.json"
     assert "the same greedy text on 8 of 8 prompts;" in render(finished_run)
     record = json.loads(path.read_text())
-    record["facts"] |= {"greedy_equal": False, "greedy_parted": 3}
+    record["facts"] |= {"greedy_equal": False, "greedy_parted": 3, "form_logit_gap": 0.321}
     path.write_text(json.dumps(record))
+    assert re.search(r"; with a fixed number of keys \S+ from our own form;", render(finished_run))
     assert "the same greedy text on 5 of 8 prompts and on 3 up to where two tokens tie;" in render(finished_run)
 
 

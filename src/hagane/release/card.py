@@ -28,7 +28,8 @@ class CardFacts(Frozen):
     """What a card says. Seconds are active seconds of the whole run, joules what it drew, by `power_source`.
 
     `host_active_parameters`: what other engines compute per token, where that is more. `max_logit_gap`: the largest difference of float32 logits from
-    transformers; on `greedy_parted` of the prompts text is the same up to two tokens within rounding of each other only.
+    transformers, `form_logit_gap` that between the model as trained, whose number of keys adapts, and as released; on `greedy_parted` of the prompts
+    text is the same up to two tokens within rounding of each other only.
     """
 
     name: str
@@ -52,6 +53,7 @@ class CardFacts(Frozen):
     evaluation: EvaluateFacts | None = None
     hagane: str
     max_logit_gap: float
+    form_logit_gap: float | None = None
     greedy_parted: int
     prompts_checked: int
     left_out: str = ""
@@ -114,12 +116,13 @@ def _facts_table(facts: CardFacts) -> str:
     if facts.host_active_parameters is not None:
         active += f" on average in hagane, {facts.host_active_parameters:,} elsewhere: null experts are experts of zeros there"
     energy = "" if facts.joules is None else f"{facts.joules / 3.6e6:.4g} kWh" + (f" ({facts.power_source})" if facts.power_source else "")
+    keys = "" if facts.form_logit_gap is None else f"a fixed number here, which moves logits by up to {facts.form_logit_gap:.2g}; in hagane it adapts"
     made = ", ".join(str(part) for part in (facts.author, facts.country, facts.year) if part)
     rows = [
         ("Architecture", facts.host), ("Parameters", f"{facts.num_parameters:,}{active}"), ("Vocabulary", f"{facts.vocabulary_size:,}"),
         ("Context", f"{facts.context:,} tokens"), ("Training tokens", f"{facts.training_tokens:,}"), ("Hardware", facts.hardware),
         ("Time", duration(facts.seconds)), ("Energy", energy), ("Made by", made), ("Licence of the weights", facts.license),
-        ("Left out", facts.left_out),
+        ("Keys a query reads", keys), ("Left out", facts.left_out),
     ]  # fmt: skip
     return _table(("", ""), [row for row in rows if row[1]])
 

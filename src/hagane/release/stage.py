@@ -78,7 +78,8 @@ def _card_facts(run: Run, config: ModelConfig, gguf: GgufFacts, verdict: Verdict
         hardware=machine.hardware, seconds=seconds,
         joules=joules(seconds, machine) if counted is None else counted, power_source=_power_source(machine, counted),
         evaluation=EvaluateFacts.model_validate(run.facts("evaluate")),
-        hagane=run.environment.hagane, max_logit_gap=verdict.max_logit_gap, greedy_parted=verdict.greedy_parted, prompts_checked=verdict.prompts_checked,
+        hagane=run.environment.hagane, max_logit_gap=verdict.max_logit_gap, form_logit_gap=verdict.form_logit_gap,
+        greedy_parted=verdict.greedy_parted, prompts_checked=verdict.prompts_checked,
         left_out=HOSTS[host_for(config)].modules_reason(config) or "", gguf=gguf,
     )  # fmt: skip
 

@@ -119,6 +119,8 @@ def _proof(record: Record) -> Tile | None:
     if gap is None:
         return None
     note = f"to the released files loaded by transformers; {_same_text(release)}"
+    if (form := number(release.get("form_logit_gap"))) is not None:
+        note += f"; with a fixed number of keys {text.small(form)} from our own form"
     return Tile("Logit gap", text.small(gap), f"{note}; {_gguf(table(release.get('gguf')))}")
 
 
