@@ -1,10 +1,31 @@
 """What the plan says of languages and their text."""
 
-import pytest
+import re
 
-from hagane.plan.languages import EASY_BYTES, GENERATED_EASE, TUNED, difficulty, generated_ease, shards_of
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hagane.plan.languages import (
+    EASY_BYTES,
+    GENERATED_EASE,
+    TUNED,
+    WORTH,
+    difficulty,
+    generated_ease,
+    language_lines,
+    language_plans,
+    readings,
+    shards_of,
+    used_up_from,
+)
+from hagane.plan.law import GENERAL, effective_bytes
+from hagane.plan.shapes import shape
 from hagane.recipe.load import load_recipe
+from hagane.recipe.schema import SizeSettings
 from hagane.run import headline
+
+RECIPE = load_recipe("nordic", ["corpus.sources=[]"])[0]
 
 
 @pytest.mark.parametrize(("read", "said"), [(4e6, ""), (10e6, "; the text is read 10 times, and more of it would teach more (corpus: 1.0 MB)")])
@@ -43,3 +64,45 @@ def test_what_is_read_of_problems_is_text_and_tuning_together():
     assert found == pytest.approx({"sv": 0.75 + 0.25 * generated_ease(read), "is": generated_ease(read)})
     everything = difficulty(recipe, shards, {"sv": 2.0, "is": 2.0})
     assert everything["is"] == GENERATED_EASE < found["is"] < difficulty(recipe, shards, {"sv": 2.0, "is": 2.0}, 1e5)["is"]
+
+
+def of_languages(sizes):
+    names = {f"corpus.{language}": size for language, size in sizes.items()}
+    return shards_of(names, dict.fromkeys(names, "corpus"), {name: name.split(".")[1] for name in names}, {})
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(1e3, 1e12), min_size=1, max_size=4), st.sampled_from([1.0, 2.0, 4.0, 7.0, 40.0]))
+def test_repeats_hurt_from_where_a_byte_that_is_read_is_worth_what_four_readings_are(sizes, max_repeats):
+    """Just before it is worth more, from there on it is not; four readings are what the published formula makes of the published sentence."""
+    assert pytest.approx(effective_bytes(1.0, 4.0) / 4.0) == WORTH
+    recipe, shards = RECIPE.model_copy(update={"corpus": RECIPE.corpus.model_copy(update={"max_repeats": max_repeats})}), dict(enumerate(sizes))
+    shards = of_languages({f"l{index}": size for index, size in shards.items()})
+    found = used_up_from(recipe, shards)
+    assert found.keys() == {shard.language for shard in shards.values()}
+    for language, total in found.items():
+        before, there, after = (readings(recipe, shards, total * factor)[language] for factor in (0.985, 1.0, 1.5))
+        assert before.effective / before.read > WORTH * (1 + 1e-9) and before.read < 4 * before.unique
+        for reading in (there, after):
+            assert reading.effective / reading.read <= WORTH * (1 + 1e-9) and reading.read >= 4 * reading.unique * (1 - 1e-6)
+
+
+def test_small_languages_are_used_up_first_and_one_that_is_not_read_never():
+    shards = of_languages({"sv": 1e9, "smj": 1e6, "se": 1e7})
+    found = used_up_from(RECIPE, shards)
+    assert found == pytest.approx({"smj": 3 * 4e6, "se": 4e6 + 2 * 4e7, "sv": 4 * 1.011e9}, rel=0.02)
+    weighted = RECIPE.model_copy(update={"mix": RECIPE.mix.model_copy(update={"weights": {"sv": 1.0, "smj": 1.0, "se": 1e-13}})})
+    assert used_up_from(weighted, of_languages({"sv": 1e18, "smj": 1e6, "se": 1e7})).keys() == {"smj"}
+
+
+def test_the_table_of_languages_says_from_which_tokens_on_repeats_hurt():
+    shards = of_languages({"sv": 1e9, "smj": 1e6})
+    config = shape(RECIPE.model.pattern, SizeSettings(), width=64, num_layers=2, vocabulary_size=1024, context=64)
+    law = GENERAL.for_text({"sv": 1.0, "smj": 1.0})
+    plans = language_plans(RECIPE, law, config, shards, 1e8, 2.5)
+    assert plans["smj"].repeats_hurt_tokens == pytest.approx(8e6 / 2.5, rel=0.02) and plans["sv"].repeats_hurt_tokens == pytest.approx(4.004e9 / 2.5, rel=0.02)
+    header, smj, sv = language_lines(plans)
+    assert header.endswith("repeats hurt from") and sv.endswith(" 1.6B tokens") and re.search(r" 3\.2\d?M tokens$", smj)
+    assert all(line.endswith(": they do here") for line in language_lines(language_plans(RECIPE, law, config, shards, 1e10, 2.5))[1:])
+    sample = language_plans(RECIPE, law, config, shards, 1e8)  # of which another budget finds more
+    assert all(plan.repeats_hurt_tokens is None for plan in sample.values())

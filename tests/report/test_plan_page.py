@@ -67,9 +67,13 @@ def headings(page):
 def test_what_is_shown_stands_under_a_heading_of_its_own():
     assert headings(plan_page(facts_here())) == ["What other budgets would buy", "How it would be trained", "Why these numbers"]
     languages = {"sma": {"bytes": 5e6, "repeats": 2.0, "worth": 0.9, "bits_per_byte": 2.0, "low": 1.9, "high": 2.1, "more_text_gain": 0.2}}
+    assert "repeats hurt from" not in plan_page(facts_here() | {"languages": languages})
+    languages = {"sma": languages["sma"] | {"repeats_hurt_tokens": 34_500_000}, "sv": languages["sma"]}
     more = {"steps": 4200, "learning_rate": 0.0123, "stages": {"corpus": 12.0, "pretrain": 6000.0}, "seconds": 7200.0, "text_bytes": 4.2e8, "repeats": 1.25}
     page = plan_page(facts_here() | more | {"languages": languages})
     assert headings(page) == ["What other budgets would buy", "What each language would get", "How it would be trained", "Why these numbers"]
+    for words in ("repeats hurt from", ">34.5 M tokens<", ">never<"):
+        assert words in page
     for words in ("Southern Sami", ">4,200<", ">0.0123<", ">1 h 40 min<", ">420 MB<", "of it training on text"):
         assert words in page
     cluster = plan_page(plan_on(load_recipe("llm-jp-4-32b-a3b", ["budget=21d"])[0], "64xH200")[1])

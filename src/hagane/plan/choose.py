@@ -134,6 +134,7 @@ def choose(
     reasons |= indexer_reason(phases["pretrain"])
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
+    per_token = text_bytes / expected_tokens
     shards = known.shards
     read = read_by_language(shards, rates, text_bytes)
     law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size], text_bytes))
@@ -152,8 +153,8 @@ def choose(
             bits_per_byte=value, low=low, high=high, seconds=total_seconds, joules=joules(total_seconds, machine),
             peak_memory_bytes=max(rate.peak_memory_bytes for rate in pace.rates.values()) or memory,
         ),
-        law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes),
-        curve=loss_curve(recipe, pinned, machine, law, training, config, text_bytes / expected_tokens, STEADY_SHARE * speed, worth),
+        law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes, per_token if known.whole else None),
+        curve=loss_curve(recipe, pinned, machine, law, training, config, per_token, STEADY_SHARE * speed, worth),
     )  # fmt: skip
 
 

@@ -42,6 +42,9 @@ class LanguagePlan(Frozen):
     low: float | None = None
     high: float | None = None
     more_text_gain: float | None = Field(None, description="bits per byte that ten more megabytes of it would take away")
+    repeats_hurt_tokens: int | None = Field(
+        None, description="training tokens from which on its repeats hurt: a byte of it is worth what four readings are; None where never, or not known"
+    )
 
 
 class CurvePoint(Frozen):

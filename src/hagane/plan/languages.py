@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cache
 from statistics import harmonic_mean
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from hagane.corpus.mixture import Shard, mixture
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
+from hagane.plan.amounts import amount
 from hagane.plan.facts import LanguagePlan
 from hagane.plan.law import Law, effective_bytes
 from hagane.plan.sketch import Worth, point_of
@@ -20,7 +22,12 @@ from hagane.plan.start import replay_of
 from hagane.recipe.schema import PROBLEMS, Recipe
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
-WORTH = 0.9  # of new text: below this share repeats hurt
+# Muennighoff et al. 2023, "Scaling data-constrained language models": up to four readings change the loss negligibly against as much new text. What their
+# formula says that these are worth, 0.93 of it, is where repeats start to hurt.
+GOOD_READINGS = 4.0
+WORTH = effective_bytes(1.0, GOOD_READINGS) / GOOD_READINGS
+ROUNDING = 1e-9  # UniMax reads a language `max_repeats` times, four, to the last bits of a float
+MOST_BYTES = 1e18  # of training text: a language that is not read so often in as much never is
 # Bits per byte of the embedded problems over those of people's text in as many tokens a byte, where very much of them was read: 0.15 to 0.28 in eight languages
 # (docs/notebook.md, "A law for every text", "The law again"). Half of that comes with EASY_BYTES of them in a language; a token of tuning, shorter and half of
 # it a question, counts as TUNED of one of text (docs/notebook.md, "Problems of which few are read").
@@ -33,6 +40,11 @@ class Reading(NamedTuple):
     unique: float
     read: float
     effective: float
+
+    @property
+    def used_up(self) -> bool:
+        """Whether what is read is worth no more than what was read GOOD_READINGS times: further repeats hurt."""
+        return self.read > 0 and self.effective <= WORTH * (1 + ROUNDING) * self.read
 
 
 def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: Mapping[str, str], repeats: Mapping[str, float]) -> dict[str, Shard]:
@@ -152,9 +164,38 @@ def interpolated(worth: Worth) -> Worth:
     return lambda num_bytes: float(np.exp(np.interp(math.log(max(1.0, num_bytes)), log_read, log_worth)))
 
 
-def language_plans(recipe: Recipe, law: Law, config: ModelConfig, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, LanguagePlan]:
-    """One entry per language. Expected bits per byte only for languages that the law was fitted on."""
-    read = readings(recipe, shards, total_bytes)
+def used_up_from(recipe: Recipe, shards: Mapping[str, Shard]) -> dict[str, float]:
+    """By language, the bytes of training text, repeats counted, from which on the recipe's mixture has used it up (`Reading.used_up`), to a hundredth.
+
+    Languages that never are, for they are hardly read, are left out.
+    """
+
+    @cache  # languages that are used up together are looked for at the same amounts
+    def used_up(total: float) -> set[str]:
+        return {language for language, reading in readings(recipe, shards, total).items() if reading.used_up}
+
+    found: dict[str, float] = {}
+    total = min((shard.size for shard in shards.values() if shard.size > 0), default=MOST_BYTES)  # in so much no shard is read twice
+    while total < MOST_BYTES and len(found) < len({shard.language for shard in shards.values() if shard.size > 0}):
+        total *= 2
+        for language in used_up(total) - found.keys():
+            low, high = total / 2, total
+            while high > low * 1.01:
+                middle = math.sqrt(low * high)
+                low, high = (low, middle) if language in used_up(middle) else (middle, high)
+            found[language] = high
+    return found
+
+
+def language_plans(
+    recipe: Recipe, law: Law, config: ModelConfig, shards: Mapping[str, Shard], total_bytes: float, bytes_per_token: float | None = None
+) -> dict[str, LanguagePlan]:
+    """One entry per language. Expected bits per byte only for languages that the law was fitted on.
+
+    `bytes_per_token`: training text over training tokens, to tell from which tokens on repeats hurt; None where the shards are a sample, of which there is
+    more for more tokens.
+    """
+    read, used_up = readings(recipe, shards, total_bytes), used_up_from(recipe, shards) if bytes_per_token else {}
     point = point_of(config, effective_total(read))
     found = {}
     for language, reading in sorted(read.items()):
@@ -168,6 +209,7 @@ def language_plans(recipe: Recipe, law: Law, config: ModelConfig, shards: Mappin
         found[language] = LanguagePlan(
             bytes=round(reading.unique), read_bytes=round(reading.read), repeats=reading.read / reading.unique if reading.unique else 0.0,
             worth=reading.effective / reading.read if reading.read else 1.0, bits_per_byte=value, low=low, high=high, more_text_gain=more,
+            repeats_hurt_tokens=round(used_up[language] / bytes_per_token) if bytes_per_token and language in used_up else None,
         )  # fmt: skip
     return found
 
@@ -187,10 +229,12 @@ def language_lines(plans: Mapping[str, LanguagePlan]) -> list[str]:
     """The table of languages for the terminal; nothing where nothing is known of them."""
     if not plans:
         return []
-    lines = [f"  {'language':<10} {'text':>9} {'read':>6}  {'bits per byte':<18} {MORE_BYTES / 1e6:.0f} MB more of it"]
+    more = f"{MORE_BYTES / 1e6:.0f} MB more of it"
+    lines = [f"  {'language':<10} {'text':>9} {'read':>6}  {'bits per byte':<18} {more:<16} repeats hurt from"]
     for language, plan in plans.items():
         expected = f"{plan.bits_per_byte:.2f} ({plan.low:.2f}-{plan.high:.2f})" if plan.bits_per_byte is not None else "not in the law"
         gain = "" if plan.more_text_gain is None else f"-{plan.more_text_gain:.3f}" if plan.more_text_gain >= 0.0005 else "nothing"
-        hurt = "; repeats hurt" if plan.worth < WORTH else ""
-        lines.append(f"  {language:<10} {plan.bytes / 1e6:>6.1f} MB {plan.repeats:>5.1f}x  {expected:<18} {gain}{hurt}")
+        start = "never" if plan.repeats_hurt_tokens is None else f"{amount(plan.repeats_hurt_tokens)} tokens"
+        hurt = ": they do here" if plan.worth < WORTH * (1 - ROUNDING) else ""
+        lines.append(f"  {language:<10} {plan.bytes / 1e6:>6.1f} MB {plan.repeats:>5.1f}x  {expected:<18} {gain:<16} {start}{hurt}")
     return lines

@@ -64,20 +64,22 @@ def _outcomes(record: Record, languages: dict[str, Any]) -> Table:
 def language_table(languages: dict[str, Any], measured: dict[str, Any]) -> Table:
     """Text, repeats, expectation and outcome of every language; `measured` is empty before anything was trained."""
     lines: list[tuple[str, ...]] = []
-    for tag, plan in languages.items():
-        if not isinstance(plan, dict):
-            continue
+    plans = {tag: plan for tag, plan in languages.items() if isinstance(plan, dict)}
+    hurt = ("repeats hurt from",) if any(number(plan.get("repeats_hurt_tokens")) for plan in plans.values()) else ()  # a plan of a run knows a sample only
+    for tag, plan in plans.items():
         value, came = number(plan.get("bits_per_byte")), number(dig(measured, tag, "value"))
         interval = f"{text.fixed(value, 2)} ({text.fixed(plan.get('low'), 2)} to {text.fixed(plan.get('high'), 2)})" if value is not None else ""
         gain, repeats = number(plan.get("more_text_gain")), number(plan.get("repeats"))
+        start = number(plan.get("repeats_hurt_tokens"))
         came_cells = (text.fixed(came, 2) if came is not None else "", f"{100 * (came / value - 1):+.1f} %" if came is not None and value else "")
         lines.append(
             (
                 text.language(tag), interval, *(came_cells if measured else ()), text.size(plan.get("bytes")), f"{repeats:.1f}" if repeats is not None else "",
                 text.percent(plan.get("worth"), 0), "" if gain is None else f"{gain:.3f}" if gain >= 0.0005 else "nothing",
+                *(("never" if start is None else f"{text.scaled(start)} tokens",) if hurt else ()),
             )
         )  # fmt: skip
     outcome = ("outcome", "error") if measured else ()  # nothing came yet before anything was trained
-    columns = ("language", "expected bits per byte", *outcome, "text", "times read", "worth of new text", "10 MB more would take off")
+    columns = ("language", "expected bits per byte", *outcome, "text", "times read", "worth of new text", "10 MB more would take off", *hurt)
     caption = "Languages in the plan, and what came" if measured else "Languages in the plan"
     return Table(caption, columns, tuple(lines), frozenset(range(1, len(columns))))
