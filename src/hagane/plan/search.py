@@ -50,24 +50,21 @@ def layouts(
     batch_tokens: float,
     precision: Precision = "bf16",
     *,
-    all_shapes: bool = False,
     asked: Asked = FREE,
     memory: float = math.inf,
 ) -> Iterator[Layout]:
-    """Every legal layout whose replicas all have work in a batch, and whose weights, gradients and states alone take less than `memory` bytes of a device.
-
-    Not `all_shapes`: the sensible ones, of which there are few, or those asked for.
-    """
+    """Every sensible layout, or every one of those asked for, whose replicas all have work in a batch, and whose weights, gradients and states alone take
+    less than `memory` bytes of a device."""
     count, divisors = cluster.count, _divisors(cluster.count)
     for tensor in (value for value in asked.of("tensor", divisors) if value <= cluster.node and work.num_heads % value == 0 and count % value == 0):
         for pipeline in (value for value in asked.of("pipeline", divisors) if value <= work.num_layers and (count // tensor) % value == 0):
             for context in (value for value in asked.of("context", divisors) if (count // tensor // pipeline) % value == 0):
-                if context > 1 and not (all_shapes or "context" in asked.fields) and not _long_enough(work, context):
+                if context > 1 and "context" not in asked.fields and not _long_enough(work, context):
                     continue
                 data = count // (tensor * pipeline * context)
                 if data * work.context > batch_tokens or data not in asked.of("data", (data,)):
                     continue
-                for expert in _expert_degrees(work, cluster, data * context * tensor, all_shapes, asked):
+                for expert in _expert_degrees(work, cluster, data * context * tensor, asked):
                     whole = Layout.model_construct(
                         data=data, zero=1, tensor=tensor, pipeline=pipeline, interleave=1, context=context, expert=expert, micro_batch=1,
                         checkpointing="none", precision=precision,
@@ -86,12 +83,12 @@ def _divisors(count: int) -> list[int]:
     return sorted({*small, *(count // value for value in small)})
 
 
-def _expert_degrees(work: Workload, cluster: Cluster, devices: int, all_shapes: bool, asked: Asked) -> list[int]:
+def _expert_degrees(work: Workload, cluster: Cluster, devices: int, asked: Asked) -> list[int]:
     if not work.num_experts:
         return [value for value in asked.of("expert", (1,)) if value == 1]
     every = asked.of("expert", range(1, min(work.num_experts, devices) + 1))
     found = [value for value in every if work.num_experts % value == 0 and devices % value == 0]
-    return found if all_shapes or "expert" in asked.fields else [value for value in found if value & (value - 1) == 0]
+    return found if "expert" in asked.fields else [value for value in found if value & (value - 1) == 0]
 
 
 def _variants(work: Workload, batch_tokens: float, whole: Layout, asked: Asked, memory: float) -> Iterator[Layout]:
