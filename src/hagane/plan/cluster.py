@@ -50,7 +50,7 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     curve = _curve(job, law, supply, laid, None if serve_tokens else chosen)
     served = _served(job, laid, curve[len(curve) // 2].bits_per_byte) if serve_tokens else None
     alone = chosen.again(replace(job.dial, serve_tokens=0.0)) if chosen is not None and serve_tokens else laid.config
-    languages = supply.languages(law, laid.config, job.text_bytes(laid.config, laid.tokens))
+    languages = supply.languages(law, laid.config, job.text_bytes(laid.config, laid.tokens), laid.tokens)
     page = Page(job, law, supply, laid, chosen, curve, served, alone, languages)
     return page_lines(page), page_facts(page)
 

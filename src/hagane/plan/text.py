@@ -121,6 +121,7 @@ class Supply:
         """The general law for these languages, alike as nothing was read of them; a fitted one as it is."""
         return law.for_text({shard.language: 1.0 for shard in self.counted.values()})
 
-    def languages(self, law: Law, config: ModelConfig, text_bytes: float) -> dict[str, LanguagePlan]:
-        """What each of them gets; nothing where text is taken to suffice."""
-        return language_plans(self.recipe, law, config, self.counted, self.read(text_bytes)) if self.shards else {}
+    def languages(self, law: Law, config: ModelConfig, text_bytes: float, tokens: float) -> dict[str, LanguagePlan]:
+        """What each of them gets of `text_bytes`, those of so many training tokens; nothing where text is taken to suffice."""
+        read = self.read(text_bytes)
+        return language_plans(self.recipe, law, config, self.counted, read, read / tokens) if self.shards else {}
