@@ -80,6 +80,7 @@ def test_a_law_of_ones_own_counts_all_the_text_that_it_was_fitted_on(tmp_path):
     law = Law(
         corpus=fingerprint(corpus_inputs(recipe.corpus)), paths=corpus_paths(recipe), constants=constants, draws=(constants,) * 10, noise=0.005, fit=fit,
         context=recipe.train.context, optimizer=recipe.train.optimizer, source="made for a test", text=text,
+        pattern=pattern_name(recipe.model.pattern),
     )  # fmt: skip
     keep_law(law)
     lines, facts = plan_on(recipe, "8xH100")
