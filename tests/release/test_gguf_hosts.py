@@ -10,7 +10,7 @@ from hagane.errors import RunError
 from hagane.hosts import HOSTS, host_for
 from hagane.hosts.deepseek_v3.gguf import query_scales
 from hagane.hosts.gguf import unfit
-from hagane.model.config import LayerConfig, RopeConfig
+from hagane.model.config import ExpertsConfig, LayerConfig, RopeConfig
 from hagane.model.extend import extended
 from hagane.release import verify_gguf
 from hagane.release.gguf import Identity, release_gguf
@@ -63,7 +63,9 @@ def test_llama_cpp_gives_the_distributions_of_the_masters_and_of_transformers(tm
     state = masters(config)
     facts = release_gguf(state, config, host_for(config), toy_tokenizer(), tmp_path / "gguf", Identity("toy"), SENTENCES)
     half, eight = facts.files
-    assert (half.max_logprob_gap <= verify_gguf.F16_TOLERANCE or half.unsteady) and half.kl_bits_per_token < 1e-4 and half.unsteady <= 0.05 * half.positions
+    routed = any(isinstance(layer.ffn, ExpertsConfig) for layer in config.layers)
+    assert half.kl_bits_per_token < 1e-4 and half.unsteady <= (0.05 * half.positions if routed else 0)
+    assert half.max_logprob_gap <= 0.02 or routed, "where experts tie, the release has judged every place by itself"
     assert half.greedy_tokens > 100 and half.kl_bits_per_token < eight.kl_bits_per_token <= verify_gguf.Q8_TOLERANCE
     theirs = transformers_model(config, state, tmp_path)
     rows = [toy_tokenizer().encode(text).ids[:16] for text in SENTENCES]
@@ -71,8 +73,10 @@ def test_llama_cpp_gives_the_distributions_of_the_masters_and_of_transformers(tm
         wanted = [theirs(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).numpy() for ids in rows]
     with LlamaCpp(tmp_path / "gguf" / half.file, config.context, 1, toy_tokenizer().encode("A").ids[0]) as llama:
         gaps = [float(abs(llama.logprobs(ids, 320) - wanted_V).max()) for ids, wanted_V in zip(rows, wanted, strict=True)]
-    close = sum(gap <= verify_gguf.F16_TOLERANCE for gap in gaps)
-    assert close >= 0.75 * len(gaps), "where experts tie others are chosen, and all that follows is moved: those places the release has judged"
+    over = [index for index, gap in enumerate(gaps) if not gap <= 0.02]
+    assert len(over) <= (0.25 * len(gaps) if routed else 0), "where experts tie others are chosen, and all that follows is moved"
+    moved = verify_gguf.Reference(state, config, toy_tokenizer(), SENTENCES)._moved([(rows[index], len(rows[index])) for index in over])
+    assert all(gaps[index] <= 2 * most for index, most in zip(over, moved, strict=True)), "so far as it moves our own answers, too"
 
 
 @pytest.mark.parametrize(
