@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hagane.errors import HaganeError
-from hagane.hosts import HOSTS
-from hagane.hosts.checkpoint import read_published, read_tokenizer
+from hagane.hosts import HOSTS, checkpoint
+from hagane.hosts.checkpoint import read_chat_template, read_published, read_tokenizer
 from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.release.huggingface import write_config, write_weights
@@ -131,6 +131,26 @@ def test_of_every_host_what_is_missing_or_left_over_is_named(tmp_path, host, dam
     change(tmp_path)
     with pytest.raises(HaganeError, match=message) as error:
         read_published(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(), (5,)], ids=["no dimension", "one dimension"])
+@pytest.mark.parametrize("host", CONFIGS)
+def test_of_every_host_a_tensor_with_too_few_dimensions_is_one_sentence(tmp_path, monkeypatch, host, shape):
+    write_host(tmp_path, host)
+    whole = load_file(tmp_path / "model.safetensors")
+    for name in whole:
+        monkeypatch.setattr(checkpoint, "_tensors", lambda folder, name=name: {**whole, name: torch.ones(shape)})
+        with pytest.raises(HaganeError, match="shape") as error:
+            read_published(tmp_path)
+        assert "\n" not in str(error.value), name
+
+
+@pytest.mark.parametrize(("name", "text"), [("chat_template.jinja", b"{{ \xff }}"), ("tokenizer_config.json", b"{")])
+def test_a_damaged_chat_template_is_named(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(HaganeError, match=rf"{name} cannot be read .*: fetch it again") as error:
+        read_chat_template(tmp_path)
     assert "\n" not in str(error.value)
 
 

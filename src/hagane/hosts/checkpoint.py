@@ -64,7 +64,7 @@ def read_published(folder: Path) -> Published:
     tensors = _Asked(_tensors(folder))
     try:
         state = {name: tensor.float() for name, tensor in host.weights.weights_from_host(tensors, config)}
-    except RuntimeError as error:  # parts that cannot be joined
+    except (RuntimeError, IndexError) as error:  # parts that cannot be joined, or have too few dimensions
         raise DataError(f"{folder}: the tensors do not have the shapes that {CONFIG} says ({str(error).splitlines()[0]}).") from None
     # a tied head is written by some engines although it is the embedding
     left = sorted(set(tensors) - tensors.names - host.unused(set(tensors), config) - ({"lm_head.weight"} if config.tied else set()))
@@ -133,10 +133,16 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def read_chat_template(folder: Path) -> str | None:
-    """The chat template that is published with a checkpoint, in a file of its own or among the tokenizer's settings; None where there is none."""
+    """The chat template that is published with a checkpoint, in a file of its own or among the tokenizer's settings; None where there is none.
+
+    Raises RunError where it is damaged.
+    """
     path = folder / TEMPLATE
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}): fetch it again.") from None
     template = read_tokenizer_config(folder).get("chat_template")
     return template if isinstance(template, str) else None
 
