@@ -324,7 +324,13 @@ def test_packed_documents_equal_separate_ones_of_transformers(name, tmp_path):
         assert_close(parameter.grad, wanted[parameter_name], atol=1e-5, rtol=1e-5, msg=lambda m, n=parameter_name: f"gradient of {n}: {m}")
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v3 yarn", "deepseek_v32", "deepseek_v32 yarn", "axk1", "axk2", "glm4_moe", "afmoe", "afmoe scaled"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama", "qwen3", "qwen3_moe", "qwen3_next", "deepseek_v3", "deepseek_v3 yarn", "deepseek_v32", "deepseek_v32 yarn", "axk1", "axk2", "glm4_moe",
+        "afmoe", "afmoe scaled",
+    ],
+)  # fmt: skip
 def test_a_bfloat16_export_keeps_the_greedy_text(name, tmp_path):
     """Token by token from our cache, in the form that decodes, against generation by transformers."""
     ours = with_biases(Decoder(CONFIGS[name]))

@@ -21,6 +21,7 @@ from hagane.release import verify_gguf
 from hagane.release.gguf import Identity, release_gguf, write_gguf
 from hagane.release.llamacpp import LlamaCpp
 from hagane.tokenizer.bpe import cut
+from hagane.tokenizer.chat import CHAT_TEMPLATE
 from hagane.tokenizer.extend import extend
 from toy_models import TEXTS, toy_config, toy_tokenizer
 
@@ -62,6 +63,7 @@ def test_llama_cpp_gives_the_distributions_and_the_text_of_the_masters(tmp_path,
 
 def test_a_vocabulary_that_was_given_more_tokens_is_read_the_same(tmp_path):
     """Its special tokens are no longer the last ids, and the kept chat template, which is not ours, goes along."""
+    pytest.importorskip("transformers")
     text = "Jökullinn er stór og kaldur, 12 menn gengu á hann."
     larger = extend(toy_tokenizer(), [text] * 9, 40)
     state, config = masters()
@@ -149,6 +151,17 @@ def test_a_file_that_llama_cpp_reads_differently_is_not_released(tmp_path, monke
     with pytest.raises(RunError, match=message) as error:
         release(tmp_path / "gguf", *masters("llama"), texts=(*SENTENCES, *TEXTS))
     assert "toy-f16.gguf" in str(error.value) and "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+def test_a_kept_chat_template_is_compared_with_transformers(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    kept = "{# of another maker #}" + CHAT_TEMPLATE
+    state, config = masters()
+    release_gguf(state, config, "qwen3", toy_tokenizer(), tmp_path / "gguf", Identity("toy"), SENTENCES, template=kept)
+    other_template(monkeypatch)
+    with pytest.raises(RunError, match=r"toy-f16\.gguf in llama\.cpp: the chat template gives .* in transformers; set release\.gguf = false"):
+        release_gguf(state, config, "qwen3", toy_tokenizer(), tmp_path / "other", Identity("toy"), SENTENCES, template=kept)
+    assert not (tmp_path / "other").exists()
 
 
 def test_greedy_text_that_differs_where_tokens_are_apart_is_found(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from hagane.engine.load import load_huggingface
 from hagane.errors import RunError
 from hagane.release import huggingface, verify
 from hagane.release.huggingface import release_huggingface, write_weights
-from hagane.tokenizer.chat import render
+from hagane.tokenizer.chat import CHAT_TEMPLATE, render
 from hagane.tokenizer.save import save_for_transformers
 from toy_models import randomised, toy_config, toy_decoder, toy_tokenizer
 
@@ -123,6 +123,25 @@ def test_without_transformers_the_remedy_is_named(tmp_path, parts, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(RunError, match=r"pip install 'hagane\[hf\]'"):
         release_huggingface(*parts(), tmp_path / "release")
+
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+
+
+@pytest.mark.parametrize(("start", "count"), [("{# of another maker #}", 16), (NO_SYSTEM, 14)], ids=["takes all", "takes no system"])
+def test_prompts_are_made_by_a_kept_chat_template(tmp_path, parts, start, count):
+    state, config, tokenizer = parts()
+    save_for_transformers(toy_tokenizer(), tokenizer, 64, start + CHAT_TEMPLATE)
+    assert release_huggingface(state, config, tokenizer, tmp_path / "release").prompts_checked == count
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{% for", "{# nothing #}"])
+def test_a_kept_chat_template_that_gives_nothing_is_found(tmp_path, parts, template):
+    state, config, tokenizer = parts()
+    save_for_transformers(toy_tokenizer(), tokenizer, 64, template)
+    with pytest.raises(RunError, match="the chat template kept from the checkpoint gives no text") as error:
+        release_huggingface(state, config, tokenizer, tmp_path / "release")
+    assert "\n" not in str(error.value)
 
 
 def test_a_difference_in_greedy_text_is_found(tmp_path, parts, monkeypatch):

@@ -223,7 +223,7 @@ def release_gguf(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        reference, held = Reference(state, config, tokenizer, texts, our_template=template == CHAT_TEMPLATE), null.as_held(state, config)
+        reference, held = Reference(state, config, tokenizer, texts, template), null.as_held(state, config)
 
         def write(path: Path, quantisation: Quantisation) -> int:
             return write_gguf(path, quantisation, held, as_held(config), host, tokenizer, identity, template)

@@ -61,7 +61,7 @@ def verify(folder: Path, decoder: Decoder, master: Decoder, tokenizer: Tokenizer
             their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # whatever transformers says is the finding
             raise RunError(f"the release was stopped: transformers cannot load it ({type(error).__name__}: {error}).") from error
-        prompts = _prompts(tokenizer, their_tokenizer, ours=chat_template(folder) == CHAT_TEMPLATE)
+        prompts = _prompts(tokenizer, their_tokenizer, kept=chat_template(folder) != CHAT_TEMPLATE)
         for one in (decoder, master):
             for indexer in one.indexers():
                 indexer.library_ties = True
@@ -95,16 +95,13 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _prompts(tokenizer: Tokenizer, their_tokenizer: object, *, ours: bool) -> dict[str, list[int]]:
-    """Prompt -> ids, after making sure that both tokenizers agree on every one, and both chat templates where the folder's is `ours`."""
+def _prompts(tokenizer: Tokenizer, their_tokenizer: object, *, kept: bool) -> dict[str, list[int]]:
+    """Prompt -> ids, after making sure that both tokenizers agree on every one, and both chat templates where the folder's is not `kept` of a checkpoint."""
     texts = [*TEXTS, END_OF_TEXT, f"{END_OF_TEXT}{TEXTS[0]}"]
-    for messages in conversations() if ours else ():
-        for thinking in (True, False):
-            text = render(messages, thinking)
-            theirs = their_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)  # type: ignore[attr-defined]
-            if theirs != text:
-                raise RunError(f"the release was stopped: the chat template gives {theirs!r} in transformers and {text!r} in hagane.")
-            texts.append(text)
+    for rendering in renderings(their_tokenizer, kept=kept):
+        if not kept and rendering.text != (text := render(rendering.messages, rendering.thinking)):
+            raise RunError(f"the release was stopped: the chat template gives {rendering.text!r} in transformers and {text!r} in hagane.")
+        texts.append(rendering.text)
     prompts = {}
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -113,6 +110,36 @@ def _prompts(tokenizer: Tokenizer, their_tokenizer: object, *, ours: bool) -> di
             raise RunError(f"the release was stopped: transformers reads {text!r} as other tokens than hagane does.")
         prompts[text] = ids
     return prompts
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A conversation as a chat template gives it, up to where the next answer begins."""
+
+    messages: list[Message]
+    thinking: bool
+    text: str
+
+
+def renderings(their_tokenizer: object, *, kept: bool) -> list[Rendering]:
+    """Every conversation with thinking and without, by transformers. Those that a template `kept` of a checkpoint refuses are left out.
+
+    Raises RunError where it refuses all of them.
+    """
+    found, refusal = [], ""
+    for messages in conversations():
+        for thinking in (True, False):
+            try:
+                text = their_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)  # type: ignore[attr-defined]
+            except Exception as error:  # a template is a program: it refuses in its own way
+                if not kept:
+                    raise
+                refusal = f" ({type(error).__name__}: {error})"
+            else:
+                found += [Rendering(messages, thinking, text)] if text else []
+    if not found:
+        raise RunError(f"the release was stopped: the chat template kept from the checkpoint gives no text for any conversation{refusal}.")
+    return found
 
 
 def conversations() -> list[list[Message]]:

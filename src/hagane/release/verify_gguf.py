@@ -9,6 +9,7 @@ nor of all places together than such changes leave between us and ourselves.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ from hagane.model.config import ModelConfig
 from hagane.model.decoder import Decoder
 from hagane.model.sequence import Sequence as Placement
 from hagane.release.llamacpp import LlamaCpp
-from hagane.release.verify import TEXTS, conversations
-from hagane.tokenizer.chat import render
+from hagane.release.verify import TEXTS, Rendering, conversations, import_transformers, renderings
+from hagane.tokenizer.chat import CHAT_TEMPLATE, render
+from hagane.tokenizer.save import save_for_transformers
 from hagane.tokenizer.special import END_OF_TEXT
 
 F16_TOLERANCE = 0.02
@@ -60,11 +62,12 @@ class GgufVerdict:
 
 
 class Reference:
-    """What the float32 masters say; one or more files are compared with it. A chat template that is not ours is not compared."""
+    """What the float32 masters say; one or more files are compared with it. Of a chat template that is not ours transformers says what it gives."""
 
-    def __init__(self, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[str], *, our_template: bool = True) -> None:
-        self.config, self.tokenizer, self.our_template = config, tokenizer, our_template
-        self.prompts = [*TEXTS, *(render(messages, thinking) for messages in conversations() for thinking in (True, False))]
+    def __init__(self, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[str], template: str = CHAT_TEMPLATE) -> None:
+        self.config, self.tokenizer, self._kept = config, tokenizer, template != CHAT_TEMPLATE
+        self._renderings = _by_transformers(tokenizer, template) if self._kept else _by_us()
+        self.prompts = [*dict.fromkeys([*TEXTS, *(rendering.text for rendering in self._renderings)])]
         self.texts = [*dict.fromkeys([*texts, *self.prompts])]
         self._state, self._decoder = state, build_decoder(config, state)
 
@@ -74,8 +77,7 @@ class Reference:
         longest = max(len(self._ids(prompt)) for prompt in self.prompts) + GREEDY_TOKENS + 8
         with LlamaCpp(path, max(longest, self.config.context), threads, whole_character) as llama:
             self._compare_tokens(llama)
-            if self.our_template:
-                _compare_templates(llama)
+            self._compare_templates(llama)
             places, gaps_P, bits = self._compare_distributions(llama)
             allowed, cost = (F16_TOLERANCE, F16_BITS) if quantisation == "f16" else (math.inf, Q8_TOLERANCE)
             over = [index for index, gap in enumerate(gaps_P) if not gap <= allowed]  # also where it is not a number
@@ -96,6 +98,13 @@ class Reference:
         for text in self.texts:
             if llama.tokenize(text) != self._ids(text):
                 raise RunError(_stopped(llama.model, f"{text[:80]!r} is read as other tokens than hagane reads"))
+
+    def _compare_templates(self, llama: LlamaCpp) -> None:
+        where, remedy = ("transformers", "; set release.gguf = false to release without such files") if self._kept else ("hagane", "")
+        for rendering in self._renderings:
+            theirs = llama.render(rendering.messages, rendering.thinking)
+            if theirs != rendering.text:
+                raise RunError(_stopped(llama.model, f"the chat template gives {theirs!r} in llama.cpp and {rendering.text!r} in {where}{remedy}"))
 
     def _compare_distributions(self, llama: LlamaCpp) -> tuple[list[Place], list[float], float]:
         """The places, the largest gap at each, and the mean KL divergence in bits."""
@@ -171,12 +180,15 @@ def _divergence(ours_V: NDArray[np.float64], theirs_V: NDArray[np.float64]) -> f
     return float((np.exp(ours_V) * (ours_V - theirs_V + their_sum)).sum()) / math.log(2)
 
 
-def _compare_templates(llama: LlamaCpp) -> None:
-    for messages in conversations():
-        for thinking in (True, False):
-            theirs, ours = llama.render(messages, thinking), render(messages, thinking)
-            if theirs != ours:
-                raise RunError(_stopped(llama.model, f"the chat template gives {theirs!r} in llama.cpp and {ours!r} in hagane"))
+def _by_us() -> list[Rendering]:
+    return [Rendering(messages, thinking, render(messages, thinking)) for messages in conversations() for thinking in (True, False)]
+
+
+def _by_transformers(tokenizer: Tokenizer, template: str) -> list[Rendering]:
+    """What a chat template gives in the Hugging Face folder of the same release."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_transformers(tokenizer, Path(folder), 1, template)
+        return renderings(import_transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True), kept=True)
 
 
 def _stopped(path: Path, finding: str) -> str:
