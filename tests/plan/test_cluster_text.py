@@ -6,7 +6,7 @@ import pytest
 
 from hagane.corpus.inputs import fingerprint
 from hagane.plan.cluster import plan_on
-from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law
+from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law, pattern_name
 from hagane.plan.law import GENERAL, Law, Range, TextSize
 from hagane.plan.text import Supply
 from hagane.recipe.load import load_recipe
