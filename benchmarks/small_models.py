@@ -35,6 +35,7 @@ from hagane.plan.batch import batch_rule
 from hagane.plan.choose import embedding_ratio_rule, learning_rate_rule, mean_bytes_per_token, mixture_of
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, split
 from hagane.plan.index_phases import with_indexers
+from hagane.plan.null_experts import with_bias_rate
 from hagane.plan.shapes import shape
 from hagane.recipe.load import load_recipe
 from hagane.recipe.schema import Recipe, SizeSettings, Source
@@ -84,6 +85,7 @@ def train_and_score(ground: Ground, text: Text, recipe: Recipe, config: ModelCon
     torch._dynamo.reset()
     begun = time.monotonic()
     phases = with_indexers(split(phase, parts_of(recipe, phase)), config, recipe.train)
+    config = with_bias_rate(config, recipe.model.pattern, phases)
     facts = train(TrainSettings(folder=folder, model=config, phases=phases, data=(data,), seed=seed, threads=threads, checkpoint_seconds=1e9, log_every=1))
     lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
     decoder, config = load_decoder(folder)
@@ -248,6 +250,7 @@ class Arms:
         config, phase, recipe = self.config(arm), self.phase(arm), self.settings(arm)
         cut = with_indexers((phase,), config, recipe.train)
         trained = phase.model_dump_json() if cut == (phase,) else [piece.model_dump_json() for piece in cut]
+        config = with_bias_rate(config, recipe.model.pattern, cut)
         named = [config.model_dump_json(), trained, curriculum(recipe), seed, self.text.digest, training_code()]
         return self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
 

@@ -4,7 +4,7 @@ import pytest
 
 from hagane.errors import RecipeError
 from hagane.hosts import HOSTS, host_for
-from hagane.model.config import DeltaConfig, LatentConfig, RopeConfig
+from hagane.model.config import BIAS_RATE, DeltaConfig, LatentConfig, RopeConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.decoder import Decoder
 from hagane.plan.choose import (
@@ -20,6 +20,7 @@ from hagane.plan.choose import (
 )
 from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.law import GENERAL
+from hagane.plan.null_experts import HIGHEST_BIAS_RATE, REACH, bias_rate
 from hagane.plan.shapes import candidates, published, shape, shape_key
 from hagane.plan.sketch import best_shape, sketch
 from hagane.plan.stage import make_plan
@@ -86,6 +87,44 @@ def test_a_model_with_indexers_is_trained_densely_first():
     assert {phase.index for phase in plan_of(recipe_with(budget="20min"), 1200).phases["pretrain"]} == {"sparse"}
     with pytest.raises(RecipeError, match="index_dense_share and index_warmup_share leave nothing"):
         recipe_with(train={"index_dense_share": 0.9, "index_warmup_share": 0.2})
+
+
+NULL = {"ffn": "experts", "num_experts": 8, "null_experts": 8, "top_k": 4, "mean_experts": 1.5, "score": "sigmoid", "balance": "bias"}
+
+
+def bias_rates(plan):
+    return {layer.ffn.bias_rate for layer in plan.model.layers if layer.ffn.kind == "experts"}
+
+
+def test_biases_move_as_fast_as_a_budget_of_null_experts_asks():
+    short, long = (plan_of(recipe_with(budget=f"{minutes}min", model={"pattern": NULL}), 60 * minutes) for minutes in (3, 240))
+    steps = short.stages["pretrain"].steps
+    assert bias_rates(short) == {float(f"{REACH / steps:.2g}")} and bias_rates(short).pop() > BIAS_RATE
+    assert "so that null experts come to their budget" in short.reasons["bias_rate"] and "override: model.pattern.bias_rate" in short.reasons["bias_rate"]
+    assert bias_rates(long) == {BIAS_RATE}, "the published one, at least"
+    assert bias_rate(1) == HIGHEST_BIAS_RATE
+    given = plan_of(recipe_with(budget="3min", model={"pattern": {**NULL, "bias_rate": 0.005}}), 180)
+    assert bias_rates(given) == {0.005} and given.reasons["bias_rate"] == "0.005 a step, as the recipe says"
+
+
+def test_biases_that_only_balance_move_as_published():
+    plain = {key: value for key, value in NULL.items() if key not in ("null_experts", "mean_experts")}
+    for pattern in (plain, {**NULL, "score": "softmax"}):
+        plan = plan_of(recipe_with(budget="3min", model={"pattern": pattern}), 180)
+        assert bias_rates(plan) == {BIAS_RATE} and "as published" in plan.reasons["bias_rate"]
+    plan = plan_of(recipe_with(budget="3min", model={"pattern": {**plain, "balance": "loss"}}), 180)
+    assert "bias_rate" not in plan.reasons
+
+
+def test_a_step_is_timed_once_though_the_rate_of_biases_is_found_after_it():
+    recipe, timed = recipe_with(budget="3min", model={"pattern": NULL}), []
+
+    def time_step(config, rows, context):
+        timed.append(shape_key(config, rows, context, "float32"))
+        return StepRate(tokens_per_second=rows * context / 0.1, step_seconds=0.1, compile_seconds=5.0)
+
+    make_plan(recipe, SizeSettings(), MACHINE, KNOWN, sketch(recipe, SizeSettings(), MACHINE), lambda: 165.0, time_step, {})
+    assert len(timed) == 1
 
 
 def test_small_recurrent_models_learn_at_half_the_rate():

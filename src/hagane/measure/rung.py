@@ -27,6 +27,7 @@ from hagane.plan.fit import Run as FitRun
 from hagane.plan.index_phases import with_indexers
 from hagane.plan.ladder import Rung
 from hagane.plan.languages import effective_total, read_by_language
+from hagane.plan.null_experts import with_bias_rate
 from hagane.plan.sketch import point_of
 from hagane.recipe.types import Frozen, Phase
 from hagane.run import result_settings
@@ -153,8 +154,10 @@ def train_rung(ground: Ground, rung: Rung, *, compiled: bool, callbacks: Sequenc
     config, phase = rung.config(recipe), phase_of(ground, rung)
     if compiled:
         torch._dynamo.reset()  # another shape: what was compiled for the last one is not needed
+    phases = with_indexers((phase,), config, recipe.train)
+    config = with_bias_rate(config, recipe.model.pattern, phases)
     settings = TrainSettings(
-        folder=folder, model=config, phases=with_indexers((phase,), config, recipe.train), data=(data,), seed=run.seed + rung.seed, device=run.machine.device,
+        folder=folder, model=config, phases=phases, data=(data,), seed=run.seed + rung.seed, device=run.machine.device,
         threads=recipe.execution.threads or cores(), compile=compiled, dtype=recipe.train.dtype, checkpoint_seconds=1e9,
     )  # fmt: skip
     facts = train(settings, callbacks=callbacks)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from hagane.recipe.types import Frozen
 
 MOST_LAYERS = 2_000
+BIAS_RATE = 1e-3  # of selection biases, an optimizer step (Wang et al. 2024; DeepSeek-V3, 2024)
 """More is a slip of the pen that would cost minutes and memory before anything is said; the deepest published models have a few hundred."""
 
 
@@ -278,7 +279,7 @@ class ExpertsConfig(Frozen):
     )
     aux_coefficient: float = Field(default=1e-2, ge=0, description="weight of the load-balancing loss; it counts with either way of balancing")
     z_coefficient: float = Field(default=1e-3, ge=0, description="weight of the router z-loss (Zoph et al. 2022)")
-    bias_rate: float = Field(default=1e-3, ge=0, description="how far the selection bias moves per optimizer step")
+    bias_rate: float = Field(default=BIAS_RATE, ge=0, description="how far the selection bias moves per optimizer step")
     null_experts: int = Field(default=0, ge=0, description="outputs of the router, beside those of num_experts, that stand for computing nothing")
     mean_experts: float | None = Field(
         default=None, gt=0, description="experts that are not null per token that balancing holds on average; None: the share that they are of all outputs"

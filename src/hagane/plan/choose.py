@@ -20,6 +20,7 @@ from hagane.plan.facts import PlanFacts, Prediction, StagePlan
 from hagane.plan.index_phases import indexer_reason, with_indexers
 from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of, worth_of
 from hagane.plan.law import GENERAL, Law
+from hagane.plan.null_experts import bias_rate_reason, with_bias_rate
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import (
@@ -132,6 +133,9 @@ def choose(
     reasons["mixture"] = mixture_reason(recipe, repeats.values())
     phases = _phases(recipe, config, total_steps, pace, learning_rate, rates, known)
     reasons |= indexer_reason(phases["pretrain"])
+    if starting_model(recipe) is None:  # the biases of a checkpoint have found their places
+        config = with_bias_rate(config, recipe.model.pattern, phases["pretrain"])
+        reasons |= bias_rate_reason(config, recipe.model.pattern)
     stages = {name: StagePlan(seconds=value) for name, value in allowance.other_seconds.items()} | _stage_plans(phases, pace)
     text_bytes = max(1.0, expected_tokens / tokens * text_tokens(recipe, stages, phases) * bytes_per_token)
     per_token = text_bytes / expected_tokens

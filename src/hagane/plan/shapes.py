@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hagane.errors import RecipeError
 from hagane.model.config import (
+    BIAS_RATE,
     AttentionConfig,
     DeltaConfig,
     DenseConfig,
@@ -108,7 +109,8 @@ def _feed_forwards(pattern: PatternSettings, size: SizeSettings, width: int, num
         num_experts=_usual_experts(pattern), top_k=pattern.top_k or USUAL_TOP_K, hidden=hidden, score=pattern.score, scaling=pattern.scaling,
         normalise=pattern.normalise, num_groups=pattern.num_groups, top_groups=pattern.top_groups, shared_hidden=pattern.shared_experts * hidden,
         shared_gate=pattern.shared_gate, balance=pattern.balance, aux_coefficient=pattern.aux_coefficient, z_coefficient=pattern.z_coefficient,
-        bias_rate=pattern.bias_rate, null_experts=pattern.null_experts, mean_experts=pattern.mean_experts, entropy_clamp=_clamp(pattern),
+        bias_rate=BIAS_RATE if pattern.bias_rate is None else pattern.bias_rate, null_experts=pattern.null_experts, mean_experts=pattern.mean_experts,
+        entropy_clamp=_clamp(pattern),
     )  # fmt: skip
     dense = DenseConfig(hidden=size.dense_hidden or rounded(width * pattern.ffn_ratio, multiple))
     return [dense] * pattern.dense_layers + [routed] * (num_layers - pattern.dense_layers)

@@ -10,6 +10,7 @@ from hagane.model.config import ModelConfig
 from hagane.plan.choose import Allowance, Known, TimeQuickly, TimeStep, choose
 from hagane.plan.facts import PlanFacts
 from hagane.plan.law import GENERAL, Law
+from hagane.plan.shapes import shape_key
 from hagane.plan.sketch import CONVERSE_TOKENS_PER_SECOND, Sketch, evaluate_seconds, release_seconds
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Machine, StepRate
@@ -55,7 +56,7 @@ def make_plan(
 
     def time_once(config: ModelConfig, rows: int, context: int) -> StepRate:
         """A step is timed once: choosing again with what is left after timing asks for the same shape."""
-        key = f"{config.model_dump_json()} {rows} {context}"
+        key = shape_key(config, rows, context, recipe.train.dtype)
         if key not in timed:
             timed[key] = time_step(config, rows, context)
         return timed[key]

@@ -228,7 +228,7 @@ class PatternSettings(Frozen):
     balance: Literal["loss", "bias"] = Field("loss", description="how the load of experts is balanced")
     aux_coefficient: float = Field(1e-2, ge=0)
     z_coefficient: float = Field(1e-3, ge=0)
-    bias_rate: float = Field(1e-3, gt=0, description="how far the selection bias moves per optimizer step")
+    bias_rate: float | None = Field(None, gt=0, description="how far the selection bias moves per optimizer step; derived where not given")
     null_experts: int = Field(0, ge=0, description="outputs of the router beside the experts that stand for computing nothing; top_k counts them")
     mean_experts: float | None = Field(None, gt=0, description="with null experts, the experts a token uses on average; held by balancing")
     entropy_clamp: bool = Field(False, description="keep the router's entropies in bands, beside balancing")

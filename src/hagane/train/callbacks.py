@@ -96,7 +96,7 @@ class ProgressDisplay(Callback):
             print(f"{self._name:<10} {info.progress:6.1%}  {text}", file=self._stream, flush=True)
 
     def on_event(self, line: Mapping[str, Any]) -> None:
-        if line["event"] in ("broken_checkpoint", "no_checkpoint", "resume", "callback_failed", "stopped"):
+        if line["event"] in ("broken_checkpoint", "no_checkpoint", "resume", "callback_failed", "off_budget", "stopped"):
             self._say(f"{self._name:<10} {line['event'].replace('_', ' ')}: {line.get('message') or 'after step ' + format(line['step'], ',')}")
 
     def on_end(self, facts: TrainFacts | None) -> None:

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from hagane.model.clamp import BOUNDS, Clamp
+from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.model.router import Stats
 from hagane.train.facts import RouterHealth
 
 SAMPLED = 512
 """Tokens of a step whose loss is set beside the experts they used: half a chunk of the head, computed once more."""
+
+OFF_BUDGET = 0.1
+"""How far the experts that tokens use may be from the budget of null experts before it is said: FLOPs of the routed experts are planned by it."""
 
 
 class RouterSums:
@@ -63,6 +67,18 @@ class RouterSums:
 
     def clear(self) -> None:
         self.tensors = {}
+
+
+def off_budget(config: ModelConfig, health: RouterHealth | None) -> str | None:
+    """A sentence where the experts that tokens used on average are further from the budget of null experts than OFF_BUDGET; None where they are not."""
+    ffn = next((layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig) and layer.ffn.null_experts), None)
+    if ffn is None or health is None or health.mean_experts is None or abs(health.mean_experts / ffn.mean_used - 1) <= OFF_BUDGET:
+        return None
+    remedy = f"model.pattern.bias_rate (now {ffn.bias_rate:g})" if ffn.balance == "bias" else f"model.pattern.aux_coefficient (now {ffn.aux_coefficient:g})"
+    return (
+        f"tokens use {health.mean_experts:.3g} experts on average where the plan counts FLOPs with {ffn.mean_used:g} "
+        f"({health.mean_experts / ffn.mean_used - 1:+.0%}). Train for more steps, or raise {remedy}."
+    )
 
 
 def moments(used_N: Tensor, loss_N: Tensor, weight_N: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
     metrics  step, phase, progress, tokens, seconds, loss, auxiliary_loss, mtp_loss, learning_rate, gradient_norm, tokens_per_second,
              flop_utilisation, data_seconds, memory_bytes, router
     events   time (seconds since 1970), step, event: start | resume | phase | compiled | steer | checkpoint | broken_checkpoint |
-             no_checkpoint | callback_failed | stopped | not_finite | done, and what belongs to each
+             no_checkpoint | callback_failed | off_budget | stopped | not_finite | done, and what belongs to each
 """
 
 from __future__ import annotations

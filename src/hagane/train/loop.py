@@ -35,7 +35,7 @@ from hagane.recipe.types import Phase
 from hagane.train import checkpoint as checkpoints
 from hagane.train.callbacks import Callback, StepInfo
 from hagane.train.facts import TrainFacts
-from hagane.train.health import RouterSums
+from hagane.train.health import RouterSums, off_budget
 from hagane.train.index_health import IndexSums
 from hagane.train.journal import Journal, cannot_write
 from hagane.train.meter import Meter
@@ -253,6 +253,8 @@ class _Loop:
         except OSError as error:
             raise cannot_write(folder / "weights.safetensors", error) from error
         facts = self.meter.facts(self.settings, self._seconds())
+        if (message := off_budget(self.settings.model, facts.router)) is not None:
+            self._event("off_budget", message=message)
         self._event("done", seconds=round(facts.seconds, 3), steps=facts.steps, tokens=facts.tokens)
         return facts
 
