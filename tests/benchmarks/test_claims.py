@@ -1,0 +1,59 @@
+"""The arithmetic behind quoted numbers of the claims, on inputs whose answer is known."""
+
+
+import numpy as np
+import pytest
+
+from claims import ladder, needles, swap
+from peers.ratios import OVERALL
+
+COSTS = [1.0, 2.0, 5.0, 12.0]
+
+
+def bits_at(cost: float) -> float:
+    """An exact power law."""
+    return 3.0 * cost**-0.1
+
+
+@pytest.mark.parametrize("cost", [1.0, 1.3, 4.0, 12.0, 0.5, 40.0], ids=lambda cost: f"at {cost:g} of 1 to 12")
+def test_the_cost_of_a_dense_model_as_good_is_read_off_a_power_law(cost):
+    assert ladder.cost_needed(bits_at(cost), COSTS, [bits_at(one) for one in COSTS]) == pytest.approx(cost, rel=1e-9)
+
+
+@pytest.mark.parametrize("cost", [1.0, 3.0, 12.0])
+def test_the_loss_of_a_dense_model_of_a_cost_is_read_off_a_power_law(cost):
+    assert ladder.at_cost(cost, COSTS, [bits_at(one) for one in COSTS]) == pytest.approx(bits_at(cost), rel=1e-9)
+
+
+def test_what_is_claimed_of_a_sparse_model_is_over_a_dense_one():
+    """As good as a dense model of three times its FLOPs and 1.5 times its time; a rare language gains a tenth of a bit per byte, a frequent one nothing."""
+    dense = {f"dense {index}": cost for index, cost in enumerate(COSTS)}
+    rates = {name: {OVERALL: bits_at(cost), "rare": bits_at(cost), "often": bits_at(cost)} for name, cost in dense.items()}
+    rates["experts"] = {OVERALL: bits_at(6.0), "rare": bits_at(2.0) - 0.1, "often": bits_at(2.0)}
+    costs = {ladder.FLOPS: dense | {"experts": 2.0}, ladder.TRAINED: dense | {"experts": 4.0}}
+    found = ladder.claimed(rates, costs, "experts", {"rare": 4.0, "often": 3.0}, ["rare"])
+    assert (found[ladder.FLOPS], found[ladder.TRAINED]) == (pytest.approx(3.0), pytest.approx(1.5))
+    assert (found["rare"], found["frequent"], found["rare over frequent"]) == (pytest.approx(2**-0.4), pytest.approx(1.0), pytest.approx(2**-0.4))
+
+
+def test_a_planted_spike_is_counted_and_nothing_else():
+    losses = list(4.0 - 0.01 * np.arange(60) + np.random.default_rng(0).normal(0.0, 0.02, 60))
+    assert swap.spikes(losses) == 0
+    losses[40] += 1.0
+    assert swap.spikes(losses) == 1
+
+
+@pytest.mark.parametrize("times", [1, None], ids=["each asked for once", "as often as there is room"])
+def test_only_answers_to_questions_about_needles_in_the_row_have_weight_one(times):
+    text, context = np.random.default_rng(1).integers(0, needles.VOCABULARY, 5000), 192
+    one = needles.row(text, context, np.random.default_rng(0), times=times)
+    asked = (times or context // 16 // needles.NEEDLES) * needles.NEEDLES
+    answers = np.flatnonzero(one.weight_T == 1.0)
+    assert answers.tolist() == list(range(context - 2 * asked + 1, context + 1, 2))[:asked]
+    hay = one.tokens_T[: context + 1 - 2 * asked]
+    for place in answers:
+        question, answer = one.tokens_T[place], one.targets_T[place]
+        of_class = (answer - needles.VOCABULARY - needles.CLASSES) // needles.KINDS
+        assert question - needles.VOCABULARY == of_class and answer in hay, "the class that is asked for, and a needle that stood in the row"
+    rest = np.delete(one.weight_T, answers)
+    assert set(np.round(rest, 6)) == {0.0, np.float32(needles.TEXT_WEIGHT).round(6)}, "text a little, questions and needles in it not at all"
