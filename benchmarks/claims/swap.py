@@ -40,7 +40,7 @@ SWAPS = (
     Swap("hybrid", "NeuroSynth-9: Gated DeltaNet and attention 3:1", ("model.pattern.deltas=3",), (*DENSE, "model.pattern.attention_gate=sigmoid"), "<= 1.005"),
     Swap("further-tokens", "A.X K1: the token after next is predicted as well", ("model.pattern.mtp_layers=1",), DENSE),
     Swap(
-        "length-curriculum", "NeuroSynth-9: short rows first",
+        "length-curriculum", "NeuroSynth-7: short rows first",
         ('train.curriculum=[{context=64,share=0.3},{context=128,share=0.3}]',), (*DENSE, "train.context=512"),
     ),
 )  # fmt: skip

@@ -1,11 +1,17 @@
 """The arithmetic behind quoted numbers of the claims, on inputs whose answer is known."""
 
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from claims import ladder, needles, swap
+from hagane.hosts import host_for
+from hagane.plan.shapes import published
+from hagane.recipe.load import load_recipe
+from hagane.recipe.types import Machine
 from peers.ratios import OVERALL
+from small_models import Arm, Arms
 
 COSTS = [1.0, 2.0, 5.0, 12.0]
 
@@ -34,6 +40,21 @@ def test_what_is_claimed_of_a_sparse_model_is_over_a_dense_one():
     found = ladder.claimed(rates, costs, "experts", {"rare": 4.0, "often": 3.0}, ["rare"])
     assert (found[ladder.FLOPS], found[ladder.TRAINED]) == (pytest.approx(3.0), pytest.approx(1.5))
     assert (found["rare"], found["frequent"], found["rare over frequent"]) == (pytest.approx(2**-0.4), pytest.approx(1.0), pytest.approx(2**-0.4))
+
+
+def test_the_claim_of_energy_is_judged_by_the_pattern_of_amplimind_xl():
+    arms = Arms(None, None, Path(), "nordic", 1024)
+    config = arms.config(Arm("AmpliMind-XL", 128, 4, 1e6, ladder.SPARSE["AmpliMind-XL"]))
+    routed = config.layers[-1]
+    assert host_for(config) == host_for(published(load_recipe("amplimind-xl")[0].model, 4096)) == "deepseek_v32"
+    assert routed.mixer.index is not None and (routed.ffn.null_experts, routed.ffn.mean_used) == (8, 2)
+    assert {name for name, kind in ladder.GOALS if kind in (ladder.TRAINED, ladder.GENERATED)} == {"AmpliMind-XL"}
+
+
+def test_joules_are_seconds_at_the_power_of_the_profile():
+    machine = Machine(name="test", device="cpu", num_cores=2, memory_bytes=1, matmul_flops=1, bandwidth=1, power_watts=31.0, power_source="stated in a test")
+    costs = {ladder.FLOPS: {"experts": 9.0}, ladder.TRAINED: {"experts": 0.5}, ladder.GENERATED: {"experts": 2.0}}
+    assert ladder.joules_of(costs, machine) == {ladder.TRAINED: {"experts": 15.5}, ladder.GENERATED: {"experts": 62.0}}
 
 
 def test_a_planted_spike_is_counted_and_nothing_else():
