@@ -237,6 +237,7 @@ class Arms:
             decoders[name] = Decoder(self.config(arm))
             decoders[name].init_weights(0)
             decoders[name].eval().requires_grad_(False)
+            decoders[name].fuse()  # as every decoder that the engine loads
         prompts, times = [[1] * DECODED_PROMPT] * DECODED_ROWS, {name: list[float]() for name in arms}
         torch.set_num_threads(cores())
         for turn in range(ROUNDS + 1):
@@ -249,8 +250,8 @@ class Arms:
     def path(self, arm: Arm, seed: int) -> Path:
         config, phase, recipe = self.config(arm), self.phase(arm), self.settings(arm)
         cut = with_indexers((phase,), config, recipe.train)
-        trained = phase.model_dump_json() if cut == (phase,) else [piece.model_dump_json() for piece in cut]
         config = with_bias_rate(config, recipe.model.pattern, cut)
+        trained = phase.model_dump_json() if cut == (phase,) else [piece.model_dump_json() for piece in cut]
         named = [config.model_dump_json(), trained, curriculum(recipe), seed, self.text.digest, training_code()]
         return self.out / f"{hashlib.blake2b(json.dumps(named).encode(), digest_size=8).hexdigest()}.json"
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import small_models
 from claims import ladder, needles, swap
 from hagane.hosts import host_for
+from hagane.model.decoder import Decoder
 from hagane.plan.shapes import published
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Machine
@@ -78,3 +81,12 @@ def test_only_answers_to_questions_about_needles_in_the_row_have_weight_one(time
         assert question - needles.VOCABULARY == of_class and answer in hay, "the class that is asked for, and a needle that stood in the row"
     rest = np.delete(one.weight_T, answers)
     assert set(np.round(rest, 6)) == {0.0, np.float32(needles.TEXT_WEIGHT).round(6)}, "text a little, questions and needles in it not at all"
+
+
+def test_generated_tokens_are_timed_with_the_kernels_that_the_engine_decodes_with(monkeypatch):
+    fused, used = [], []
+    monkeypatch.setattr(Decoder, "fuse", lambda decoder: fused.append(decoder))
+    monkeypatch.setattr(small_models, "generate", lambda decoder, *_, **__: used.append(decoder))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    Arms(None, None, Path(), "nordic", 300).decode_seconds({"dense": Arm("dense", 32, 1, 1e5, ("model.pattern.ffn=dense",))})
+    assert len(fused) == 1 and {id(one) for one in used} == {id(fused[0])}
