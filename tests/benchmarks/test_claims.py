@@ -7,12 +7,16 @@ import pytest
 import torch
 
 import small_models
-from claims import ladder, needles, swap
+from claims import clamping, ladder, needles, swap
+from claims.bench import CONTEXT, VOCABULARY, small
 from hagane.hosts import host_for
 from hagane.model.decoder import Decoder
 from hagane.plan.shapes import published
 from hagane.recipe.load import load_recipe
-from hagane.recipe.types import Machine
+from hagane.recipe.types import Machine, Phase
+from hagane.train import optimizer
+from hagane.train.probe import random_step
+from hagane.train.stepper import Stepper
 from peers.ratios import OVERALL
 from small_models import Arm, Arms
 
@@ -90,3 +94,26 @@ def test_generated_tokens_are_timed_with_the_kernels_that_the_engine_decodes_wit
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     Arms(None, None, Path(), "nordic", 300).decode_seconds({"dense": Arm("dense", 32, 1, 1e5, ("model.pattern.ffn=dense",))})
     assert len(fused) == 1 and {id(one) for one in used} == {id(fused[0])}
+
+
+def test_fast_routers_have_a_larger_rate_and_not_only_a_larger_gradient(monkeypatch):
+    """As though the optimizer had a rate of their own for them."""
+    config, steps = small(32, clamping.ARMS["nothing"].config(1.0, 32), num_layers=2), 4
+    data = [random_step(VOCABULARY, 2, CONTEXT, seed=index) for index in range(steps)]
+    hooks, weights = clamping.fast_routers(steps + 1), {}
+    for way in ("hook", "hook again", "rate"):
+        ratio = clamping.FAST if way == "rate" else 1.0
+        phase = Phase(name="toy", collection="", context=CONTEXT, rows=2, num_steps=steps, mixture={}, learning_rate=1e-3, head_ratio=ratio)
+        if way == "rate":
+            monkeypatch.setattr(optimizer, "part_of", lambda name: "head" if ".router." in name else "layers")
+        stepper = Stepper(config, device="cpu", dtype="float32", compiled=False, seed=0)
+        for step in range(steps + 1):
+            if way != "rate":
+                with torch.no_grad():
+                    hooks[step](stepper.decoder)
+            if step < steps:
+                stepper.step(data[step], phase, 1e-3)
+        weights[way] = {name: parameter.detach().clone() for name, parameter in stepper.decoder.named_parameters()}
+    for way in ("hook", "hook again"):
+        for name, weight in weights["rate"].items():
+            torch.testing.assert_close(weights[way][name], weight, rtol=1e-4, atol=1e-6, msg=lambda told: f"{way}, {name}: {told}")  # noqa: B023
