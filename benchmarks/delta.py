@@ -3,8 +3,10 @@
     python benchmarks/delta.py --quick      # decoding at 2,048 tokens, training at 256, nothing compiled
     python benchmarks/delta.py --full       # decoding at 2,048, 8,192 and 32,768 tokens, training at 256 and 2,048, compiled
 
-Width 256, four layers, models with random weights: speed and bytes, not quality. Both sides take turns; figures are hybrid over full
-attention, medians of the turns. The goal is the claim of NeuroSynth-9: 40 % less time per token at 8k.
+Width 256, four layers, models with random weights: speed and bytes, not quality. Both sides have Qwen3-Next's gate on attention's output and turn a quarter of
+a head's dimensions, as the two of the row `hybrid` of `mechanisms.py` do (`claims/swap.py`), which measures quality: at width 128 and 256 tokens, or what its
+`--context` says. Both sides take turns; figures are hybrid over full attention, medians of the turns. The goal is the claim of NeuroSynth-9: 40 % less time per
+token at 8k.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from hagane.plan.shapes import shape
 from hagane.recipe.schema import PatternSettings, SizeSettings
 
 WIDTH, ROWS = 256, 4
-FULL, HYBRID = PatternSettings(), PatternSettings(deltas=3, attention_gate="sigmoid", rotary_share=0.25)
+FULL, HYBRID = (PatternSettings(deltas=deltas, attention_gate="sigmoid", rotary_share=0.25) for deltas in (0, 3))
 
 
 def config_of(pattern: PatternSettings, context: int) -> ModelConfig:

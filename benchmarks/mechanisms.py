@@ -43,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="text and finished runs; a temporary folder where not given")
     parser.add_argument("--steps", type=int, help="of every run of clamping and adaptive-capacity")
     parser.add_argument("--tokens", type=float, help="of every run of the other rows")
+    parser.add_argument("--context", type=int, help="tokens in a row, of the rows that swap one mechanism: " + ", ".join(one.name for one in swap.SWAPS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--width", type=int, help="of the model")
@@ -69,7 +70,7 @@ def main() -> None:
         stream_bytes = round(BYTES_PER_TOKEN * max(CONTEXT * max(1600, options.rows * options.steps), options.tokens))
         text = prepare(options.corpus, options.languages, stream_bytes, 30_000 if options.full else 10_000, out)
         mode = "full" if options.full else "quick"
-        sizes = {name: getattr(options, name) for name in ("steps", "seeds", "sweep", "width", "rows", "threads", "tokens", "jobs")}
+        sizes = {name: getattr(options, name) for name in ("steps", "seeds", "sweep", "width", "rows", "threads", "tokens", "jobs", "context")}
         bench = Bench(text, out / "runs", mode, **sizes)
         print(f"{', '.join(text.train_bytes)}: {sum(map(sum, text.test_bytes.values())):,} held-out bytes")
         for row in options.only or ROWS:

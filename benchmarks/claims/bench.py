@@ -77,6 +77,7 @@ class Bench:
     threads: int
     tokens: float = 0.0
     jobs: int = 1
+    context: int | None = None
     figures: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     goals: dict[str, str] = field(default_factory=dict)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+import delta
 import small_models
 from claims import clamping, ladder, needles, swap
 from claims.bench import CONTEXT, VOCABULARY, small
 from hagane.hosts import host_for
+from hagane.model.config import AttentionConfig
 from hagane.model.decoder import Decoder
 from hagane.plan.shapes import published
 from hagane.recipe.load import load_recipe
@@ -117,3 +119,21 @@ def test_fast_routers_have_a_larger_rate_and_not_only_a_larger_gradient(monkeypa
     for way in ("hook", "hook again"):
         for name, weight in weights["rate"].items():
             torch.testing.assert_close(weights[way][name], weight, rtol=1e-4, atol=1e-6, msg=lambda told: f"{way}, {name}: {told}")  # noqa: B023
+
+
+def test_the_hybrid_is_timed_and_trained_with_the_same_gate_and_rotary_share_in_both_arms():
+    (row,) = (one for one in swap.SWAPS if one.name == "hybrid")
+    arms = Arms(None, None, Path(), "nordic", 1024)
+    trained = [arms.config(arm) for arm in swap.arms_of(row, 128, 1e5, None).values()]
+    timed = [delta.config_of(pattern, 2048) for pattern in (delta.FULL, delta.HYBRID)]
+    for without, hybrid in (trained, timed):
+        kinds = [layer.mixer.kind for layer in hybrid.layers]
+        assert kinds == ["delta"] * 3 + ["attention"] and {type(layer.mixer) for layer in without.layers} == {AttentionConfig}
+        mixers = [layer.mixer for config in (without, hybrid) for layer in config.layers if layer.mixer.kind == "attention"]
+        assert {(mixer.gate, mixer.rotary_dim / mixer.head_dim) for mixer in mixers} == {("sigmoid", 0.25)}
+
+
+def test_a_swap_is_trained_at_the_context_that_is_asked_for():
+    arms = Arms(None, None, Path(), "nordic", 1024)
+    for row in swap.SWAPS:
+        assert {arms.config(arm).context for arm in swap.arms_of(row, 64, 1e5, 2048).values()} == {2048}, row.name
