@@ -41,6 +41,7 @@ from hagane.tokenizer.bpe import special_ids, train_tokenizer
 from hagane.tokenizer.special import END_OF_TEXT
 from hagane.train.schedule import Timetable
 from hagane.train.stepper import Stepper, torch_set_up
+from peers.ratios import paired
 from peers.text import prepare
 
 VOCABULARY, CONTEXT, ROWS, WIDTH, NUM_LAYERS = 1024, 128, 8, 96, 4
@@ -128,14 +129,6 @@ def tuned(ground: Ground, pattern: PatternSettings, steps: int, rates: tuple[flo
     return min(rates, key=lambda rate: train(ground, pattern, steps, rate, 1000).bits) if len(rates) > 1 else rates[0]
 
 
-def interval(values: list[float]) -> float:
-    """Half the width of the 95 % interval of a mean (Student's t, up to five values)."""
-    if len(values) < 2:
-        return math.nan
-    quantile = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.2)
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
-
-
 def training(ground: Ground, steps: int, seeds: int, rates: tuple[float, ...], figures: dict[str, float], spread: dict[str, float]) -> Decoder:
     """The arms of every seed, paired. Returns the last model with a module."""
     plain_rate, module_rate = tuned(ground, PLAIN, steps, rates), tuned(ground, MODULE, steps, rates)
@@ -153,8 +146,11 @@ def training(ground: Ground, steps: int, seeds: int, rates: tuple[float, ...], f
         found["time to the same loss"].append(2 ** ((equal.bits - whole.bits) / per_doubling))
         print(f"seed {seed}: {whole.bits:.4f} bits per byte without, {half.bits:.4f} in half the steps; {module.bits:.4f} with, {equal.bits:.4f} in equal time")
     for name, values in found.items():
-        figures[name], spread[name] = statistics.mean(values), interval(values)
-        print(f"{name:<24}{figures[name]:>8.4f} ± {spread[name]:.4f}   with over without")
+        mean = paired(values)
+        figures[name] = mean.value
+        if seeds > 1:
+            spread[name] = mean.half
+        print(f"{name:<24}{mean}   with over without")
     return module.decoder
 
 

@@ -177,6 +177,8 @@ class Bench:
     def at_once(self, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[str, tuple[Any, ...]]], figure: str = "bits_per_byte") -> None:
         """Call `function(bench, *arguments)` for each (name, arguments), `jobs` at a time, each in a process with its part of the threads; for results that
         are kept. `figure` of what it returns is told, and its "seconds"."""
+        if not calls:
+            return
         one = replace(self, threads=max(1, self.threads // self.jobs))
         one.stream, one.held_out  # noqa: B018 - made once, for all processes
         in_processes(self.jobs, function, [(name, (one, *arguments)) for name, arguments in calls], figure=figure)
@@ -236,7 +238,7 @@ class Bench:
     def note(self, name: str, value: float, spread: float | None = None, goal: str | None = None) -> None:
         """A figure of the last line."""
         self.figures[name] = value
-        if spread is not None:
+        if spread is not None and not math.isnan(spread):  # of a single seed
             self.spread[name] = spread
         if goal is not None:
             self.goals[name] = goal

@@ -19,6 +19,7 @@ from claims.needles import LAST_RATE, Stage, begun, config, fit, growing, look, 
 from hagane.model.config import ModelConfig
 from hagane.model.extend import extended
 from hagane.train.stepper import torch_set_up
+from peers.ratios import CONFIDENCE, paired
 from small_models import keep
 
 FACTOR = 8
@@ -75,3 +76,9 @@ def row(bench: Bench) -> None:
             shown.append(f"{when} {statistics.fmean(short):.1%}, {statistics.fmean(long):.1%} ({min(long):.0%} to {max(long):.0%})")
             bench.note(f"needles at {FACTOR} x, {method}, {when}", statistics.fmean(long), max(long) - min(long))
         print(f"{method:<8}{'; '.join(shown)}")
+    print(f"share found in rows of {context:,}, less that of YaRN, {CONFIDENCE:.0%} over paired seeds")
+    for method in METHODS[:-1]:
+        less = {when: paired([one[method][when][1] - one["yarn"][when][1] for one in results]) for when in ("before", "after")}
+        print(f"{method:<8}{'; '.join(f'{when} {found}' for when, found in less.items())}")
+        for when, found in less.items():
+            bench.note(f"needles at {FACTOR} x, {method} less yarn, {when}", found.value, found.high - found.low)

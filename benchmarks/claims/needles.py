@@ -29,6 +29,7 @@ from hagane.model.sequence import Sequence
 from hagane.plan.index_phases import index_ratio, warmup_rate
 from hagane.recipe.types import IndexMode, Phase
 from hagane.train.stepper import Stepper, torch_set_up
+from peers.ratios import paired
 from small_models import keep
 
 WIDTH, LAYERS, CLASSES, KINDS = 64, 2, 16, 16  # needles of a class
@@ -164,21 +165,24 @@ def read_share(indexer: Indexer, probe: Probe) -> float:
 
 
 def retrieval(bench: Bench) -> None:
-    """Train all arms that are not kept; print what each finds, and note it over what latent attention finds when it reads all it sees."""
+    """Train all arms that are not kept; print what each finds, and note it over what latent attention finds when it reads all it sees, seed by seed."""
     seeds = range(bench.seeds)
     places = {(arm, seed): place(bench, arm, seed, stages(arm, bench.mode)) for seed in seeds for arm in ARMS}
     missing = [key for key, path in places.items() if not path.exists()]
     bench.at_once(trained, [(f"needles, {arm}, seed {seed}", (arm, seed)) for arm, seed in missing], figure="found")
     results = {arm: [json.loads(places[arm, seed].read_text())["by_context"] for seed in seeds] for arm in ARMS}
     for length in ASKED[bench.mode]:
-        dense = statistics.fmean(one[f"{length}"][0] for one in results["latent"])
+        dense = [one[f"{length}"][0] for one in results["latent"]]
         print(f"needles in rows of {length:,}, {bench.seeds} seeds of {TESTED_ROWS} rows")
         for name, arm, key in (("latent", "latent", ""), ("sparse", "sparse", ""), ("sparse, adaptive", "sparse", " adaptive"), ("window", "window", "")):
             found = [one[f"{length}{key}"] for one in results[arm]]
             right, read = (statistics.fmean(values) for values in zip(*found, strict=True))
-            print(f"{name:<18}{right:.1%} found ({', '.join(f'{one:.0%}' for one, _ in found)}), {read:.1%} of the keys read")
-            if arm != "latent" and dense:
-                spread = (max(one for one, _ in found) - min(one for one, _ in found)) / dense
+            print(f"{name:<18}{right:.1%} found ({', '.join(f'{one:.0%}' for one, _ in found)}), {read:.1%} of the keys read", end="")
+            if arm == "latent" or not all(dense):
+                print()
+            else:
+                ratio = paired([one / beside for (one, _), beside in zip(found, dense, strict=True)])
+                print(f"; over latent {ratio}")
                 goal = GOAL if bench.mode == "full" and name == "sparse" else None
-                bench.note(f"needles of {name} over latent at {length}", right / dense, spread, goal)
+                bench.note(f"needles of {name} over latent at {length}", ratio.value, ratio.high - ratio.low, goal)
                 bench.note(f"needles of {name} at {length}, share of the keys", read)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Bits = dict[str, list[float]]  # language -> bits of its documents
 REPLICATES, CONFIDENCE = 1000, 0.95
@@ -60,6 +61,29 @@ def compare(ours: Sequence[Bits], others: Mapping[str, Sequence[Bits]], num_byte
         low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         ratios[key] = Ratio(best, value, theirs[best][key], float(low), float(high))
     return ratios
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A mean over seeds and its interval; both bounds are NaN of a single seed."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} (one seed)" if math.isnan(self.low) else f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def paired(values: Sequence[float]) -> Paired:
+    """Mean of what is compared seed by seed (differences, ratios), with the interval of Student's t. A Ratio is of documents, which have bits each."""
+    count, mean = len(values), float(np.mean(values))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    return Paired(mean, mean - half, mean + half)
 
 
 def draws_of(contestants: Mapping[str, Sequence[Bits]], num_bytes: Mapping[str, Sequence[int]]) -> list[dict[str, dict[str, float]]]:

@@ -8,8 +8,8 @@ import torch
 
 import delta
 import small_models
-from claims import clamping, ladder, needles, swap
-from claims.bench import CONTEXT, VOCABULARY, small
+from claims import clamping, extension, ladder, needles, swap
+from claims.bench import CONTEXT, VOCABULARY, Bench, small
 from hagane.hosts import host_for
 from hagane.model.config import AttentionConfig
 from hagane.model.decoder import Decoder
@@ -19,8 +19,9 @@ from hagane.recipe.types import Machine, Phase
 from hagane.train import optimizer
 from hagane.train.probe import random_step
 from hagane.train.stepper import Stepper
-from peers.ratios import OVERALL
-from small_models import Arm, Arms
+from peers.ratios import OVERALL, paired
+from peers.text import Text
+from small_models import Arm, Arms, keep
 
 COSTS = [1.0, 2.0, 5.0, 12.0]
 
@@ -137,3 +138,39 @@ def test_a_swap_is_trained_at_the_context_that_is_asked_for():
     arms = Arms(None, None, Path(), "nordic", 1024)
     for row in swap.SWAPS:
         assert {arms.config(arm).context for arm in swap.arms_of(row, 64, 1e5, 2048).values()} == {2048}, row.name
+
+
+def test_intervals_over_seeds_are_those_of_students_t():
+    """Published quantiles of two, six and eleven seeds; a single one has none."""
+    for count, quantile in ((2, 12.706), (6, 2.571), (11, 2.228)):
+        values = [1.0 + 0.1 * index for index in range(count)]
+        found = paired(values)
+        half = quantile * np.std(values, ddof=1) / count**0.5
+        assert (found.value, found.half) == (pytest.approx(np.mean(values)), pytest.approx(half, rel=1e-3))
+        assert (found.low, found.high) == (pytest.approx(found.value - half, rel=1e-3), pytest.approx(found.value + half, rel=1e-3))
+    assert str(paired([0.5])) == "0.500 (one seed)"
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(Text(tmp_path, "toy", {}, {}), tmp_path, "quick", steps=1, seeds=3, sweep=1, width=32, rows=1, threads=1)
+
+
+def test_needles_are_over_latent_attention_seed_by_seed(bench, capsys):
+    """Every arm finds more with some seeds than with others, all in proportion: nothing about their ratio is uncertain."""
+    for arm, share in (("latent", 1.0), ("sparse", 0.9), ("window", 0.5)):
+        for seed, found in enumerate((0.4, 0.6, 0.8)):
+            one = [share * found, 0.1]
+            keep(needles.place(bench, arm, seed, needles.stages(arm, "quick")), {"by_context": {"192": one, "192 adaptive": one}})
+    needles.retrieval(bench)
+    assert (bench.figures["needles of sparse over latent at 192"], bench.spread["needles of sparse over latent at 192"]) == pytest.approx((0.9, 0.0))
+    assert "over latent 0.900 (0.900 to 0.900)" in capsys.readouterr().out
+
+
+def test_ways_of_extension_are_held_against_yarn_seed_by_seed(bench, capsys):
+    for seed, found in enumerate((0.4, 0.6, 0.8)):
+        methods = {method: {when: [1.0, found - 0.1 * index] for when in ("before", "after")} for index, method in enumerate(reversed(extension.METHODS))}
+        keep(extension.path_of(bench, seed), methods)
+    extension.row(bench)
+    assert (bench.figures["needles at 8 x, ntk less yarn, after"], bench.spread["needles at 8 x, ntk less yarn, after"]) == pytest.approx((-0.1, 0.0))
+    assert "linear  before -0.200 (-0.200 to -0.200)" in capsys.readouterr().out
