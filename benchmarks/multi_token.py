@@ -14,37 +14,28 @@ Text as in `equal_time.py`: a folder per language, or the Python library's own.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 
+from claims.bench import CONTEXT, VOCABULARY, Bench
 from common import finish
-from hagane.data.batch import Row, collate
-from hagane.data.source import StepData
 from hagane.engine.draft import Drafts
 from hagane.engine.generate import generate
 from hagane.model.decoder import Decoder
-from hagane.model.sequence import PADDING, Sequence
 from hagane.plan.shapes import shape
 from hagane.recipe.schema import PatternSettings, SizeSettings
 from hagane.recipe.types import Phase
-from hagane.tokenizer.bpe import special_ids, train_tokenizer
-from hagane.tokenizer.special import END_OF_TEXT
 from hagane.train.schedule import Timetable
 from hagane.train.stepper import Stepper, torch_set_up
-from peers.ratios import paired
+from peers.ratios import mean_bits, paired
 from peers.text import prepare
 
-VOCABULARY, CONTEXT, ROWS, WIDTH, NUM_LAYERS = 1024, 128, 8, 96, 4
+ROWS, WIDTH, NUM_LAYERS = 8, 96, 4
 PLAIN, MODULE = PatternSettings(head_dim=32), PatternSettings(head_dim=32, mtp_layers=1)
 RATES = (2e-3, 4e-3, 8e-3)
 SLOW_START = 3  # steps that warm up and are not timed
@@ -53,61 +44,14 @@ NEW_TOKENS, PROMPT = 64, 32
 
 @dataclass(frozen=True)
 class Arm:
-    """A trained model, its held-out bits per byte, and the seconds of the processor that one of its steps took (median)."""
+    """A trained model, its held-out bits per byte (mean over languages), and the seconds of the processor that one of its steps took (median)."""
 
     decoder: Decoder
     bits: float
     step_seconds: float
 
 
-class Ground:
-    """Text as tokens: a stream to train on, held-out documents, and how many bytes the latter have."""
-
-    def __init__(self, corpus: Path | None, languages: list[str], num_tokens: int, test_bytes: int, out: Path) -> None:
-        text = prepare(corpus, languages, 4 * num_tokens, test_bytes, out)
-        texts = pq.read_table(text.stream, columns=["text"])["text"].to_pylist()
-        tokenizer = train_tokenizer(texts[: 1 + len(texts) // 2], VOCABULARY)
-        self.end = special_ids(tokenizer)[END_OF_TEXT]
-        records = [json.loads(line)["text"] for line in text.test.read_text(encoding="utf-8").splitlines()]
-        self.stream = np.concatenate([np.array([self.end, *one.ids]) for one in tokenizer.encode_batch(texts, add_special_tokens=False)])
-        self.held_out = [[self.end, *one.ids] for one in tokenizer.encode_batch(records, add_special_tokens=False)]
-        self.num_bytes = sum(len(record.encode()) for record in records)
-
-    def steps(self, seed: int, count: int) -> Iterator[StepData]:
-        """Rows of the stream in an order of the seed's; both arms see the same."""
-        rows = (len(self.stream) - 1) // CONTEXT
-        order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(rows) for epoch in range(1 + count * ROWS // rows)])
-        for step in range(count):
-            numbers = order[step * ROWS : (step + 1) * ROWS].tolist()
-            batch = collate([self._row(number) for number in numbers], sources=[0] * ROWS, names=("text",), counters=numbers, numbers=numbers)
-            yield StepData(step, (batch,), batch.weight_sum, batch.num_tokens)
-
-    def _row(self, number: int) -> Row:
-        tokens = self.stream[number * CONTEXT : (number + 1) * CONTEXT + 1].astype(np.int64)
-        begins, place = tokens[:-1] == self.end, np.arange(CONTEXT)
-        position = place - np.maximum.accumulate(np.where(begins, place, 0))
-        weight = (tokens[1:] != self.end).astype(np.float32)
-        return Row(tokens[:-1], tokens[1:], weight, position, np.cumsum(begins).astype(np.int32), CONTEXT)
-
-    @torch.inference_mode()
-    def bits(self, decoder: Decoder) -> float:
-        """Bits per byte of the held-out documents, in pieces of the context: rows of equal length, for which kernels are there already."""
-        pieces = [document[start : start + CONTEXT + 1] for document in self.held_out for start in range(0, len(document) - 1, CONTEXT)]
-        nats = 0.0
-        for begin in range(0, len(pieces), ROWS):
-            part = pieces[begin : begin + ROWS]
-            token_BT = torch.zeros(ROWS, CONTEXT + 1, dtype=torch.int64)
-            document_BT = torch.full((ROWS, CONTEXT), PADDING, dtype=torch.int32)
-            for row, piece in enumerate(part):
-                token_BT[row, : len(piece)] = torch.tensor(piece)
-                document_BT[row, : len(piece) - 1] = 0
-            hidden_BTD = decoder(token_BT[:, :-1], Sequence(torch.arange(CONTEXT).expand(ROWS, -1), document_BT)).hidden_BTD
-            logprob_BT = decoder.head.token_logprobs(hidden_BTD, token_BT[:, 1:])
-            nats -= float((logprob_BT.double() * (document_BT != PADDING)).sum())
-        return nats / math.log(2) / self.num_bytes
-
-
-def train(ground: Ground, pattern: PatternSettings, steps: int, rate: float, seed: int) -> Arm:
+def train(bench: Bench, pattern: PatternSettings, steps: int, rate: float, seed: int) -> Arm:
     config = shape(pattern, SizeSettings(), width=WIDTH, num_layers=NUM_LAYERS, vocabulary_size=VOCABULARY, context=CONTEXT)
     phase = Phase(
         name="arm", collection="", context=CONTEXT, rows=ROWS, num_steps=steps, mixture={}, learning_rate=rate, warmup_steps=max(1, steps // 20),
@@ -116,29 +60,29 @@ def train(ground: Ground, pattern: PatternSettings, steps: int, rate: float, see
     timetable, seconds = Timetable((phase,)), []
     with torch_set_up(threads=1, compiled=False):
         stepper = Stepper(config, device="cpu", dtype="float32", compiled=False, seed=seed, optimizer="muon")
-        for step, data in enumerate(ground.steps(seed, steps)):
+        for step, data in enumerate(bench.data(seed, steps)):
             begun = time.process_time()
             stepper.step(data, phase, timetable.learning_rate(step))
             seconds.append(time.process_time() - begun)
         stepper.decoder.eval().requires_grad_(False)
-        return Arm(stepper.decoder, ground.bits(stepper.decoder), statistics.median(seconds[min(SLOW_START, steps - 1) :]))
+        return Arm(stepper.decoder, mean_bits(bench.score(stepper.decoder), bench.text.test_bytes), statistics.median(seconds[min(SLOW_START, steps - 1) :]))
 
 
-def tuned(ground: Ground, pattern: PatternSettings, steps: int, rates: tuple[float, ...]) -> float:
+def tuned(bench: Bench, pattern: PatternSettings, steps: int, rates: tuple[float, ...]) -> float:
     """The learning rate with the fewest bits per byte, on a seed of its own."""
-    return min(rates, key=lambda rate: train(ground, pattern, steps, rate, 1000).bits) if len(rates) > 1 else rates[0]
+    return min(rates, key=lambda rate: train(bench, pattern, steps, rate, 1000).bits) if len(rates) > 1 else rates[0]
 
 
-def training(ground: Ground, steps: int, seeds: int, rates: tuple[float, ...], figures: dict[str, float], spread: dict[str, float]) -> Decoder:
+def training(bench: Bench, steps: int, seeds: int, rates: tuple[float, ...], figures: dict[str, float], spread: dict[str, float]) -> Decoder:
     """The arms of every seed, paired. Returns the last model with a module."""
-    plain_rate, module_rate = tuned(ground, PLAIN, steps, rates), tuned(ground, MODULE, steps, rates)
+    plain_rate, module_rate = tuned(bench, PLAIN, steps, rates), tuned(bench, MODULE, steps, rates)
     print(f"learning rates {plain_rate:g} and, with a module, {module_rate:g}; {steps} steps of {ROWS * CONTEXT:,} tokens")
     found: dict[str, list[float]] = {"step time": [], "bits at equal steps": [], "bits at equal time": [], "time to the same loss": []}
     for seed in range(seeds):
-        whole, half = (train(ground, PLAIN, count, plain_rate, seed) for count in (steps, max(1, steps // 2)))
-        module = train(ground, MODULE, steps, module_rate, seed)
+        whole, half = (train(bench, PLAIN, count, plain_rate, seed) for count in (steps, max(1, steps // 2)))
+        module = train(bench, MODULE, steps, module_rate, seed)
         ratio = module.step_seconds / whole.step_seconds
-        equal = train(ground, MODULE, max(1, round(steps / ratio)), module_rate, seed)
+        equal = train(bench, MODULE, max(1, round(steps / ratio)), module_rate, seed)
         per_doubling = max(half.bits - whole.bits, 1e-9)
         found["step time"].append(ratio)
         found["bits at equal steps"].append(module.bits / whole.bits)
@@ -154,15 +98,15 @@ def training(ground: Ground, steps: int, seeds: int, rates: tuple[float, ...], f
     return module.decoder
 
 
-def decoding(ground: Ground, decoder: Decoder, rows: tuple[int, ...], turns: int, figures: dict[str, float], spread: dict[str, float]) -> None:
-    prompts = [document[:PROMPT] for document in ground.held_out if len(document) > PROMPT] * max(rows)
+def decoding(bench: Bench, decoder: Decoder, rows: tuple[int, ...], turns: int, figures: dict[str, float], spread: dict[str, float]) -> None:
+    prompts = [document[:PROMPT] for documents in bench.held_out.values() for document in documents if len(document) > PROMPT] * max(rows)
     for count in rows:
         asked, speeds, drafts = prompts[:count], [], Drafts()
         for _ in range(turns + 1):
             begun = time.process_time()
-            plain = generate(decoder, asked, NEW_TOKENS, [ground.end])
+            plain = generate(decoder, asked, NEW_TOKENS, [bench.end])
             middle = time.process_time()
-            drafted = generate(decoder, asked, NEW_TOKENS, [ground.end], drafts=drafts)
+            drafted = generate(decoder, asked, NEW_TOKENS, [bench.end], drafts=drafts)
             speeds.append((middle - begun) / (time.process_time() - middle))
             if drafted != plain:
                 raise SystemExit("drafts changed the text")
@@ -191,11 +135,13 @@ def main() -> None:
     spread: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="hagane-multi-token-") as name:
         languages = options.languages or (["10"] if options.full else ["2"])
-        ground = Ground(options.corpus, languages, ROWS * CONTEXT * max(200, steps), 30_000 if options.full else 8_000, options.out or Path(name))
-        decoder = training(ground, steps, seeds, rates, figures, spread)
-        decoding(ground, decoder, (1, 8, 64) if options.full else (1, 8), 15 if options.full else 1, figures, spread)
+        out, mode = options.out or Path(name), "full" if options.full else "quick"
+        text = prepare(options.corpus, languages, 4 * ROWS * CONTEXT * max(200, steps), 30_000 if options.full else 8_000, out)
+        bench = Bench(text, out, mode, steps=steps, seeds=seeds, sweep=len(rates), width=WIDTH, rows=ROWS, threads=1)
+        decoder = training(bench, steps, seeds, rates, figures, spread)
+        decoding(bench, decoder, (1, 8, 64) if options.full else (1, 8), 15 if options.full else 1, figures, spread)
     goals = {"time to the same loss": "<= 1.0", "decoding speed, 1 row": ">= 1.0"} if options.full else {}
-    finish("multi_token", "full" if options.full else "quick", figures, spread, goals)
+    finish("multi_token", mode, figures, spread, goals)
 
 
 if __name__ == "__main__":

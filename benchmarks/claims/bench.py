@@ -153,7 +153,7 @@ class Bench:
         extra: dict[str, Any] = {}
         with torch_set_up(threads=self.threads, compiled=False):
             stepper = Stepper(config, device="cpu", dtype="float32", compiled=False, seed=seed)
-            for step, data in enumerate(self._data(seed, steps)):
+            for step, data in enumerate(self.data(seed, steps)):
                 if hooks and step in hooks:
                     with torch.no_grad():
                         hooks[step](stepper.decoder)
@@ -165,7 +165,7 @@ class Bench:
                 if watch is not None:
                     extra = watch(step, result)
             seconds, router = time.perf_counter() - begun, health.health(stepper.decoder.clamps())
-            bits = self._score(stepper.decoder)
+            bits = self.score(stepper.decoder)
         outcome = Outcome(bits, None if router is None else router.model_dump(mode="json"), seconds, extra)
         keep(path, asdict(outcome))
         return outcome
@@ -183,7 +183,7 @@ class Bench:
         one.stream, one.held_out  # noqa: B018 - made once, for all processes
         in_processes(self.jobs, function, [(name, (one, *arguments)) for name, arguments in calls], figure=figure)
 
-    def _data(self, seed: int, steps: int) -> Iterator[StepData]:
+    def data(self, seed: int, steps: int) -> Iterator[StepData]:
         """Rows of the stream in an order of the seed's."""
         count = (len(self.stream) - 1) // CONTEXT
         order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(1 + steps * self.rows // count)])
@@ -203,7 +203,7 @@ class Bench:
         )  # fmt: skip
 
     @torch.inference_mode()
-    def _score(self, decoder: Decoder) -> Bits:
+    def score(self, decoder: Decoder) -> Bits:
         """Bits of every held-out document, read in rows of the context."""
         decoder.eval()
         pieces = [

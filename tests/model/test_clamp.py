@@ -113,6 +113,16 @@ def test_an_even_router_that_always_chooses_the_same_is_outside():
     assert (gradient[:, :2].amin() > gradient[:, 2:].amax()).all()
 
 
+def test_the_running_mean_says_whether_a_batch_is_pulled_and_the_batch_how_far():
+    """A batch inside the band gives a negative term while the mean is outside; one outside gives nothing while the mean is inside."""
+    decided, undecided = torch.eye(NUM), torch.full((NUM, NUM), 1 / NUM)  # conditional entropy 0 and 1
+    outside, inside = clamp_at(1.0, 0.99, conditional_low=0.0), clamp_at(1.0, 0.5, conditional_low=0.0)
+    each = outside.config.start * NUM
+    assert float(outside.loss_sum(*sums(decided))) == pytest.approx(-0.95 * each, rel=1e-5)
+    assert float(outside.loss_sum(*sums(undecided))) == pytest.approx(0.05 * each, rel=1e-4)
+    assert float(inside.loss_sum(*sums(decided))) == float(inside.loss_sum(*sums(undecided))) == 0.0
+
+
 def test_the_marginal_term_has_the_gradient_of_the_entropy_itself():
     """The tangent is linear in the batch, and at its own marginal has the slope of what it stands for."""
     share_NE = torch.softmax(torch.randn(9, NUM, generator=torch.Generator().manual_seed(0)), -1).requires_grad_()

@@ -7,9 +7,9 @@ only the order of probabilities decides them: a router may spread its probabilit
 (docs/notebook.md, "Entropy clamping").
 
 Per bound there is a multiplier a, moved once per optimizer step by dual ascent: log a += rate · violation, within limits, the violation negative
-inside the band. It is judged by a running mean of entropies of whole batches over all processes, not of micro-steps. The loss of a bound is
-a · violation where that is positive and exactly nothing elsewhere. So that it is linear in the batch, and no split
-changes the result, the marginal entropy is replaced by its tangent at the m of the previous step: -Σ_e p_e log m_e, whose gradient is that
+inside the band. It is judged by a running mean of entropies of whole batches over all processes, not of micro-steps. While that mean is outside, the loss of a
+bound is a · violation of the batch, which is negative for a batch that is inside; while it is inside, exactly nothing. So that it is linear in the batch, and
+no split changes the result, the marginal entropy is replaced by its tangent at the m of the previous step: -Σ_e p_e log m_e, whose gradient is that
 of H where m is the mean of p alone, and goes past the choices to the probabilities as that of the Switch loss does. No published
 method of this name was found; the form is ours.
 """
@@ -65,7 +65,8 @@ class Clamp(nn.Module):
         return torch.stack([self.config.marginal_low - marginal, self.config.conditional_low - conditional, conditional - self.config.conditional_high])
 
     def loss_sum(self, probability_E: Tensor, entropy_sum: Tensor, num_tokens: Tensor) -> Tensor:
-        """The loss times the number of tokens, from sums over tokens: of p (E,) and of H(p_t) in nats. Zero inside the bands, its gradient too."""
+        """The loss times the number of tokens, from sums over tokens: of p (E,) and of H(p_t) in nats. Zero, and its gradient too, while the running means are
+        inside the bands."""
         marginal_sum = -(probability_E * self.marginal_E.clamp(min=TINY).log()).sum() / self.log_outcomes
         conditional_sum = entropy_sum / self.log_outcomes
         config = self.config
