@@ -1,5 +1,6 @@
 """The rebuilt systems as recipes: the fictional ones at the size they are named by, on a host, on the hardware they name; all of them small."""
 
+import re
 import time
 
 import pytest
@@ -32,6 +33,15 @@ def test_a_fictional_system_has_the_size_it_is_named_by(name):
     assert time.process_time() - started < 5
     assert sum(parameter.numel() for parameter in built.parameters()) == num_parameters(config)
     assert host_for(config) == HOST[name]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_rebuilt_recipe_has_a_layout_and_says_where_its_numbers_are_from(name):
+    recipe, text = load_recipe(name)
+    assert recipe.published.layout.model_dump(exclude_none=True), "the division of its devices"
+    head = text.split("\nname = ")[0]
+    silent = [line for line in text.splitlines() if re.match(r"\w+ *= *[\d\[{]", line) and "#" not in line]
+    assert not silent or re.search(r"[Nn]umbers? without (a|another) source", head), silent
 
 
 WIDTHS = {
