@@ -117,14 +117,18 @@ def test_biases_that_only_balance_move_as_published():
 
 
 def test_a_step_is_timed_once_though_the_rate_of_biases_is_found_after_it():
+    """And the rate that is told is that of the steps which timing has left."""
     recipe, timed = recipe_with(budget="3min", model={"pattern": NULL}), []
 
     def time_step(config, rows, context):
         timed.append(shape_key(config, rows, context, "float32"))
         return StepRate(tokens_per_second=rows * context / 0.1, step_seconds=0.1, compile_seconds=5.0)
 
-    make_plan(recipe, SizeSettings(), MACHINE, KNOWN, sketch(recipe, SizeSettings(), MACHINE), lambda: 165.0, time_step, {})
+    sketched = sketch(recipe, SizeSettings(), MACHINE)
+    plan = make_plan(recipe, SizeSettings(), MACHINE, KNOWN, sketched, lambda: 165.0 - 60.0 * len(timed), time_step, {})
     assert len(timed) == 1
+    (rate,) = bias_rates(plan)
+    assert rate == bias_rate(plan.stages["pretrain"].steps) and plan.reasons["bias_rate"].startswith(f"{rate:.2g} a step")
 
 
 def test_small_recurrent_models_learn_at_half_the_rate():

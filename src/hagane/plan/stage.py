@@ -79,7 +79,8 @@ def make_plan(
     phase = first.phases["pretrain"][-1]  # at train.context
     same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
     final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model, law=law)
-    return final.model_copy(update={"reasons": {**first.reasons, "steps": final.reasons["steps"]}})
+    of_steps = {name: final.reasons[name] for name in ("steps", "indexers", "bias_rate") if name in final.reasons}
+    return final.model_copy(update={"reasons": {**first.reasons, **of_steps}})
 
 
 def _scored_tokens(recipe: Recipe, known: Known, vocabulary_size: int) -> float:
