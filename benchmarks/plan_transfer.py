@@ -6,9 +6,11 @@
 
 Three dense models and three with experts, of 1, 4 and 16 times the training FLOPs, differ in width, depth, tokens and number of experts at once. Each is
 trained by the plan's rules and then with one of them changed at a time: the peak learning rate, the batch, weight decay, the standard deviation of
-initial matrices, the embedding table's rate, the coefficient of the routers' loss. The figure is the rules' bits per byte over the best of that sweep
-(95 % interval over documents, drawn in pairs); as the best of a dozen is partly luck, the figure errs against the rules. Runs are kept in --out by what
-they depend on; trainings count tokens and read no clock, so the machine may be shared.
+initial matrices, the embedding table's rate, the coefficient of the routers' loss. Those with experts are there again with a router that a bias alone balances,
+as A.X K1's, of which only the bias's rate is changed. The figure is the rules' bits per byte over the best of that sweep (95 % interval over documents, drawn
+in pairs); as the best of a dozen is partly luck, the figure errs against the rules. Beside each size stands whether its learning rate is Step Law's or its cap:
+where the cap holds, it is the cap that was transferred. Runs are kept in --out by what they depend on; trainings count tokens and read no clock, so the machine
+may be shared.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from pathlib import Path
 
 from common import finish
 from hagane.measure.small_runs import ground_of
+from hagane.model.config import ModelConfig
+from hagane.plan.choose import highest_rate, learning_rate_rule, step_law_rate
 from hagane.plan.cost import training_flops_per_token
 from hagane.plan.shapes import shape
 from hagane.recipe.load import load_recipe
@@ -45,11 +49,12 @@ class Size:
     num_layers: int
     num_experts: int  # 0: dense
     top_k: int = 2
+    bias: bool = False  # routers are balanced by a bias alone
 
 
 @dataclass(frozen=True)
 class Change:
-    """One rule changed: what its value is multiplied with. `router`: of models with experts only."""
+    """One rule changed: what its value is multiplied with. `router`: of models whose experts a loss balances; `bias`: of those that a bias does."""
 
     name: str
     learning_rate: float = 1.0
@@ -58,11 +63,13 @@ class Change:
     init: float = 1.0
     embedding: float = 1.0
     router: float = 1.0
+    bias: float = 1.0
 
 
 SIZES = (
     Size("dense 1x", 1, 96, 3, 0), Size("dense 4x", 4, 128, 4, 0), Size("dense 16x", 16, 192, 4, 0),
     Size("experts 1x", 1, 96, 3, 4), Size("experts 4x", 4, 128, 4, 8), Size("experts 16x", 16, 192, 4, 16),
+    Size("bias 1x", 1, 96, 3, 4, bias=True), Size("bias 4x", 4, 128, 4, 8, bias=True), Size("bias 16x", 16, 192, 4, 16, bias=True),
 )  # fmt: skip
 CHANGES = (
     Change(RULES),
@@ -72,7 +79,9 @@ CHANGES = (
     *(Change(f"initial matrices x {factor:g}", init=factor) for factor in (0.5, 2)),
     *(Change(f"embedding's rate x {factor:g}", embedding=factor) for factor in (0.5, 2)),
     *(Change(f"router's loss x {factor:g}", router=factor) for factor in (0.1, 10)),
+    *(Change(f"bias's rate x {factor:g}", bias=factor) for factor in (0.1, 10)),
 )
+BIAS = ("model.pattern.balance=bias", "model.pattern.score=sigmoid", "model.pattern.aux_coefficient=0", "model.pattern.z_coefficient=0")  # as A.X K1
 QUICK_SIZES = (Size("dense 1x", 1, 32, 2, 0), Size("dense 4x", 4, 48, 2, 0))
 
 
@@ -84,7 +93,9 @@ def arm(size: Size, change: Change, flops: float, vocabulary_size: int) -> Arm:
     kind = ["model.pattern.ffn=dense"]
     if size.num_experts:
         kind = [f"model.pattern.num_experts={size.num_experts}", f"model.pattern.top_k={size.top_k}"]
-        sets += [f"model.pattern.aux_coefficient={pattern.aux_coefficient * change.router}"]
+        kind += BIAS if size.bias else ()
+        rate = f"bias_rate={pattern.bias_rate * change.bias}" if size.bias else f"aux_coefficient={pattern.aux_coefficient * change.router}"
+        sets += [f"model.pattern.{rate}"]
     recipe, _ = load_recipe("nordic", ["corpus.sources=[]", *kind])
     config = shape(
         recipe.model.pattern, SizeSettings(), width=size.width, num_layers=size.num_layers, vocabulary_size=vocabulary_size, context=train.context
@@ -96,8 +107,19 @@ def arm(size: Size, change: Change, flops: float, vocabulary_size: int) -> Arm:
 
 
 def changes_of(size: Size, full: bool) -> list[Change]:
-    changes = [change for change in CHANGES if size.num_experts or change.router == 1]
+    """The sweep of a size; without `full` its first three."""
+    if size.bias:
+        changes = [change for change in CHANGES if change.name == RULES or change.bias != 1]
+    else:
+        changes = [change for change in CHANGES if change.bias == 1 and (size.num_experts or change.router == 1)]
     return changes if full else changes[:3]
+
+
+def told_rate(config: ModelConfig, tokens: float) -> str:
+    """The plan's learning rate, and whether that is Step Law's or its cap."""
+    law, cap = step_law_rate(config, tokens), highest_rate(config)
+    which = f"the cap of {cap:g} holds, Step Law asks for {law:.3g}" if law > cap else f"Step Law's, below the cap of {cap:g}"
+    return f"learning rate {learning_rate_rule(config, tokens):g} ({which})"
 
 
 def report(arms: Arms, table: dict[tuple[Size, Change], Arm], seeds: list[int]) -> tuple[dict[str, float], dict[str, float]]:
@@ -107,7 +129,7 @@ def report(arms: Arms, table: dict[tuple[Size, Change], Arm], seeds: list[int]) 
         own = {change.name: one for (other, change), one in table.items() if other == size}
         config, phase = arms.config(own[RULES]), arms.phase(own[RULES])
         print(f"\n{size.name}: width {config.width}, {config.num_layers} layers, {size.num_experts or 'no'} experts, ", end="")
-        print(f"{phase.num_steps * phase.tokens_per_step / 1e6:.2f}M tokens, {phase.tokens_per_step} a step, learning rate {phase.learning_rate:.4g}")
+        print(f"{phase.num_steps * phase.tokens_per_step / 1e6:.2f}M tokens, {phase.tokens_per_step} a step, {told_rate(config, own[RULES].tokens)}")
         bits = {name: [arms.result(one, seed)["bits"] for seed in seeds] for name, one in own.items()}
         mean = {name: sum(mean_bits(one, num_bytes) for one in runs) / len(runs) for name, runs in bits.items()}
         for name, value in mean.items():

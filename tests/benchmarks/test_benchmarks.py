@@ -5,6 +5,7 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ import budget
 import plan_languages
 import plan_law
 import plan_throughput
+import plan_transfer
 from common import Kept, finish
 from hagane.plan.cluster_page import ACCURACY
 from hagane.plan.layout import FITTED
+from hagane.plan.shapes import shape
+from hagane.recipe.load import load_recipe
+from hagane.recipe.schema import SizeSettings
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 FROZEN = {"time": 1.0, "memory": 1.0, "spent": 1.0, "tokens": 1.0, "progress": 1.0, "width": 64}
@@ -142,6 +147,36 @@ def test_published_speeds_are_as_near_as_a_plan_on_a_cluster_says():
     rows, told = plan_throughput.load(own_layouts=False), told_of_speeds()
     median = statistics.median(abs(row.predicted(FITTED) / row.measured - 1) for row in rows)
     assert len(rows) == told["rows"] and told["median_error"] - 3 < 100 * median < told["median_error"] + 0.5
+
+
+def settings_of(size, change):
+    one = plan_transfer.arm(size, change, 5e12, 2048)
+    recipe, _ = load_recipe("nordic", ["corpus.sources=[]", *one.sets])
+    return one, shape(recipe.model.pattern, SizeSettings(), width=one.width, num_layers=one.num_layers, vocabulary_size=2048, context=recipe.train.context)
+
+
+def test_the_rate_of_a_routers_bias_is_varied_too():
+    for size in plan_transfer.SIZES:
+        changes = plan_transfer.changes_of(size, full=True)
+        routers = [config.layers[-1].ffn for _, config in (settings_of(size, change) for change in changes)]
+        if size.bias:
+            assert {(router.balance, router.score, router.aux_coefficient) for router in routers} == {("bias", "sigmoid", 0)}
+            assert [router.bias_rate for router in routers] == pytest.approx([1e-3, 1e-4, 1e-2])
+        elif size.num_experts:
+            assert {router.balance for router in routers} == {"loss"} and {router.aux_coefficient for router in routers} == {0.001, 0.01, 0.1}
+    biased, others = ([size[1:6] for size in map(astuple, plan_transfer.SIZES) if size[4] and size[6] == bias] for bias in (True, False))
+    assert biased == others and len(biased) == 3
+
+
+def test_a_rate_that_is_the_cap_is_told_as_such():
+    """At these sizes mostly the cap is what is transferred."""
+    told = {}
+    for size in plan_transfer.SIZES:
+        one, config = settings_of(size, plan_transfer.CHANGES[0])
+        told[size.name] = plan_transfer.told_rate(config, one.tokens)
+    assert sum("the cap of 0.006 holds, Step Law asks for 0.0" in text for name, text in told.items() if not name.startswith("bias")) == 5, told
+    (below,) = [text for name, text in told.items() if "Step Law's, below the cap of 0.006" in text and not name.startswith("bias")]
+    assert float(below.split()[2]) < 0.006
 
 
 @pytest.mark.slow

@@ -305,9 +305,14 @@ def highest_rate(config: ModelConfig) -> float:
     return MAX_DELTA_RATE if any(layer.mixer.kind == "delta" for layer in config.layers) else MAX_LEARNING_RATE
 
 
+def step_law_rate(config: ModelConfig, tokens: float) -> float:
+    """Peak learning rate by Step Law (Li et al. 2025), which knows no largest."""
+    return float(1.79 * body_parameters(config) ** -0.713 * tokens**0.307)
+
+
 def learning_rate_rule(config: ModelConfig, tokens: float) -> float:
     """Peak learning rate: Step Law's, at most what small models of this kind bear, three digits."""
-    return float(f"{min(highest_rate(config), 1.79 * body_parameters(config) ** -0.713 * tokens**0.307):.3g}")
+    return float(f"{min(highest_rate(config), step_law_rate(config, tokens)):.3g}")
 
 
 def embedding_ratio_rule(recipe: Recipe, config: ModelConfig, learning_rate: float) -> float:
