@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hagane.errors import RecipeError
-from hagane.model.config import AttentionConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
+from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig, RopeConfig, YarnConfig
 
 if TYPE_CHECKING:
     from hagane.hosts.gguf import Gguf
@@ -91,6 +91,14 @@ def as_held(config: ModelConfig) -> ModelConfig:
 def differing(values: list[T]) -> int | None:
     """The first layer that is not like layer 0; None when all are alike."""
     return next((index for index, value in enumerate(values) if value != values[0]), None)
+
+
+def routed_of(config: ModelConfig) -> list[ExpertsConfig]:
+    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
+
+
+def dense_of(config: ModelConfig) -> list[DenseConfig]:
+    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, DenseConfig)]
 
 
 def attention(config: ModelConfig, index: int = 0) -> AttentionConfig:

@@ -12,51 +12,63 @@ from typing import Any
 from pydantic import ValidationError
 
 from hagane.errors import RecipeError
-from hagane.hosts.base import Json, differing, require
+from hagane.hosts.base import Json, dense_of, differing, require, routed_of
 from hagane.model.config import DenseConfig, ExpertsConfig, LayerConfig, MixerConfig, ModelConfig
 from hagane.recipe.types import first_reason
 
-
-def routed_of(config: ModelConfig) -> list[ExpertsConfig]:
-    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-
-
-def dense_of(config: ModelConfig) -> list[DenseConfig]:
-    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, DenseConfig)]
+_OF_TRAINING = {"balance", "aux_coefficient", "z_coefficient", "bias_rate", "entropy_clamp"}  # settings that change nothing a host computes
 
 
 def sigmoid_reason(config: ModelConfig, host: str, *, groups: bool) -> str | None:
-    """Why the feed-forwards do not fit a host of sigmoid experts, with groups or without; None when they do."""
+    """Why the feed-forwards do not fit a host of sigmoid experts, with groups or without; None when they do or there are none."""
     routed, dense = routed_of(config), dense_of(config)
-    if not routed:
-        return f"{host} has routed experts; this model has none"
-    if any(ffn.score != "sigmoid" for ffn in routed):
-        return f"{host} weighs experts by sigmoids; set score = 'sigmoid'"
-    if any(ffn.shared_gate or not ffn.shared_hidden or ffn.shared_hidden % ffn.hidden for ffn in routed):
-        return f"{host} has shared experts as wide as the routed ones, at least one of them and without a gate"
-    if not groups and any(ffn.num_groups > 1 for ffn in routed):
-        return f"{host} has no groups of experts"
-    if differing([_shape(ffn) for ffn in routed]) is not None:
-        return f"{host} needs the same experts in every routed layer"
-    if dense and differing(dense) is not None:
+    late = next((index for index in range(len(dense)) if isinstance(config.layers[index].ffn, ExpertsConfig)), None)
+    if late is not None:
+        return f"{host} has its dense layers before all routed ones; layer {late} is routed"
+    if differing(dense) is not None:
         return f"{host} needs the same width in every dense layer"
-    late = next((index for index in range(len(dense), config.num_layers) if isinstance(config.layers[index].ffn, DenseConfig)), None)
-    return None if late is None else f"{host} has its dense layers first; layer {late} is dense after routed ones"
+    if not routed:
+        return None
+    if differing([ffn.model_dump(exclude=_OF_TRAINING) for ffn in routed]) is not None:
+        return f"{host} needs the same experts in every routed layer"
+    return _expert_reason(routed[0], host, groups)
 
 
-def _shape(ffn: ExpertsConfig) -> tuple[object, ...]:
-    return ffn.num_experts, ffn.top_k, ffn.hidden, ffn.shared_hidden, ffn.normalise, ffn.scaling, ffn.num_groups, ffn.top_groups
+def _expert_reason(ffn: ExpertsConfig, host: str, groups: bool) -> str | None:
+    if ffn.score != "sigmoid":
+        return f"{host} weighs experts by the sigmoids of their scores, this model by {ffn.score}; set score = 'sigmoid'"
+    if ffn.shared_gate:
+        return f"{host} has no gate on shared experts"
+    if not ffn.shared_hidden or ffn.shared_hidden % ffn.hidden:
+        return f"{host} has shared experts as wide as the others; shared_hidden {ffn.shared_hidden} is not a multiple of {ffn.hidden}"
+    if not groups:
+        return f"{host} has no groups of experts" if ffn.num_groups > 1 else None
+    return f"{host} judges groups of experts by two; this model has one expert" if ffn.num_experts < 2 else None
+
+
+def routed_reason(config: ModelConfig, host: str) -> str | None:
+    """Why a host that always has experts does not fit; None when it does."""
+    return None if routed_of(config) else f"{host} has routed experts; this model has none"
+
+
+def _described(config: ModelConfig) -> ExpertsConfig:
+    """The experts that fields speak of. They are required even where no layer has any: then the fewest that there can be, of the dense width."""
+    routed = routed_of(config)
+    if routed:
+        return routed[0]
+    hidden = dense_of(config)[0].hidden
+    return ExpertsConfig(num_experts=2, top_k=1, hidden=hidden, score="sigmoid", shared_hidden=hidden)
 
 
 def width_fields(config: ModelConfig) -> Json:
     """Widths of feed-forward and expert. The dense one is required even where no layer is dense; then what one token uses of the experts."""
-    ffn, dense = routed_of(config)[0], dense_of(config)
+    ffn, dense = _described(config), dense_of(config)
     return {"intermediate_size": dense[0].hidden if dense else ffn.hidden * ffn.top_k, "moe_intermediate_size": ffn.hidden, "num_experts_per_tok": ffn.top_k}
 
 
 def deepseek_fields(config: ModelConfig) -> Json:
     """Experts as DeepSeek-V3 names them."""
-    ffn = routed_of(config)[0]
+    ffn = _described(config)
     return {
         **width_fields(config),
         "n_routed_experts": ffn.num_experts,
@@ -72,7 +84,8 @@ def deepseek_fields(config: ModelConfig) -> Json:
 def deepseek_from_host(host: Mapping[str, Any]) -> ExpertsConfig:
     """Experts as DeepSeek-V3 names them. Raises RecipeError where they cannot be."""
     return experts(
-        num_experts=require(host, "n_routed_experts"), top_k=require(host, "num_experts_per_tok"), hidden=require(host, "moe_intermediate_size"),
+        num_experts=host.get("n_routed_experts") or host.get("num_local_experts") or require(host, "n_routed_experts"),
+        top_k=require(host, "num_experts_per_tok"), hidden=require(host, "moe_intermediate_size"),
         num_shared=require(host, "n_shared_experts"), num_groups=host.get("n_group") or 1, top_groups=host.get("topk_group") or 1,
         normalise=bool(host.get("norm_topk_prob", True)), scaling=float(host.get("routed_scaling_factor") or 1.0),
     )  # fmt: skip

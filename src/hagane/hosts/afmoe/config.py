@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.hosts.base import Host, Json, attention, attention_from_host, common_fields, differing, foreign_mixer, model_fields, refuse, require
+from hagane.hosts.base import (
+    Host,
+    Json,
+    attention,
+    attention_from_host,
+    common_fields,
+    dense_of,
+    differing,
+    foreign_mixer,
+    model_fields,
+    refuse,
+    require,
+    routed_of,
+)
 from hagane.hosts.fields import kinds_of_layers
-from hagane.hosts.sigmoid import dense_of, experts, layers_from_host, routed_of, sigmoid_reason, width_fields
+from hagane.hosts.sigmoid import experts, layers_from_host, routed_reason, sigmoid_reason, width_fields
 from hagane.model.config import AttentionConfig, MixerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "afmoe", "AfmoeForCausalLM"
@@ -18,7 +31,8 @@ WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
 def can_hold(config: ModelConfig) -> str | None:
-    return foreign_mixer(config, NAME) or sigmoid_reason(config, NAME, groups=False) or _expert_reason(config) or _attention_reason(config)
+    blocks = routed_reason(config, NAME) or sigmoid_reason(config, NAME, groups=False) or _expert_reason(config)
+    return foreign_mixer(config, NAME) or blocks or _attention_reason(config)
 
 
 def _expert_reason(config: ModelConfig) -> str | None:

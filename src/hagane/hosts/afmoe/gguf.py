@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hagane.hosts.base import attention
+from hagane.hosts.base import attention, dense_of, routed_of
 from hagane.hosts.gguf import Gguf, Metadata, biased, llama_like, sigmoid_metadata
-from hagane.hosts.sigmoid import dense_of, routed_of, width_fields
+from hagane.hosts.sigmoid import width_fields
 from hagane.model.config import ModelConfig
 
 if TYPE_CHECKING:

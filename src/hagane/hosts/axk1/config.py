@@ -9,15 +9,16 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
-from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
+from hagane.hosts.deepseek_v3.config import ffn_fields, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
 from hagane.hosts.mtp import names_of_modules
+from hagane.hosts.sigmoid import sigmoid_reason
 from hagane.model.config import ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "axk1", "AXK1ForCausalLM"
 
 
 def can_hold(config: ModelConfig) -> str | None:
-    reason = latent_reason(config, NAME) or ffn_reason(config, NAME)
+    reason = latent_reason(config, NAME) or sigmoid_reason(config, NAME, groups=True)
     if reason is not None:
         return reason
     mixer = config.layers[0].mixer

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hagane.hosts.base import Host, Json, require
-from hagane.hosts.deepseek_v3.config import ffn_reason, latent_reason
+from hagane.hosts.deepseek_v3.config import latent_reason
 from hagane.hosts.deepseek_v32 import config as deepseek_v32
+from hagane.hosts.sigmoid import sigmoid_reason
 from hagane.model.config import ExpertsConfig, ModelConfig
 
 NAME, ARCHITECTURE = "axk2", "AXK2ForCausalLM"
@@ -19,7 +20,7 @@ _OTHERS = ("first_k_dense_replace", "moe_layer_freq", "num_nextn_predict_layers"
 
 
 def can_hold(config: ModelConfig) -> str | None:
-    reason = latent_reason(config, NAME, index=True, gate=True) or ffn_reason(config, NAME)
+    reason = latent_reason(config, NAME, index=True, gate=True) or sigmoid_reason(config, NAME, groups=True)
     if reason is not None:
         return reason
     rank = config.layers[0].mixer_norm_rank

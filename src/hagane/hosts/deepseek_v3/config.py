@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hagane.errors import RecipeError
-from hagane.hosts.base import Host, Json, differing, model_fields, outer_fields, refuse, require, rope_from_host
+from hagane.hosts.base import Host, Json, differing, model_fields, outer_fields, refuse, require, rope_from_host, routed_of
 from hagane.hosts.fields import given, kinds_of_layers
 from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
+from hagane.hosts.sigmoid import deepseek_fields, deepseek_from_host, sigmoid_reason
 from hagane.model.config import DenseConfig, ExpertsConfig, LatentConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "deepseek_v3", "DeepseekV3ForCausalLM"
@@ -54,59 +55,22 @@ def latent_from_host(host: Mapping[str, Any]) -> LatentConfig:
     )  # fmt: skip
 
 
-def ffn_reason(config: ModelConfig, host: str) -> str | None:
-    """Why the feed-forwards do not fit a host with dense layers first and sigmoid experts beside shared ones after; None when they do."""
-    ffns = [layer.ffn for layer in config.layers]
-    routed = [ffn for ffn in ffns if isinstance(ffn, ExpertsConfig)]
-    dense = ffns[: len(ffns) - len(routed)]
-    late = next((index for index, ffn in enumerate(dense) if isinstance(ffn, ExpertsConfig)), None)
-    if late is not None:
-        return f"{host} has its dense layers before all routed ones; layer {late} is routed"
-    if dense and differing(dense) is not None:
-        return f"{host} needs the same width in every dense layer"
-    if not routed:
-        return None
-    same = {"balance", "aux_coefficient", "z_coefficient", "bias_rate", "entropy_clamp"}
-    if differing([ffn.model_dump(exclude=same) for ffn in routed]) is not None:
-        return f"{host} needs the same experts in every routed layer"
-    ffn = routed[0]
-    if ffn.score != "sigmoid":
-        return f"{host} weighs experts by the sigmoids of their scores; those of this model are weighed by {ffn.score}"
-    if ffn.shared_gate:
-        return f"{host} has no gate on shared experts"
-    if not ffn.shared_hidden or ffn.shared_hidden % ffn.hidden:
-        return f"{host} has shared experts as wide as the others; shared_hidden {ffn.shared_hidden} is not a multiple of {ffn.hidden}"
-    return f"{host} judges groups of experts by two; this model has one expert" if ffn.num_experts < 2 else None
-
-
 def ffn_fields(config: ModelConfig) -> Json:
-    """Feed-forwards in config.json. What is required even where no layer uses it gets the dense width, and the fewest experts there can be."""
-    routed = [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-    dense = [layer.ffn.hidden for layer in config.layers if isinstance(layer.ffn, DenseConfig)]
-    ffn = routed[0] if routed else ExpertsConfig(num_experts=2, top_k=1, hidden=dense[0], score="sigmoid", shared_hidden=dense[0])
+    """Feed-forwards in config.json."""
     return {
-        "intermediate_size": dense[0] if dense else ffn.hidden * ffn.top_k, "moe_intermediate_size": ffn.hidden, "first_k_dense_replace": len(dense),
-        "moe_layer_freq": 1, "n_routed_experts": ffn.num_experts, "n_shared_experts": ffn.shared_hidden // ffn.hidden, "num_experts_per_tok": ffn.top_k,
-        "n_group": ffn.num_groups, "topk_group": ffn.top_groups, "norm_topk_prob": ffn.normalise, "routed_scaling_factor": ffn.scaling,
-        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "aux_loss_alpha": ffn.aux_coefficient, FIELD: len(config.mtp_layers),
+        **deepseek_fields(config), "moe_layer_freq": 1, "scoring_func": "sigmoid", "topk_method": "noaux_tc",
+        "aux_loss_alpha": next((ffn.aux_coefficient for ffn in routed_of(config)), 0.0), FIELD: len(config.mtp_layers),
     }  # fmt: skip
 
 
 def ffns_from_host(host: Mapping[str, Any], num_dense: int) -> list[DenseConfig | ExpertsConfig]:
     """The feed-forward of every layer, the first `num_dense` dense. The weight of a balancing loss is 0 where the file has none."""
     refuse(host, moe_layer_freq=1, scoring_func="sigmoid", topk_method="noaux_tc")
-    num_layers = require(host, "num_hidden_layers")
-    dense = DenseConfig(hidden=require(host, "intermediate_size")) if num_dense else None
-    if num_dense >= num_layers:
-        return [dense] * num_layers if dense is not None else []
-    hidden = require(host, "moe_intermediate_size")
-    experts = ExpertsConfig(
-        num_experts=host.get("n_routed_experts") or require(host, "num_local_experts"), top_k=require(host, "num_experts_per_tok"), hidden=hidden,
-        score="sigmoid", normalise=bool(host.get("norm_topk_prob", True)), scaling=host.get("routed_scaling_factor", 1.0),
-        num_groups=host.get("n_group") or 1, top_groups=host.get("topk_group") or 1, shared_hidden=hidden * require(host, "n_shared_experts"),
-        balance="bias", aux_coefficient=host.get("aux_loss_alpha") or 0.0,
-    )  # fmt: skip
-    return [*([dense] * num_dense if dense is not None else []), *[experts] * (num_layers - num_dense)]
+    num_layers, alpha = require(host, "num_hidden_layers"), host.get("aux_loss_alpha") or 0.0
+    # asked for fields of such layers only as there are
+    dense = [DenseConfig(hidden=require(host, "intermediate_size")) for _ in range(min(num_dense, num_layers))]
+    routed = [deepseek_from_host(host).model_copy(update={"aux_coefficient": alpha}) for _ in range(num_dense, num_layers)]
+    return [*dense, *routed]
 
 
 def num_dense_from_host(host: Mapping[str, Any], default: int) -> int:
@@ -123,7 +87,7 @@ def num_dense_from_host(host: Mapping[str, Any], default: int) -> int:
 def can_hold(config: ModelConfig) -> str | None:
     if any(layer.post_mixer_norm or layer.post_ffn_norm for layer in config.layers):
         return f"{NAME} has no norm after the mixer or the feed-forward"
-    return latent_reason(config, NAME) or ffn_reason(config, NAME)
+    return latent_reason(config, NAME) or sigmoid_reason(config, NAME, groups=True)
 
 
 def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:

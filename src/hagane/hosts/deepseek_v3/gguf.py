@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hagane.hosts.base import dense_of, routed_of
 from hagane.hosts.gguf import Gguf, Metadata, biased, outer_metadata, rope_metadata, sigmoid_metadata
-from hagane.hosts.sigmoid import dense_of, routed_of, width_fields
+from hagane.hosts.sigmoid import width_fields
 from hagane.model.config import LatentConfig, ModelConfig
 
 if TYPE_CHECKING:

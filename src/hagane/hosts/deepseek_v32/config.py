@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from hagane.errors import RecipeError
 from hagane.hosts.base import Host, Json, model_fields, outer_fields, require
-from hagane.hosts.deepseek_v3.config import ffn_fields, ffn_reason, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
+from hagane.hosts.deepseek_v3.config import ffn_fields, ffns_from_host, latent_fields, latent_from_host, latent_reason, num_dense_from_host
 from hagane.hosts.mtp import modules_from_host, modules_reason
+from hagane.hosts.sigmoid import sigmoid_reason
 from hagane.model.config import ExpertsConfig, IndexConfig, LatentConfig, LayerConfig, ModelConfig
 from hagane.recipe.types import first_reason
 
@@ -24,7 +25,7 @@ NAME, ARCHITECTURE = "deepseek_v32", "DeepseekV32ForCausalLM"
 def can_hold(config: ModelConfig) -> str | None:
     if any(layer.post_mixer_norm or layer.post_ffn_norm for layer in config.layers):
         return f"{NAME} has no norm after the mixer or the feed-forward"
-    return latent_reason(config, NAME, index=True) or ffn_reason(config, NAME)
+    return latent_reason(config, NAME, index=True) or sigmoid_reason(config, NAME, groups=True)
 
 
 def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:

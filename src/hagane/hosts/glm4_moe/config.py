@@ -8,7 +8,7 @@ from typing import Any
 from hagane.hosts.base import Host, Json, attention, attention_from_host, common_fields, mixer_reason, model_fields, require, rotary_from_host, rotary_share
 from hagane.hosts.fields import given
 from hagane.hosts.mtp import FIELD, modules_from_host, modules_reason
-from hagane.hosts.sigmoid import deepseek_fields, deepseek_from_host, layers_from_host, sigmoid_reason
+from hagane.hosts.sigmoid import deepseek_fields, deepseek_from_host, layers_from_host, routed_reason, sigmoid_reason
 from hagane.model.config import AttentionConfig, LayerConfig, MixerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "glm4_moe", "Glm4MoeForCausalLM"
@@ -26,7 +26,8 @@ def can_hold(config: ModelConfig) -> str | None:
     qk_norm = isinstance(config.layers[0].mixer, AttentionConfig) and config.layers[0].mixer.qk_norm
     if len({layer.mixer.rotary_dim for layer in config.layers}) > 1:
         return f"{NAME} turns the same part of each head in every layer"
-    return sigmoid_reason(config, NAME, groups=True) or mixer_reason(whole, NAME, qk_norm=qk_norm, windows=False)
+    ffns = routed_reason(config, NAME) or sigmoid_reason(config, NAME, groups=True)
+    return ffns or mixer_reason(whole, NAME, qk_norm=qk_norm, windows=False)
 
 
 def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hagane.hosts.base import dense_of, routed_of
 from hagane.hosts.gguf import Gguf, Metadata, biased, llama_like, sigmoid_metadata
-from hagane.hosts.sigmoid import dense_of, routed_of, width_fields
+from hagane.hosts.sigmoid import width_fields
 from hagane.model.config import ModelConfig
 
 

@@ -8,22 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, mixer_reason, model_fields, refuse, require
+from hagane.hosts.base import Host, Json, attention_from_host, common_fields, dense_of, differing, mixer_reason, model_fields, refuse, require, routed_of
 from hagane.model.config import DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
 
 NAME, ARCHITECTURE = "qwen3_moe", "Qwen3MoeForCausalLM"
 
 
-def _routed(config: ModelConfig) -> list[ExpertsConfig]:
-    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-
-
-def _dense(config: ModelConfig) -> list[DenseConfig]:
-    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, DenseConfig)]
-
-
 def can_hold(config: ModelConfig) -> str | None:
-    routed, dense = _routed(config), _dense(config)
+    routed, dense = routed_of(config), dense_of(config)
     if not routed:
         return f"{NAME} has routed experts; this model has none"
     if any(ffn.balance == "bias" for ffn in routed):
@@ -40,7 +32,7 @@ def can_hold(config: ModelConfig) -> str | None:
 
 
 def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
-    ffn, dense = _routed(config)[0], _dense(config)
+    ffn, dense = routed_of(config)[0], dense_of(config)
     return {
         **common_fields(config, ARCHITECTURE, NAME, special),
         # the dense width is required even where no layer is dense; then what one token uses of the experts

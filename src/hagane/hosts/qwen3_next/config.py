@@ -7,11 +7,22 @@ z-loss has no field in the file: it is lost on the way.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from typing import Any
 
-from hagane.hosts.base import Host, Json, attention_from_host, common_fields, differing, model_fields, require
+from hagane.hosts.base import (
+    Host,
+    Json,
+    attention_from_host,
+    common_fields,
+    dense_of,
+    differing,
+    model_fields,
+    require,
+    rotary_from_host,
+    rotary_share,
+    routed_of,
+)
 from hagane.hosts.fields import kinds_of_layers
 from hagane.model.config import AttentionConfig, DeltaConfig, DenseConfig, ExpertsConfig, LayerConfig, ModelConfig
 
@@ -26,14 +37,6 @@ def _deltas(config: ModelConfig) -> list[DeltaConfig]:
 
 def _attentions(config: ModelConfig) -> list[AttentionConfig]:
     return [layer.mixer for layer in config.layers if isinstance(layer.mixer, AttentionConfig)]
-
-
-def _routed(config: ModelConfig) -> list[ExpertsConfig]:
-    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-
-
-def _dense(config: ModelConfig) -> list[DenseConfig]:
-    return [layer.ffn for layer in config.layers if isinstance(layer.ffn, DenseConfig)]
 
 
 def can_hold(config: ModelConfig) -> str | None:
@@ -61,7 +64,7 @@ def _attention_reason(mixer: AttentionConfig) -> str | None:
 def _block_reason(config: ModelConfig) -> str | None:
     if any(layer.post_mixer_norm or layer.post_ffn_norm for layer in config.layers):
         return f"{NAME} has no norm after the mixer or the feed-forward"
-    routed = _routed(config)
+    routed = routed_of(config)
     if any(not (ffn.shared_hidden and ffn.shared_gate) for ffn in routed):
         return f"{NAME} has a gated shared expert beside routed ones; this model has none, or one without a gate"
     if any(ffn.balance == "bias" for ffn in routed):
@@ -70,13 +73,7 @@ def _block_reason(config: ModelConfig) -> str | None:
         return f"{NAME} weighs experts by their softmax alone: no sigmoid, groups or scaling"
     if differing([(ffn.num_experts, ffn.top_k, ffn.hidden, ffn.shared_hidden, ffn.normalise) for ffn in routed]) is not None:
         return f"{NAME} needs the same experts in every routed layer"
-    return f"{NAME} needs the same width in every dense layer" if differing(_dense(config)) is not None else None
-
-
-def _rotary_share(mixer: AttentionConfig) -> float:
-    """The share of a head from which transformers gets the number of dimensions that turn, rounding down."""
-    share = mixer.rotary_dim / mixer.head_dim
-    return share if int(mixer.head_dim * share) == mixer.rotary_dim else math.nextafter(share, 1.0)
+    return f"{NAME} needs the same width in every dense layer" if differing(dense_of(config)) is not None else None
 
 
 def _interval(types: list[str]) -> Json:
@@ -96,8 +93,8 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
         "num_hidden_layers": config.num_layers,
         "layer_types": types,
         **_interval(types),
-        "partial_rotary_factor": _rotary_share(mixer),
-        "rope_parameters": {**fields["rope_parameters"], "partial_rotary_factor": _rotary_share(mixer)},
+        "partial_rotary_factor": rotary_share(mixer),
+        "rope_parameters": {**fields["rope_parameters"], "partial_rotary_factor": rotary_share(mixer)},
         "linear_num_key_heads": delta.num_key_heads,
         "linear_num_value_heads": delta.num_value_heads,
         "linear_key_head_dim": delta.key_dim,
@@ -108,7 +105,7 @@ def config_to_host(config: ModelConfig, special: Mapping[str, Any]) -> Json:
 
 
 def _feed_forward_to_host(config: ModelConfig) -> Json:
-    routed, dense = _routed(config), _dense(config)
+    routed, dense = routed_of(config), dense_of(config)
     fields = {
         "mlp_only_layers": [index for index, layer in enumerate(config.layers) if isinstance(layer.ffn, DenseConfig)],
         "decoder_sparse_step": 1,
@@ -138,12 +135,8 @@ def _types(host: Mapping[str, Any]) -> list[str]:
 
 
 def config_from_host(host: Mapping[str, Any]) -> ModelConfig:
-    rope = dict(host.get("rope_parameters") or host.get("rope_scaling") or {})
-    share = rope.pop("partial_rotary_factor", None) or host.get("partial_rotary_factor") or ROTARY_SHARE
-    plain = attention_from_host({**host, "partial_rotary_factor": None, "rope_parameters": rope, "rope_scaling": None}, qk_norm=True)
-    rotary_dim = int(plain.head_dim * share)
-    partial = None if rotary_dim == plain.head_dim else rotary_dim
-    attention = AttentionConfig.model_validate({**plain.model_dump(), "gate": "sigmoid", "partial_rotary": partial})
+    share, whole = rotary_from_host(host, ROTARY_SHARE)
+    attention = attention_from_host(whole, qk_norm=True, rotary_share=share).model_copy(update={"gate": "sigmoid"})
     delta = DeltaConfig(
         num_key_heads=require(host, "linear_num_key_heads"),
         num_value_heads=require(host, "linear_num_value_heads"),
