@@ -127,7 +127,8 @@ def test_what_does_not_fit_the_time_is_left_out(ground, monkeypatch):
     assert finished(ground, long) is None
 
 
-def test_the_law_is_used_by_the_plan_of_the_same_text_and_of_no_other(ground, home, tmp_path):
+def test_the_law_is_used_by_the_plan_of_the_same_text_and_of_no_other(ground, home, tmp_path, monkeypatch):
+    monkeypatch.setattr("hagane.preview.profile", lambda device, threads: MACHINE)  # at another one the larger of shapes that are alike may be a little worse
     train_all(ground, RUNGS)
     law = fit_law(ground, all_finished(ground))
     keep_law(law)
