@@ -12,9 +12,9 @@ from hagane.model.config import BIAS_RATE, ExpertsConfig, LayerConfig, ModelConf
 from hagane.recipe.schema import PatternSettings
 from hagane.recipe.types import Phase
 
-REACH, HIGHEST_BIAS_RATE = 1.5, 0.03
-"""Steps x rate that biases of sigmoid scores, which lie between 0 and 1, need until the mean is at its budget and stays there, and the most that was tried
-(docs/notebook.md, "The budget of null experts")."""
+REACH, HIGHEST_BIAS_RATE = 6.0, 0.03
+"""Steps x rate that biases of sigmoid scores, which lie between 0 and 1, need until the mean is at its budget though routers learn to leave it, and the rate
+above which it overshoots (docs/notebook.md, "The budget of null experts")."""
 
 
 def bias_rate(num_steps: int) -> float:
