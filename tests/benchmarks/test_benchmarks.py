@@ -187,10 +187,15 @@ def test_the_sentence_under_a_plan_on_a_cluster_is_what_is_measured(tmp_path):
         assert round(figures[name] * (1 if "rows" in name else 100)) == value, name
 
 
+PARTS = {"mechanisms": ("--threads", "1", "--only", "adaptive-capacity", "extension")}  # rows that compile nothing; all of them take a quarter of an hour
+PLANS = ["plan_time", "plan_law", "plan_languages", "plan_choice", "plan_transfer", "plan_throughput"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["budget", "plan_time", "plan_law", "plan_languages", "plan_choice", "plan_transfer", "plan_throughput"])
+@pytest.mark.parametrize("name", ["budget", *PLANS, "mechanisms", "delta", "multi_token"])
 def test_the_quick_form_works_from_end_to_end(name, tmp_path):
-    done = subprocess.run([sys.executable, BENCHMARKS / f"{name}.py", "--quick"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", *PARTS.get(name, ())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     line = last_line(done.stdout)
     assert (line["benchmark"], line["mode"]) == (name, "quick") and line["figures"] and set(line["goals"]) <= set(line["figures"])
