@@ -24,7 +24,7 @@ from pathlib import Path
 
 from common import finish
 from hagane.measure.small_runs import ground_of
-from hagane.model.config import ModelConfig
+from hagane.model.config import BIAS_RATE, ModelConfig
 from hagane.plan.choose import highest_rate, learning_rate_rule, step_law_rate
 from hagane.plan.cost import training_flops_per_token
 from hagane.plan.shapes import shape
@@ -94,7 +94,7 @@ def arm(size: Size, change: Change, flops: float, vocabulary_size: int) -> Arm:
     if size.num_experts:
         kind = [f"model.pattern.num_experts={size.num_experts}", f"model.pattern.top_k={size.top_k}"]
         kind += BIAS if size.bias else ()
-        rate = f"bias_rate={pattern.bias_rate * change.bias}" if size.bias else f"aux_coefficient={pattern.aux_coefficient * change.router}"
+        rate = f"bias_rate={BIAS_RATE * change.bias}" if size.bias else f"aux_coefficient={pattern.aux_coefficient * change.router}"
         sets += [f"model.pattern.{rate}"]
     recipe, _ = load_recipe("nordic", ["corpus.sources=[]", *kind])
     config = shape(

@@ -100,7 +100,7 @@ KERNELS = {
 @pytest.fixture(autouse=True)
 def whole_squares(monkeypatch):
     """Rows of experts are not filled up, and of a chunk of Gated DeltaNet every pair is counted on both sides."""
-    monkeypatch.setattr(experts, "_multiple", lambda *_: 1)
+    monkeypatch.setattr(experts, "row_step", lambda *_: 1)
     monkeypatch.setattr(count, "_met", lambda mixer: mixer.chunk)
     mixer_counts.cache_clear()
     yield
