@@ -150,6 +150,11 @@ def kinds(width: int, layers: tuple[LayerConfig, ...]) -> tuple[Kind, ...]:
     return _kinds_of(_Layers(width, layers))
 
 
+def trained_kinds(config: ModelConfig) -> tuple[Kind, ...]:
+    """Kinds of all layers that are trained: the model's and those of its modules for multi-token prediction."""
+    return (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers))
+
+
 def _norms(config: ModelConfig) -> int:
     own = kinds(config.width, config.layers)
     in_blocks = sum(count * (2 + layer.post_mixer_norm + layer.post_ffn_norm) for layer, _, count in own)
@@ -256,8 +261,7 @@ def training_flops(config: ModelConfig, num_tokens: int, num_targets: int, seen:
     pass.
     """
     forward = batch_flops(config, num_tokens, num_targets, seen, mtp=True)
-    own_kinds = (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers))
-    mixers = [(mixer, count) for layer, mixer, count in own_kinds if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None]
+    mixers = [(mixer, count) for layer, mixer, count in trained_kinds(config) if isinstance(layer.mixer, LatentConfig) and layer.mixer.index is not None]
     if not mixers:
         return 3 * forward
     own = sum(count * (2 * mixer.index_matrices * num_tokens + mixer.index_flops * seen(None)) for mixer, count in mixers)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import kinds, mean_seen, num_trained_parameters, training_flops
+from hagane.model.count import mean_seen, num_trained_parameters, trained_kinds, training_flops
 from hagane.recipe.types import IndexMode, Machine, Phase
 
 # Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
@@ -101,7 +101,7 @@ def training_memory(config: ModelConfig, rows: int, context: int, *, compute_byt
     parameters = num_trained_parameters(config)
     tokens = rows * context
     activations = 0.0
-    for layer, mixer, count in (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers)):
+    for layer, mixer, count in trained_kinds(config):
         routed = layer.ffn.top_k if isinstance(layer.ffn, ExpertsConfig) else 0
         hidden = layer.ffn.top_k * layer.ffn.hidden + layer.ffn.shared_hidden if isinstance(layer.ffn, ExpertsConfig) else layer.ffn.hidden
         activations += count * tokens * (compute_bytes * ((10 + 2 * routed) * config.width + 4 * hidden) + 2 * mixer.kept)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hagane.model.config import AttentionConfig, DenseConfig, ExpertsConfig, ModelConfig
-from hagane.model.count import cache_bytes_per_token, kinds, mean_seen, mtp_parts, pairs_flops, parts
+from hagane.model.count import cache_bytes_per_token, mean_seen, mtp_parts, pairs_flops, parts, trained_kinds
 from hagane.recipe.types import Frozen
 
 Checkpointing = Literal["none", "selective", "full"]
@@ -120,7 +120,7 @@ class _Block:
 
 def workload(config: ModelConfig, context: int) -> Workload:
     """Of our own configuration at `context` tokens a row, as it is trained: the modules for multi-token prediction count as further layers."""
-    own = (*kinds(config.width, config.layers), *kinds(config.width, config.mtp_layers))
+    own = trained_kinds(config)
     blocks = []
     for layer, mixer, count in own:
         routed = layer.ffn if isinstance(layer.ffn, ExpertsConfig) else None
