@@ -68,8 +68,8 @@ def ffns_from_host(host: Mapping[str, Any], num_dense: int) -> list[DenseConfig 
     refuse(host, moe_layer_freq=1, scoring_func="sigmoid", topk_method="noaux_tc")
     num_layers, alpha = require(host, "num_hidden_layers"), host.get("aux_loss_alpha") or 0.0
     # asked for fields of such layers only as there are
-    dense = [DenseConfig(hidden=require(host, "intermediate_size")) for _ in range(min(num_dense, num_layers))]
-    routed = [deepseek_from_host(host).model_copy(update={"aux_coefficient": alpha}) for _ in range(num_dense, num_layers)]
+    dense = [DenseConfig(hidden=require(host, "intermediate_size"))] * min(num_dense, num_layers) if num_dense else []
+    routed = [deepseek_from_host(host).model_copy(update={"aux_coefficient": alpha})] * (num_layers - num_dense) if num_dense < num_layers else []
     return [*dense, *routed]
 
 
