@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="text and finished runs; a temporary folder where not given")
     parser.add_argument("--steps", type=int, help="of every run of clamping and adaptive-capacity")
     parser.add_argument("--tokens", type=float, help="of every run of the other rows")
-    parser.add_argument("--context", type=int, help="tokens in a row, of the rows that swap one mechanism: " + ", ".join(one.name for one in swap.SWAPS))
+    parser.add_argument("--context", type=int, help="tokens in a row, of sparse-attention and of the rows that swap one mechanism: " + ", ".join(one.name for one in swap.SWAPS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--width", type=int, help="of the model")

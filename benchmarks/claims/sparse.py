@@ -16,17 +16,19 @@ from claims.needles import retrieval
 from peers.ratios import CONFIDENCE, OVERALL, compare
 from small_models import Arm
 
-WIDTH, LAYERS, CONTEXT, KEYS = 128, 4, 1024, 48
-QUICK_WIDTH, QUICK_CONTEXT, QUICK_KEYS = 32, 128, 12
+WIDTH, LAYERS, CONTEXT = 128, 4, 1024
+QUICK_WIDTH, QUICK_CONTEXT = 32, 128
+KEYS_SHARE = 0.113  # of what a token sees in the mean: with fewer to see at the beginning of a document, a tenth is read
 RATES = (1.0, 1.5, 0.67)  # times the plan's, in the order in which they are tried
 LATENT = ("model.pattern.mixer=latent", "model.pattern.query_ratio=0.5")
 GOAL = "<= 1.005"
 
 
 def arms_of(bench: Bench) -> dict[str, Arm]:
-    width, context, keys = (WIDTH, CONTEXT, KEYS) if bench.mode == "full" else (QUICK_WIDTH, QUICK_CONTEXT, QUICK_KEYS)
-    shared = ("model.pattern.ffn=dense", f"train.context={context}")
+    width, context = (WIDTH, CONTEXT) if bench.mode == "full" else (QUICK_WIDTH, QUICK_CONTEXT)
+    shared = ("model.pattern.ffn=dense", f"train.context={bench.context or context}")
     plain = Arm("attention", width, LAYERS, bench.tokens, shared)
+    keys = round(KEYS_SHARE * bench.arms.mean_seen(plain, None))
     latent = replace(plain, name="latent", sets=(*shared, *LATENT))
     sparse = replace(latent, name="sparse", sets=(*latent.sets, f"model.pattern.index_top_k={keys}"))
     return {arm.name: arm for arm in (latent, sparse, plain, replace(plain, name="window", window=keys))}

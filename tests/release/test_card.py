@@ -63,4 +63,8 @@ def test_gguf_files_are_listed_with_size_gap_and_cost():
     assert "Left out: no place for modules." in text
     for part in ("| toy-f16.gguf | 3,666,656 | 0.013 | 1e-07 | 160 | 236 |", "| toy-q8_0.gguf |", "3 tensors of the q8_0 file are f16", "llama.cpp likewise"):
         assert part in text, part
+    assert "nearly tie" not in text
+    tied = half.model_copy(update={"unsteady": 2, "steady_kl_bits_per_token": 1.6e-6})
+    told = "At 2 of 160 places toy-f16.gguf chooses another of two experts that nearly tie; elsewhere the cost is 1.6e-06 bits per token."
+    assert told in card(CardFacts(**BASE, gguf=GgufFacts(files=(tied, eight), architecture="qwen3moe")))
     assert "GGUF" not in card(CardFacts(**BASE)) and "llama.cpp" not in card(CardFacts(**BASE))

@@ -196,6 +196,23 @@ def test_all_places_together_are_held_to_what_rounding_does_to_our_own_weights(t
         release(tmp_path / "other", *masters())
 
 
+def test_a_tie_is_looked_for_in_many_changes_of_our_weights(monkeypatch):
+    """A tie that half precision parted may be parted by few of the changes; what none moves as far is no tie, and other files stay refused."""
+    reference = verify_gguf.Reference(*masters(), toy_tokenizer(), SENTENCES)
+    tried = []
+
+    def changed(places, probes):
+        for probe in range(probes):
+            tried.append(probe)
+            yield [(np.zeros(2), np.full(2, 0.3 if probe == 20 else 0.01)), (np.zeros(2), np.full(2, 0.2 if probe == 3 else 0.01))]
+
+    monkeypatch.setattr(reference, "_changed", changed)
+    places = [([1, 2], 1), ([1, 2], 2)]
+    assert reference.unexplained(places, [0.5, 0.4]) == [] and tried == list(range(21)), "and no further than they are all explained"
+    assert reference.unexplained(places, [0.7, 0.4]) == [0.7]
+    assert reference.unexplained(places, [0.5, float("nan")])[0] != 0.5 and reference.unexplained([], []) == []
+
+
 @pytest.mark.parametrize("value", (1e5, float("nan")))
 def test_values_beyond_half_precision_are_named(tmp_path, value):
     state, config = masters()

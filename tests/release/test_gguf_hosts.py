@@ -75,8 +75,9 @@ def test_llama_cpp_gives_the_distributions_of_the_masters_and_of_transformers(tm
         gaps = [float(abs(llama.logprobs(ids, 320) - wanted_V).max()) for ids, wanted_V in zip(rows, wanted, strict=True)]
     over = [index for index, gap in enumerate(gaps) if not gap <= 0.02]
     assert len(over) <= (0.25 * len(gaps) if routed else 0), "where experts tie others are chosen, and all that follows is moved"
-    moved = verify_gguf.Reference(state, config, toy_tokenizer(), SENTENCES)._moved([(rows[index], len(rows[index])) for index in over])
-    assert all(gaps[index] <= 2 * most for index, most in zip(over, moved, strict=True)), "so far as it moves our own answers, too"
+    places = [(rows[index], len(rows[index])) for index in over]
+    reference = verify_gguf.Reference(state, config, toy_tokenizer(), SENTENCES)
+    assert not reference.unexplained(places, [gaps[index] for index in over]), "no farther than rounding moves our own answers, too"
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,6 @@ def test_a_trained_model_goes_on_the_same_in_transformers(tmp_path, host):
     if HOSTS[host].gguf is not None and missing_tools() is None:
         texts = [text for sentence in parallel_sentences(5) for text in sentence.values()]
         half, eight = release_gguf(state, config, host, tokenizer(), tmp_path / "gguf", Identity("toy"), texts).files
-        assert half.kl_bits_per_token < 1e-5 and half.unsteady <= 0.05 * half.positions and half.greedy_tokens > 100, half
+        assert half.steady_kl_bits_per_token < 1e-5 and half.unsteady <= 0.05 * half.positions and half.greedy_tokens > 100, half
         assert eight.kl_bits_per_token < 0.01, eight
     assert len({tuple(text) for text in mine}) > 5 and sum(map(len, mine)) > 200, "texts of their own, not one for all"

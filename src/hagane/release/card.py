@@ -134,6 +134,10 @@ def _gguf_note(gguf: GgufFacts) -> str:
     )
     if gguf.left_out:
         note += f" Left out: {gguf.left_out}."
+    for file in gguf.files:
+        if file.unsteady:
+            rest = f"; elsewhere the cost is {file.steady_kl_bits_per_token:.2g} bits per token" if file.steady_kl_bits_per_token is not None else ""
+            note += f" At {file.unsteady} of {file.positions} places {file.file} chooses another of two experts that nearly tie{rest}."
     kept = next((file.kept_f16 for file in gguf.files if file.kept_f16), 0)
     return note + (f" {kept} tensors of the q8_0 file are f16: their rows are no multiple of 32." if kept else "")
 

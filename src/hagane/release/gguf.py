@@ -45,7 +45,8 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of token (llama.h, l
 class GgufFile(Frozen):
     """One file and how close llama.cpp's answers from it are to those of the float32 masters: natural log-probabilities, bits.
 
-    `unsteady` places are those of the compared ones where rounding changes our own answer as much (experts that tie).
+    `unsteady` places are those of the compared ones where rounding changes our own answer as much (experts that tie);
+    `steady_kl_bits_per_token` is of the others (None in releases of before it was counted).
     """
 
     file: str
@@ -53,6 +54,7 @@ class GgufFile(Frozen):
     bytes: int
     max_logprob_gap: float
     kl_bits_per_token: float
+    steady_kl_bits_per_token: float | None = None
     positions: int
     unsteady: int = 0
     greedy_tokens: int
@@ -246,6 +248,6 @@ def _files(folder: Path, name: str, write: Callable[[Path, Quantisation], int], 
         verdict = reference.compare(path, quantisation, threads)
         yield GgufFile(
             file=path.name, quantisation=quantisation, bytes=path.stat().st_size, max_logprob_gap=verdict.max_logprob_gap,
-            kl_bits_per_token=verdict.kl_bits_per_token, positions=verdict.positions, unsteady=verdict.unsteady,
-            greedy_tokens=verdict.greedy_tokens, kept_f16=kept,
+            kl_bits_per_token=verdict.kl_bits_per_token, steady_kl_bits_per_token=verdict.steady_kl_bits_per_token, positions=verdict.positions,
+            unsteady=verdict.unsteady, greedy_tokens=verdict.greedy_tokens, kept_f16=kept,
         )  # fmt: skip
