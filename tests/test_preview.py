@@ -87,8 +87,10 @@ def test_the_preview_is_the_plan_of_the_run_with_the_same_steps():
 def test_text_that_is_too_small_is_told_and_chosen_for(tmp_path):
     small, large = with_text(tmp_path / "small", 60_000, "2h"), with_text(tmp_path / "large", 5_000_000, "2h")
     lines, facts = preview(small, ())
-    assert any("some of it read" in line and "give more text, or a smaller --budget" in line for line in lines)
-    assert "text does not suffice" in facts["mixture"] and facts["repeats"] > 4 and facts["languages"]["sv"]["worth"] < 0.5
+    assert any("all of" in line and "read 4 times it ends" in line and "Give more text, or a smaller --budget" in line for line in lines)
+    assert facts["repeats"] == pytest.approx(4, rel=0.05) and 6000 < facts["unused_seconds"] < 7200 and facts["training_seconds"] < 1200
+    given = preview(small.model_copy(update={"budget": f"{10 * facts['tokens']}tokens"}), ())[1]
+    assert given["repeats"] > 30 and given["unused_seconds"] == 0 and given["tokens"] == pytest.approx(10 * facts["tokens"], rel=0.01), "tokens are as given"
     assert facts["num_active_parameters"] <= preview(large, ())[1]["num_active_parameters"]
     assert not any("some of it read" in line for line in preview(with_text(tmp_path / "enough", 5_000_000, "4min"), ())[0])
 

@@ -23,7 +23,7 @@ from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
-from hagane.plan.languages import language_lines, mixture_reason, often_line
+from hagane.plan.languages import language_lines, mixture_reason, often_line, unused_line
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import Served, served_lines, serving_options
 from hagane.plan.shapes import parts_line, published, shape_facts
@@ -115,7 +115,7 @@ def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, kno
         "flops": plan.flops * plan.expected_tokens / plan.tokens, "training_seconds": round(training, 1), "seconds": round(expected.seconds, 1),
         "tokens_per_second": round(plan.expected_tokens / training), "stages": {name: round(stage.seconds, 1) for name, stage in plan.stages.items()},
         "sample_bytes": rough.sample_bytes, "text_bytes": None if text_bytes >= UNNAMED_BYTES else round(text_bytes),
-        "repeats": max(plan.repeats.values(), default=0.0),
+        "repeats": max(plan.repeats.values(), default=0.0), "unused_seconds": round(plan.unused_seconds, 1),
         "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3),
         "memory_bytes": expected.peak_memory_bytes, "joules": round(expected.joules),
         "energy_source": machine.energy_source, "law": plan.law,
@@ -188,7 +188,8 @@ def _text_line(recipe: Recipe, facts: dict[str, Any]) -> str:
     there, sample = amount(facts["text_bytes"], "B"), facts["sample_bytes"]
     if sample < facts["text_bytes"]:
         return f"a sample of {amount(sample, 'B')} of {there}"
-    return f"all of {there}{often_line(facts['repeats'], recipe.corpus.max_repeats)}"
+    most = recipe.corpus.max_repeats
+    return f"all of {there}{unused_line(facts['unused_seconds'], most) or often_line(facts['repeats'], most)}"
 
 
 def _count(recipe: Recipe, config: ModelConfig) -> tuple[list[str], dict[str, Any]]:

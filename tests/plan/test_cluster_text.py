@@ -33,12 +33,16 @@ def test_a_corpus_that_is_too_small_is_said_with_the_way_out(tmp_path):
     enough_lines, enough = plan_on(with_text(tmp_path / "enough", "6h", sv=1e6), "8xH100")
     endless = plan_on(load_recipe("nordic", ["budget=6h"])[0], "8xH100")[1]
     said = next(line for line in lines if line.startswith("  text "))
-    assert "from 10 MB of text, some of it read" in said and said.endswith("times, where more than 4 bring little: give more text, or a smaller --budget")
-    assert facts["text_bytes"] == 10_000_000 and facts["repeats"] > 4 and "text does not suffice" in facts["mixture"]
+    assert "from 10 MB of text: read 4 times it ends 5h 59min before the budget does" in said and "Give more text, or a smaller --budget" in said
+    assert facts["text_bytes"] == 10_000_000 and facts["repeats"] == pytest.approx(4, rel=1e-3) and 0.99 * 6 * 3600 < facts["unused_seconds"] < 6 * 3600
+    assert "none read more than 4 times" in facts["mixture"] and "read 4 times it ends" in facts["reasons"]["tokens"]
     assert facts["repeats"] == pytest.approx(facts["read_bytes"] * 0.9 / 10e6, rel=1e-6), "a tenth of this recipe's text are problems"
-    assert not any("some of it read" in line for line in enough_lines) and enough["repeats"] < 1
+    assert not any("some of it read" in line or "before the budget does" in line for line in enough_lines)
+    assert enough["repeats"] < 1 and enough["unused_seconds"] == 0
     assert enough["bits_per_byte"] == pytest.approx(endless["bits_per_byte"], rel=0.02) and facts["bits_per_byte"] > 1.3 * endless["bits_per_byte"]
-    assert facts["num_active_parameters"] > endless["num_active_parameters"], "tokens that bring little are given up for parameters"
+    assert facts["num_active_parameters"] < 20_000_000 < endless["num_active_parameters"], "no more parameters than bytes of text"
+    assert "no more parameters than there are bytes" in facts["reasons"]["model"] and "bytes of" not in endless["reasons"]["model"]
+    assert facts["curve"][3]["bits_per_byte"] == facts["curve"][6]["bits_per_byte"] < facts["curve"][1]["bits_per_byte"], "more time buys nothing"
     assert [facts["curve"][place]["bits_per_byte"] for place in (3, 6)] > [endless["curve"][place]["bits_per_byte"] for place in (3, 6)]
 
 
@@ -61,13 +65,25 @@ def test_text_that_is_yet_to_be_given_is_taken_to_suffice(name, machine):
 def test_a_size_that_is_given_expects_less_of_little_text_too(tmp_path):
     little = plan_on(with_text(tmp_path / "texts", "1d", "llm-jp-4-8b", ja=50), "64xH100")[1]
     endless = plan_on(load_recipe("llm-jp-4-8b", ["budget=1d"])[0], "64xH100")[1]
-    assert little["tokens"] == endless["tokens"] and little["bits_per_byte"] > 1.2 * endless["bits_per_byte"] and little["repeats"] > 8
+    # corpus.max_repeats is 8 in this recipe
+    assert little["tokens"] < endless["tokens"] and little["bits_per_byte"] > 1.2 * endless["bits_per_byte"] and little["repeats"] == pytest.approx(8, rel=1e-3)
+
+
+def test_a_budget_that_says_how_much_is_computed_is_used_whatever_the_text(tmp_path):
+    recipe = with_text(tmp_path / "small", "1Gtokens", sv=10)
+    lines, facts = plan_on(recipe, "8xH100")
+    assert facts["tokens"] == 1e9 and facts["repeats"] > 100 and facts["unused_seconds"] == 0 and facts["num_active_parameters"] < 20_000_000
+    said = next(line for line in lines if line.startswith("  text "))
+    assert "from 10 MB of text, some of it read" in said and said.endswith("times, where more than 4 bring little: give more text, or a smaller --budget")
+    more = recipe.model_copy(update={"budget": "6h", "corpus": recipe.corpus.model_copy(update={"max_repeats": 40.0})})
+    assert plan_on(more, "8xH100")[1]["repeats"] == pytest.approx(40, rel=1e-3), "as the recipe allows"
 
 
 def test_what_shapes_are_compared_by_is_what_text_is_worth(tmp_path):
     supply = Supply.of(with_text(tmp_path / "texts", "1d", sv=100, fi=3), GENERAL)
     for num_bytes in (2e5, 3e7, 4e8, 5e12):
-        assert math.log(supply.worth(num_bytes)) == pytest.approx(math.log(supply.effective(num_bytes)), rel=0.005)
+        assert math.log(supply.worth(num_bytes)) == pytest.approx(math.log(supply.effective(min(num_bytes, supply.most_read))), rel=0.005)
+    assert supply.most_read == pytest.approx(4 * 103e6 / 0.9, rel=0.001), "a tenth of this recipe's text are problems"
     assert supply.effective(1e6) == pytest.approx(9e5) and supply.effective(1e15) < 17 * 103e6
     assert Supply.of(load_recipe("nordic")[0], GENERAL).worth is None
 

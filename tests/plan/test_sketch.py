@@ -7,15 +7,16 @@ from hypothesis import strategies as st
 from hagane.errors import RecipeError
 from hagane.model.config import ExpertsConfig
 from hagane.plan.cost import run_memory, training_memory
-from hagane.plan.law import FINER_FROM, GENERAL
+from hagane.plan.law import FINER_FROM, GENERAL, effective_bytes
 from hagane.plan.shapes import candidates, experts_of, top_k_of
 from hagane.plan.sketch import (
     ALIKE,
     EXPERTS_ALIKE,
+    Worth,
     affordable,
+    best_alike,
     best_shape,
     body_parameters,
-    largest_alike,
     lowest_shape,
     sketch,
     target_seconds,
@@ -32,15 +33,16 @@ RECIPE = load_recipe("nordic", ["corpus.sources=[]"])[0]
 @settings(deadline=None, max_examples=25)
 @given(st.floats(30, 40_000_000), st.sampled_from([1024, 4096, 16384]))
 def test_of_shapes_that_are_alike_the_largest_is_taken_with_as_many_experts_as_are_alike_and_no_finer_than_they_must_be(seconds, vocabulary):
-    losses = [(one.loss(seconds, CPU, GENERAL), one) for one in affordable(RECIPE, SizeSettings(), CPU, vocabulary)]
+    expected = [one.expected(seconds, CPU, GENERAL) for one in affordable(RECIPE, SizeSettings(), CPU, vocabulary)]
+    losses = [(item.loss, item.one) for item in expected]
     chosen = best_shape(RECIPE, SizeSettings(), CPU, vocabulary, seconds, GENERAL)
     shape, lowest = (chosen.width, chosen.num_layers), min(loss for loss, _ in losses)
     largest = max((one.config for loss, one in losses if loss <= lowest * (1 + ALIKE)), key=body_parameters)
     assert (largest.width, largest.num_layers) == shape
     assert lowest_shape(RECIPE, SizeSettings(), CPU, vocabulary, seconds, GENERAL) in [one.config for loss, one in losses if loss == lowest]
     coarse = [(loss, one) for loss, one in losses if (one.config.width, one.config.num_layers) == shape]
-    taken = largest_alike(losses)
-    more = [(one.loss(seconds, CPU, GENERAL), one) for one in with_finer_experts(RECIPE, SizeSettings(), CPU, taken)]
+    taken = best_alike(expected)
+    more = [(one.expected(seconds, CPU, GENERAL).loss, one) for one in with_finer_experts(RECIPE, SizeSettings(), CPU, taken)]
     assert bool(more) == (taken.point.active >= FINER_FROM), "where a law knows nothing of them"
     own = {one.config: loss for loss, one in (*coarse, *more)}
     least = min(own.values())
@@ -76,3 +78,20 @@ def test_a_target_of_any_kind_is_the_time_of_a_run_that_trains_as_long(text):
 def test_a_target_that_teaches_nothing_is_refused_by_its_own_name():
     with pytest.raises(RecipeError, match=r"300 training tokens are too few .* \(--target 204800tokens\)"):
         target_seconds(RECIPE, SizeSettings(), CPU, Budget.parse("300tokens"))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(1e5, 1e8), st.floats(1e5, 1e9))
+def test_no_shape_has_more_parameters_than_it_reads_bytes_of_different_text(seconds, unique):
+    worth = Worth(lambda num_bytes: effective_bytes(unique, num_bytes), unique, 4 * unique)
+    assert worth(1e18) == worth(4 * unique) < 4 * unique
+    every = [one.expected(seconds, CPU, GENERAL, worth) for one in affordable(RECIPE, SizeSettings(), CPU, 4096)]
+    fitting = [item for item in every if not item.too_large]
+    assert all(body_parameters(item.one.config) <= unique for item in fitting)
+    taken = best_alike(every)
+    if not fitting:
+        assert body_parameters(taken.config) == min(body_parameters(item.one.config) for item in every)
+        return
+    alike = [item.one.config for item in fitting if item.loss <= min(one.loss for one in fitting) * (1 + ALIKE)]
+    largest = max(alike, key=body_parameters)
+    assert (taken.config.width, taken.config.num_layers) == (largest.width, largest.num_layers) and body_parameters(taken.config) <= unique

@@ -18,9 +18,12 @@ def phase(num_steps: int, **changes: object) -> Phase:
 class Simulation:
     """Runs a timetable: `seconds(now, step)` says how long each step takes."""
 
-    def __init__(self, timetable: Timetable, deadline: float, seconds: Callable[[float, int], float], costs: tuple[float, ...] = (1.0,), reserve: float = 0.0):
+    def __init__(
+        self, timetable: Timetable, deadline: float, seconds: Callable[[float, int], float], costs: tuple[float, ...] = (1.0,), reserve: float = 0.0,
+        most_steps: int | None = None,
+    ):  # fmt: skip
         self.timetable, self.now, self.step, self.latest = timetable, 0.0, 0, 0.0
-        self.steering = Steering(lambda: deadline - self.now, costs)
+        self.steering = Steering(lambda: deadline - self.now, costs, most_steps)
         while self.step < timetable.num_steps:
             index, _ = timetable.locate(self.step)
             self.latest = seconds(self.now, self.step) * costs[index]
@@ -58,6 +61,15 @@ def test_ends_on_time_when_another_process_takes_a_core_for_a_minute(deadline: f
     # nothing is given away but the minute itself, which ran at half speed (or what of it lies before the deadline)
     lost = min(60.0, (1 - begins) * deadline) / 2
     assert run.step >= (deadline - lost) / step_seconds - 5
+
+
+@pytest.mark.parametrize(("planned", "most"), [(400, 400), (400, 500), (300, 480)])
+def test_there_are_never_more_steps_than_the_text_suffices_for(planned: int, most: int) -> None:
+    """Time for 600 steps, and none is taken for more than `most`; where the machine slows down, fewer are made and come back as it recovers."""
+    timetable = Timetable([phase(planned // 2), phase(planned // 2)])
+    run = Simulation(timetable, 60.0, lambda now, step: 0.1 if not 5 < now < 15 else 0.4, (1.0, 1.0), most_steps=most)
+    assert most - 2 <= run.step <= most and run.now < 60.0
+    assert [course.progress(course.num_steps) for course in timetable.courses] == [1.0, 1.0]
 
 
 def test_ends_on_time_when_it_slows_down_in_the_last_seconds() -> None:

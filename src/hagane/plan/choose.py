@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,13 +19,24 @@ from hagane.plan.cost import MEMORY_SHARE, joules, phases_flops, run_memory, tok
 from hagane.plan.curve import loss_curve
 from hagane.plan.facts import PlanFacts, Prediction, StagePlan
 from hagane.plan.index_phases import indexer_reason, with_indexers
-from hagane.plan.languages import difficulty, effective_total, language_plans, mixture_reason, rates_of, read_by_language, readings, shards_of, worth_of
+from hagane.plan.languages import (
+    difficulty,
+    effective_total,
+    language_plans,
+    mixture_reason,
+    most_read,
+    rates_of,
+    read_by_language,
+    readings,
+    shards_of,
+    unused_line,
+    worth_of,
+)
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.null_experts import bias_rate_reason, with_bias_rate
 from hagane.plan.pace import Pace
 from hagane.plan.shapes import published
 from hagane.plan.sketch import (
-    ALIKE,
     MINIMUM_STEPS,
     Sketch,
     Worth,
@@ -35,6 +47,7 @@ from hagane.plan.sketch import (
     lowest_shape,
     point_of,
     routing_reasons,
+    size_reason,
 )
 from hagane.plan.start import starting_model
 from hagane.recipe.schema import Recipe, SizeSettings, TuneStep
@@ -108,8 +121,10 @@ def choose(
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
     config = model or choose_model(recipe, pinned, machine, known, seconds, law, reasons)
     bytes_per_token = mean_bytes_per_token(known, config.vocabulary_size)
+    most_tokens = most_bytes(recipe, known) / (1 - recipe.tune.share) / bytes_per_token
     roughly = seconds * mean_tokens_per_second(recipe, config, machine) if allowance.training_seconds is not None else _tokens_of(recipe, config, sketch)
-    batch = _choose_batch(recipe, config, machine, known, law, allowance.training_seconds, roughly, time_quickly)
+    by_clock = allowance.training_seconds if roughly < most_tokens else None  # where text ends before the time does, a batch for the text is best
+    batch = _choose_batch(recipe, config, machine, known, law, by_clock, min(roughly, most_tokens), time_quickly)
     rows, accumulation, reasons["batch"] = batch.rows, batch.accumulation, batch.reason
     memory = _checked_memory(recipe, config, rows, accumulation, machine)
     share = promised_share(seconds) if recipe.execution.steer and allowance.training_seconds is not None else STEADY_SHARE  # nothing steers by tokens
@@ -122,12 +137,14 @@ def choose(
             f"the budget leaves {duration(total_steps * step_seconds)} for training, which is {total_steps} steps; at least {MINIMUM_STEPS} are needed "
             f"({duration(MINIMUM_STEPS * step_seconds)}). Give a larger --budget, or lower train.rows or model.size."
         )
-    told = [f"{value * 1e3:.0f} ms{f' at a context of {context:,}' * (len(pace.measured) > 1)}" for context, value in pace.measured.items()]
-    measured = f"a step was measured to take {', '.join(told)} here"
-    promised = f"{share:.0%} of that speed is {'counted on' if share == STEADY_SHARE else 'promised; what time is left over becomes more steps'}"
-    reasons["steps"] = f"{total_steps:,} steps: {measured}, and {promised}"
+    most_steps = None if most_tokens == math.inf else max(MINIMUM_STEPS, round(most_tokens / tokens_per_step))
+    unused_seconds = max(0, total_steps - (most_steps or total_steps)) * step_seconds
+    total_steps = min(total_steps, most_steps or total_steps)
+    reasons["steps"] = _steps_reason(recipe, pace, total_steps, unused_seconds)
     tokens = total_steps * tokens_per_step
     expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
+    if most_steps is not None:
+        expected_tokens = min(expected_tokens, most_steps * tokens_per_step)
     learning_rate, reasons["learning_rate"] = choose_learning_rate(recipe, config, expected_tokens)
     rates, repeats = mixture_of(recipe, known, expected_tokens * (1 - recipe.tune.share) * bytes_per_token)
     reasons["mixture"] = mixture_reason(recipe, repeats.values())
@@ -143,14 +160,15 @@ def choose(
     read = read_by_language(shards, rates, text_bytes)
     law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size], text_bytes))
     value, low, high = law.predict(point_of(config, effective_total(read)))
-    worth = worth_of(recipe, shards) if known.whole else None
+    worth = worth_of(recipe, shards, most_bytes(recipe, known)) if known.whole else None
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine, given_batch(recipe))
-    training = seconds if allowance.training_seconds is not None else total_steps * step_seconds
+    training = seconds if allowance.training_seconds is not None and not unused_seconds else total_steps * step_seconds
     total_seconds = sum(stage.seconds for stage in stages.values())
     return PlanFacts(
         budget=recipe.budget, machine=machine, model=config, vocabulary_size=config.vocabulary_size,
         num_parameters=num_parameters(config), num_active_parameters=num_active_parameters(config), context=recipe.train.context,
-        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, flops=phases_flops(config, chain(*phases.values())),
+        tokens_per_step=tokens_per_step, tokens=tokens, expected_tokens=expected_tokens, most_steps=most_steps, unused_seconds=unused_seconds,
+        flops=phases_flops(config, chain(*phases.values())),
         stages=stages, phases=phases, step_seconds=pace.measured, extended=_extended(recipe, config),
         mixture=rates, repeats=repeats, items_per_cell=sketch.items_per_cell,
         predicted=Prediction(
@@ -160,6 +178,16 @@ def choose(
         law=law.source, reasons=reasons, languages=language_plans(recipe, law, config, shards, text_bytes, per_token if known.whole else None),
         curve=loss_curve(recipe, pinned, machine, law, training, config, per_token, STEADY_SHARE * speed, worth),
     )  # fmt: skip
+
+
+def _steps_reason(recipe: Recipe, pace: Pace, total_steps: int, unused: float) -> str:
+    """Why there are so many steps; `unused` are the seconds of training that are left for want of text."""
+    told = [f"{value * 1e3:.0f} ms{f' at a context of {context:,}' * (len(pace.measured) > 1)}" for context, value in pace.measured.items()]
+    found = f"{total_steps:,} steps: a step was measured to take {', '.join(told)} here"
+    if unused:
+        return f"{found}; the text there is decides{unused_line(unused, recipe.corpus.max_repeats)}"
+    counted = "counted on" if pace.promised == STEADY_SHARE else "promised; what time is left over becomes more steps"
+    return f"{found}, and {pace.promised:.0%} of that speed is {counted}"
 
 
 def _total_steps(recipe: Recipe, config: ModelConfig, known: Known, allowance: Allowance, pace: Pace, tokens: float) -> int:
@@ -261,8 +289,7 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget, or the largest of those alike"
     )
     reasons["model"] = (
-        f"width {best.width}, {best.num_layers} layers: the largest of the ladder within {ALIKE:.1%} of the lowest expected loss in {duration(seconds)} of "
-        f"training by the law ({law.source})"
+        f"width {best.width}, {best.num_layers} layers: {size_reason(worth)}, in {duration(seconds)} of training by the law ({law.source})"
     )
     reasons |= routing_reasons(recipe.model.pattern, best)
     return best
@@ -272,8 +299,15 @@ def text_worth(recipe: Recipe, known: Known) -> Worth | None:
     """What bytes read while training are worth; a share of them is tuning's, which is as new as the rest is. None where more text is left than was read."""
     if not known.whole:
         return None
-    worth, share = worth_of(recipe, known.shards), 1 - recipe.tune.share
-    return lambda num_bytes: worth(num_bytes * share) / share
+    worth, share = worth_of(recipe, known.shards, most_bytes(recipe, known)), 1 - recipe.tune.share
+    return Worth(lambda num_bytes: worth(num_bytes * share) / share, worth.unique)
+
+
+def most_bytes(recipe: Recipe, known: Known) -> float:
+    """Bytes of text that a run reads at most: beyond `corpus.max_repeats` readings of all there is a model becomes worse (docs/notebook.md, "Text that is
+    read again and again"). Infinite where there is more than is read, or a budget says how much is to be computed."""
+    timed = recipe.budget is not None and Budget.parse(recipe.budget).kind in ("time", "energy", "money")
+    return most_read(recipe, known.shards) if known.whole and timed else math.inf
 
 
 def mean_bytes_per_token(known: Known, vocabulary_size: int) -> float:
@@ -298,7 +332,8 @@ def expected_loss(recipe: Recipe, config: ModelConfig, known: Known, law: Law) -
     """Of a shape, bits per byte by the law after so many tokens of the recipe's mixture."""
     shards = known.shards
     each = mean_bytes_per_token(known, config.vocabulary_size)
-    return lambda tokens: law.constants.loss(point_of(config, effective_total(readings(recipe, shards, tokens * each))))
+    most = most_bytes(recipe, known)
+    return lambda tokens: law.constants.loss(point_of(config, effective_total(readings(recipe, shards, min(most, tokens * each)))))
 
 
 def highest_rate(config: ModelConfig) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +35,10 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     """
     machine, recipe = cluster(machine_text), with_mixture(recipe, find_mixture(recipe))
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
-    job = Job(recipe, Dial.of(recipe, machine, serve_tokens), context)
     law = find_law(recipe)
     supply = Supply.of(recipe, law)
+    dial = Dial.of(recipe, machine, serve_tokens)
+    job = Job(recipe, dial, context, supply.most_read if dial.hours_count else math.inf)
     law = supply.law(law)
     config = starting_model(recipe) or published(recipe.model, context)
     chosen = None
@@ -57,8 +59,8 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
 
 def _served(job: Job, laid: Laid, loss: float) -> Served:
     """How the seconds of the budget are divided."""
-    training = job.dial.seconds(laid.tokens, laid.tokens_per_second)
-    return Served(laid.config, training, job.dial.budget_seconds - training, loss)
+    training, serving = (job.dial.seconds(tokens, laid.tokens_per_second) for tokens in (laid.tokens, job.dial.serve_tokens / 3))
+    return Served(laid.config, training, serving, loss)
 
 
 def _curve(job: Job, law: Law, supply: Supply, laid: Laid, chosen: Chosen | None) -> tuple[CurvePoint, ...]:
@@ -69,7 +71,7 @@ def _curve(job: Job, law: Law, supply: Supply, laid: Laid, chosen: Chosen | None
         config, speed, flops = laid.config, laid.tokens_per_second, 3 * laid.work.forward_flops
         if chosen is not None and ratio != 1:
             config, speed, flops = chosen.at(replace(job.dial, budget=Budget(kind="time", amount=seconds * ratio)))
-        tokens = seconds * ratio * job.dial.goodput * speed
+        tokens = min(seconds * ratio * job.dial.goodput * speed, job.most_bytes / job.text_bytes(config, 1.0))
         value, low, high = law.predict(point_of(config, supply.effective(job.text_bytes(config, tokens))))
         found.append(
             CurvePoint(

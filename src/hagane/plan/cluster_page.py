@@ -13,12 +13,12 @@ from hagane.plan.cluster_shape import Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
 from hagane.plan.facts import CurvePoint, LanguagePlan, schedule_facts
-from hagane.plan.languages import language_lines, mixture_reason, often_line
+from hagane.plan.languages import language_lines, mixture_reason, often_line, unused_line
 from hagane.plan.law import Law
 from hagane.plan.layout import Estimate
 from hagane.plan.serve import Served, served_lines
 from hagane.plan.shapes import experts_of, parts_line, shape_facts, top_k_of
-from hagane.plan.sketch import ALIKE, OVERRIDES, routing_reasons
+from hagane.plan.sketch import OVERRIDES, routing_reasons, size_reason
 from hagane.plan.text import Supply
 from hagane.plan.traffic import COLLECTIVES, step_bytes
 from hagane.recipe.types import Budget, duration
@@ -50,6 +50,14 @@ class Page(NamedTuple):
     def seconds(self) -> float:
         """Of training, hours without it among them."""
         return self.job.dial.seconds(self.laid.tokens, self.laid.tokens_per_second)
+
+    @property
+    def unused_seconds(self) -> float:
+        """Of the budget, for want of text."""
+        if not self.job.dial.hours_count:
+            return 0.0
+        left = self.job.dial.budget_seconds - self.seconds - (0.0 if self.served is None else self.served.serving_seconds)
+        return left if left > 1e-6 * self.job.dial.budget_seconds else 0.0
 
     @property
     def training_budget(self) -> Budget:
@@ -170,7 +178,8 @@ def _text_line(page: Page) -> str:
     read = f"{amount(page.read_bytes, 'B')} are read"
     if not page.languages:
         return f"{read} of the text that you give with --corpus, taken to be there; what is read more than four times teaches less each time"
-    own, often = page.supply.read(page.read_bytes), often_line(page.repeats, page.job.recipe.corpus.max_repeats)
+    own, most = page.supply.read(page.read_bytes), page.job.recipe.corpus.max_repeats
+    often = unused_line(page.unused_seconds, most) or often_line(page.repeats, most)
     made = f", {amount(page.read_bytes - own, 'B')} of them generated problems, the rest" * (own < 0.99 * page.read_bytes)
     return f"{read}{made} from {amount(page.supply.unique, 'B')} of text{often}"
 
@@ -208,7 +217,7 @@ def reasons(page: Page) -> dict[str, str]:
     }
     return {
         **_shape_reasons(page),
-        "tokens": f"{given[budget.kind]}; train.tokens without a budget overrides it",
+        "tokens": f"{given[budget.kind]}{unused_line(page.unused_seconds, recipe.corpus.max_repeats)}; train.tokens without a budget overrides it",
         "tokens_per_step": _batch_reason(page),
         "learning_rate": f"{page.learning_rate[1]}; {OVERRIDES['learning_rate']} overrides it",
         "schedule": f"of the steps of pretraining {percent(warmup_share(recipe))} warm up and the last {percent(train.decay_share)} decay; train.warmup_share, "
@@ -244,7 +253,7 @@ def _shape_reasons(page: Page) -> dict[str, str]:
     config = page.laid.config
     if page.chosen is None:
         return {"model": "the size that the recipe gives; model.size and model.pattern override it"}
-    found = f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss"
+    found = size_reason(page.supply.worth)
     largest = " (the largest: a larger one may be better still)" * (len(page.chosen.sizes) > 1 and config.vocabulary_size == max(page.chosen.sizes))
     return {
         "model": f"width {config.width}, {config.num_layers} layers: {found} for this budget at the speed of its layout; model.size.width, "
@@ -263,7 +272,7 @@ def page_facts(page: Page) -> dict[str, Any]:
         "recipe": recipe.name, "budget": recipe.budget, "machine": str(machine), **shape_facts(config), "tokens": round(laid.tokens),
         "tokens_per_step": round(laid.found[0].tokens), "steps": round(page.steps), **page.schedule,
         "text_bytes": round(page.supply.unique) if page.languages else None, "read_bytes": round(page.read_bytes),
-        "repeats": page.repeats if page.languages else None, "mixture": page.mixture,
+        "repeats": page.repeats if page.languages else None, "unused_seconds": round(page.unused_seconds), "mixture": page.mixture,
         "languages": {language: item.model_dump(mode="json") for language, item in _determined(page).items()},
         "flops": page.flops, "goodput": dial.goodput, "seconds": round(page.seconds),
         "joules": joules and round(joules), "usd": spent and round(spent, 2),

@@ -17,13 +17,13 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.batch import batch_rule, step_law_batch
 from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
-from hagane.plan.dial import Dial
+from hagane.plan.dial import LEAST_BATCH, Dial
 from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
 from hagane.plan.shapes import LADDER, candidates, experts_of, finer, top_k_of
-from hagane.plan.sketch import Candidate, Worth, best_vocabulary, in_proportion, largest_alike, point_of
+from hagane.plan.sketch import MINIMUM_STEPS, Candidate, Expected, Worth, best_alike, best_vocabulary, in_proportion, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.cluster import LayoutSettings
 from hagane.recipe.schema import Recipe
@@ -53,11 +53,12 @@ class Laid(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained, whatever its shape: the recipe and its dial, tokens of a row."""
+    """What is to be trained, whatever its shape: the recipe and its dial, tokens of a row, and bytes of text that are read at most (`Supply.most_read`)."""
 
     recipe: Recipe
     dial: Dial
     context: int
+    most_bytes: float = math.inf
 
     @property
     def own(self) -> bool:
@@ -90,6 +91,11 @@ class Job:
         """Of text, read in training on so many tokens: at the usual bytes a token, without those of tuning."""
         return tokens * usual_bytes_per_token(config.vocabulary_size) * (1 - self.recipe.tune.share)
 
+    def tokens(self, work: Workload, config: ModelConfig, tokens_per_second: float, dial: Dial | None = None) -> float:
+        """Training tokens that the dial buys, and for which there is text."""
+        bought = (dial or self.dial).tokens(tokens_per_second, 3 * work.forward_flops)
+        return min(bought, max(self.most_bytes / self.text_bytes(config, 1.0), MINIMUM_STEPS * max(LEAST_BATCH, self.least_batch(work))))
+
     def least_batch(self, work: Workload) -> int:
         """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""
         if self.asked.exact:
@@ -108,7 +114,7 @@ class Job:
         work = workload(config, self.context)
         batch = self.batch(work, tokens)
         found = best_layouts(work, self.machine, batch, self.precision, asked=self.asked)
-        return Laid(config, work, found, batch, self.dial.tokens(found[0].tokens_per_second, 3 * work.forward_flops))
+        return Laid(config, work, found, batch, self.tokens(work, config, found[0].tokens_per_second))
 
     def settled(self, laid: Laid) -> Laid:
         """Laid out anew at the batch for the tokens it has. A fixed point of both, near enough after one correction."""
@@ -117,7 +123,7 @@ class Job:
     def published(self, config: ModelConfig) -> Laid:
         """A shape that is given."""
         work = workload(config, self.context)
-        return self.settled(self.lay_out(config, self.dial.tokens(usual_speed(work, self.machine, FIRST_BATCH, self.precision), 3 * work.forward_flops)))
+        return self.settled(self.lay_out(config, self.tokens(work, config, usual_speed(work, self.machine, FIRST_BATCH, self.precision))))
 
 
 def usual_speed(work: Workload, machine: Cluster, batch: int, precision: Precision) -> float:
@@ -157,7 +163,7 @@ def _rung(job: Job, config: ModelConfig) -> Rung:
     work = workload(config, job.context)
     one = Candidate(config, point_of(config, 0.0), step_work(config, job.context), training_memory(config, 1, job.context))
     speed = usual_speed(work, job.machine, FIRST_BATCH, job.precision)
-    return Rung(_key(config), one, work, usual_speed(work, job.machine, job.batch(work, job.dial.tokens(speed, 3 * work.forward_flops)), job.precision))
+    return Rung(_key(config), one, work, usual_speed(work, job.machine, job.batch(work, job.tokens(work, config, speed)), job.precision))
 
 
 @dataclass(frozen=True)
@@ -201,15 +207,14 @@ class Choice:
         near = min(known, key=lambda other: _distance(rung.key, other.key))
         return rung.speed * self.laid[near.key].tokens_per_second / near.speed
 
-    def losses(self, dial: Dial) -> list[tuple[float, Candidate]]:
+    def losses(self, dial: Dial) -> list[Expected]:
         """Expected bits per byte of every rung that the dial leaves time to train."""
         found = []
         for rung in self.rungs:
-            tokens = dial.tokens(self.believed(rung), rung.flops)
+            tokens = self.job.tokens(rung.work, rung.one.config, self.believed(rung), dial)
             num_bytes = self.job.text_bytes(rung.one.config, tokens)
             if tokens > 0:
-                worth = num_bytes if self.worth is None else self.worth(num_bytes)
-                found.append((self.law.constants.loss(rung.one.point._replace(bytes=worth)), rung.one))
+                found.append(rung.one.after(num_bytes, self.law, self.worth))
         return found
 
     def take(self, dial: Dial) -> ModelConfig:
@@ -220,11 +225,11 @@ class Choice:
                 f"serving {dial.serve_tokens:g} tokens takes all of {dial.budget} on {dial.machine}, even with the smallest model of this recipe. "
                 "Give a larger --budget or fewer --serve-tokens."
             )
-        return largest_alike(found).config
+        return best_alike(found).config
 
     def lowest(self, dial: Dial) -> float:
         """Loss of the best rung, however small."""
-        return min((loss for loss, _ in self.losses(dial)), default=math.inf)
+        return min((item.loss for item in self.losses(dial)), default=math.inf)
 
 
 def _next(values: Sequence[int], value: int) -> list[int]:
@@ -266,7 +271,7 @@ def choose_shape(job: Job, law: Law, worth: Worth | None = None) -> Chosen:
     first = Choice(job, law, _holdable(job, configs), {}, worth)
     dial = _compute(first) if job.dial.budget.kind == "tokens" else job.dial
     most = first.lowest(dial) * (1 + PROMISING)
-    promising = [one.config for loss, one in first.losses(dial) if loss <= most] or configs[:1]
+    promising = [item.one.config for item in first.losses(dial) if item.loss <= most] or configs[:1]
     choices = {}
     for value in sizes:
         others = [_rung(job, config.model_copy(update={"vocabulary_size": value})) for config in promising]
@@ -302,12 +307,12 @@ def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
     while True:
         now = replace(choice, rungs=rungs)
         taken = now.rung(now.take(dial))
-        lowest = now.rung(min(now.losses(dial), key=lambda item: item[0])[1].config)
+        lowest = now.rung(min(now.losses(dial), key=lambda item: item.loss).one.config)
         rung = next((one for one in (taken, lowest, *now.beside(taken)) if one.key not in choice.laid), None)
         if rung is None or len(choice.laid) >= MOST_LAID:
             break
         try:
-            choice.laid[rung.key] = job.lay_out(rung.one.config, job.dial.tokens(now.believed(rung), rung.flops))
+            choice.laid[rung.key] = job.lay_out(rung.one.config, job.tokens(rung.work, rung.one.config, now.believed(rung)))
         except RecipeError as missing:
             error = error or missing
             # what is asked of the layout may be too much for this shape alone; memory is too little for larger ones, too

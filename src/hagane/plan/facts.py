@@ -72,6 +72,8 @@ class PlanFacts(Frozen):
     tokens_per_step: int
     tokens: int = Field(description="what the phases' steps read; a steered run that finds time left over trains on more")
     expected_tokens: int = Field(description="what they are expected to become")
+    most_steps: int | None = Field(None, description="of all stages together, however much time is left: text is read `corpus.max_repeats` times then")
+    unused_seconds: float = Field(0.0, description="of the budget, for want of text")
     flops: float
     stages: dict[str, StagePlan]
     phases: dict[str, tuple[Phase, ...]] = Field(description="per training stage or tune step")
@@ -89,6 +91,13 @@ class PlanFacts(Frozen):
     def model_of(self, stage: str) -> ModelConfig:
         """The model that a training stage or tune step trains."""
         return self.extended if self.extended is not None and (stage == "extend" or stage.startswith("tune/")) else self.model
+
+    def most_steps_of(self, stage: str) -> int | None:
+        """Of all steps there may be at most, those of a training stage: as they are divided now."""
+        if self.most_steps is None:
+            return None
+        planned = {name: sum(phase.num_steps for phase in phases) for name, phases in self.phases.items()}
+        return max(planned[stage], self.most_steps * planned[stage] // sum(planned.values()))
 
     def step_seconds_of(self, phase: Phase) -> float | None:
         """Measured seconds of a phase's optimizer step; None in a plan of an earlier version."""

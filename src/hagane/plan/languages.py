@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from statistics import harmonic_mean
@@ -20,6 +20,7 @@ from hagane.plan.law import Law, effective_bytes
 from hagane.plan.sketch import Worth, point_of
 from hagane.plan.start import replay_of
 from hagane.recipe.schema import PROBLEMS, Recipe
+from hagane.recipe.types import duration
 
 MORE_BYTES = 10e6  # of a language: what the question "what would more text buy?" is asked with
 # Muennighoff et al. 2023, "Scaling data-constrained language models": up to four readings change the loss negligibly against as much new text. What their
@@ -88,6 +89,16 @@ def often_line(often: float, most: float) -> str:
     return f", some of it read {often:,.0f} times, where more than {most:g} bring little: give more text, or a smaller --budget"
 
 
+def unused_line(seconds: float, most: float) -> str:
+    """How a line about text ends where it is read `most` times before the budget is used up, by so many `seconds`. Else nothing."""
+    if not seconds:
+        return ""
+    return (
+        f": read {most:g} times it ends {duration(seconds)} before the budget does, and a model that reads it more often becomes worse. Give more text, or a "
+        "smaller --budget; corpus.max_repeats allows more readings"
+    )
+
+
 def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float) -> dict[str, Reading]:
     """By language, for `total_bytes` of training text in which shards have these rates."""
     found: dict[str, Reading] = {}
@@ -152,15 +163,38 @@ def effective_total(read: Mapping[str, Reading]) -> float:
     return max(1.0, sum(reading.effective for reading in read.values()))
 
 
-def worth_of(recipe: Recipe, shards: Mapping[str, Shard]) -> Worth:
-    """What text that is read is worth under the recipe's mixture."""
-    return interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes)))
+def worth_of(recipe: Recipe, shards: Mapping[str, Shard], most: float = math.inf) -> Worth:
+    """What text that is read is worth under the recipe's mixture, where `most` bytes are read at most."""
+    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes))), sum(shard.size for shard in shards.values()), most)
 
 
-def interpolated(worth: Worth) -> Worth:
+def most_read(recipe: Recipe, shards: Mapping[str, Shard]) -> float:
+    """Bytes of training text, with those of generated problems, in which all text by people is read `corpus.max_repeats` times; infinite where none is."""
+    made = generated_sources(recipe)
+    people = {name: shard for name, shard in shards.items() if shard.source not in made}
+    often: dict[str, float] = {}
+    for shard in people.values():
+        often[shard.language] = max(often.get(shard.language, 0.0), shard.repeats)
+    # what its quality says is to be read less often than the best of its language counts for less, as in the mixture
+    most = recipe.corpus.max_repeats * sum(shard.size * shard.repeats / often[shard.language] for shard in people.values() if often[shard.language])
+
+    def read(total: float) -> float:
+        rates = rates_of(recipe, shards, total)
+        return total * sum(rates[name] for name in people)
+
+    low, high = most, MOST_BYTES
+    if most <= 0 or read(high) <= most:
+        return math.inf
+    while high > low * 1.0001:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if read(middle) <= most else (low, middle)
+    return low
+
+
+def interpolated(effective: Callable[[float], float]) -> Callable[[float], float]:
     """The same worked out at four amounts a decade, between them log on log."""
     read = np.logspace(3, 17, 57)
-    log_read, log_worth = np.log(read), np.log([worth(float(num_bytes)) for num_bytes in read])
+    log_read, log_worth = np.log(read), np.log([effective(float(num_bytes)) for num_bytes in read])
     return lambda num_bytes: float(np.exp(np.interp(math.log(max(1.0, num_bytes)), log_read, log_worth)))
 
 

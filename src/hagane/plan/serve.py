@@ -15,7 +15,7 @@ from hagane.model.count import num_active_parameters
 from hagane.plan.amounts import amount
 from hagane.plan.cost import usual_speed
 from hagane.plan.law import Law
-from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, Candidate, Worth, affordable, largest_alike, with_finer_experts
+from hagane.plan.sketch import MINIMUM_TRAINING_SECONDS, Candidate, Expected, Worth, affordable, best_alike, with_finer_experts
 from hagane.recipe.schema import Recipe, SizeSettings
 from hagane.recipe.types import Budget, Machine, duration
 
@@ -50,26 +50,23 @@ def serving_options(
     def serving_seconds(one: Candidate) -> float:
         return tokens / (3 * usual_speed(one.work, machine, one.batch))
 
-    def served(candidates: Sequence[Candidate]) -> dict[Candidate, Served]:
+    def trained(candidates: Sequence[Candidate]) -> list[Expected]:
         left = [(one, seconds - serving_seconds(one)) for one in candidates]
-        return {
-            one: Served(one.config, training, seconds - training, one.loss(training, machine, law, worth))
-            for one, training in left
-            if training >= MINIMUM_TRAINING_SECONDS
-        }
+        return [one.expected(training, machine, law, worth) for one, training in left if training >= MINIMUM_TRAINING_SECONDS]
 
     options = affordable(recipe, pinned, machine, vocabulary_size)
-    found = served(options)
+    found = trained(options)
     if not found:
         least = min(map(serving_seconds, options))
         raise RecipeError(
             f"serving {tokens:g} tokens takes {duration(least)} with the smallest model of this recipe, which leaves less than "
             f"{MINIMUM_TRAINING_SECONDS:g}s of {duration(seconds)} for training. Give a larger --budget or fewer --serve-tokens."
         )
-    taken = largest_alike([(one.loss, candidate) for candidate, one in found.items()])
-    found |= served(with_finer_experts(recipe, pinned, machine, taken))
-    best = found.pop(largest_alike([(one.loss, candidate) for candidate, one in found.items()]))
-    return [best, *sorted(found.values(), key=lambda item: item.loss)]
+    found += trained(with_finer_experts(recipe, pinned, machine, best_alike(found)))
+    best = best_alike(found)
+    first = sorted(found, key=lambda item: (item.one is not best, item.loss))
+    serving = [serving_seconds(item.one) for item in first]
+    return [Served(item.one.config, seconds - spent, spent, item.loss) for item, spent in zip(first, serving, strict=True)]
 
 
 def served_lines(best: Served, tokens: float, alone: ModelConfig, budget: Budget) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,8 +81,17 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
     return None
 
 
-Worth = Callable[[float], float]
-"""Bytes read in training, repeats counted -> bytes of new text that they are worth; None where all of it is taken to be new."""
+@dataclass(frozen=True)
+class Worth:
+    """What reading a text is worth: `effective(num_bytes)` bytes of new text for those read in training, repeats counted, of which `unique` are different.
+    At most `most` are read. Where a text is taken to suffice there is None of this."""
+
+    effective: Callable[[float], float]
+    unique: float
+    most: float = math.inf
+
+    def __call__(self, num_bytes: float) -> float:
+        return self.effective(min(self.most, num_bytes))
 
 
 class Candidate(NamedTuple):
@@ -94,10 +104,26 @@ class Candidate(NamedTuple):
     memory: int
     batch: int | None = None
 
-    def loss(self, seconds: float, machine: Machine, law: Law, worth: Worth | None = None) -> float:
-        """Expected bits per byte after training for `seconds`."""
+    def expected(self, seconds: float, machine: Machine, law: Law, worth: Worth | None = None) -> Expected:
+        """After training for `seconds`."""
         num_bytes = seconds * usual_speed(self.work, machine, self.batch) * usual_bytes_per_token(self.config.vocabulary_size)
-        return law.constants.loss(self.point._replace(bytes=num_bytes if worth is None else worth(num_bytes)))
+        return self.after(num_bytes, law, worth)
+
+    def after(self, num_bytes: float, law: Law, worth: Worth | None = None) -> Expected:
+        """After so many bytes of text, repeats counted."""
+        if worth is None:
+            return Expected(law.constants.loss(self.point._replace(bytes=num_bytes)), self)
+        too_large = _effective(self.point) > min(worth.unique, num_bytes)
+        return Expected(law.constants.loss(self.point._replace(bytes=worth(num_bytes))), self, too_large)
+
+
+class Expected(NamedTuple):
+    """Expected bits per byte of a candidate, and whether it has more parameters than it reads bytes of different text: what more of them bring by the law
+    they do not where text is read again and again (docs/notebook.md, "Text that is read again and again")."""
+
+    loss: float
+    one: Candidate
+    too_large: bool = False
 
 
 def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int) -> Sequence[Candidate]:
@@ -112,11 +138,11 @@ def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
 def best_shape(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
 ) -> ModelConfig:
-    """Of those that can be afforded the largest shape whose expected loss after training for `seconds` is like the lowest, with as many experts likewise."""
+    """The shape that is taken of those that can be afforded and finer experts, trained for `seconds` (`best_alike`)."""
     found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)
-    best = largest_alike(found)
-    own = [item for item in found if (item[1].config.width, item[1].config.num_layers) == (best.config.width, best.config.num_layers)]
-    return largest_alike([*own, *((one.loss(seconds, machine, law, worth), one) for one in with_finer_experts(recipe, pinned, machine, best))]).config
+    best = best_alike(found)
+    own = [item for item in found if (item.one.config.width, item.one.config.num_layers) == (best.config.width, best.config.num_layers)]
+    return best_alike([*own, *(one.expected(seconds, machine, law, worth) for one in with_finer_experts(recipe, pinned, machine, best))]).config
 
 
 def with_finer_experts(recipe: Recipe, pinned: SizeSettings, machine: Machine, best: Candidate) -> Sequence[Candidate]:
@@ -130,34 +156,45 @@ def with_finer_experts(recipe: Recipe, pinned: SizeSettings, machine: Machine, b
     return [one for one in every if one.memory <= MEMORY_SHARE * machine.memory_bytes]
 
 
-def largest_alike(found: Sequence[tuple[float, Candidate]]) -> Candidate:
-    """Of candidates with their expected losses the largest shape whose loss is like the lowest, with experts no finer than they must be and as many as bring
-    as much."""
-    most = min(loss for loss, _ in found) * (1 + ALIKE)
-    shape = _largest(found, most).config
-    own = [(loss, one) for loss, one in found if (one.config.width, one.config.num_layers) == (shape.width, shape.num_layers)]
-    enough = min(most, min(loss for loss, _ in own) * (1 + EXPERTS_ALIKE))
-    coarsest = min(top_k_of(one.config) for loss, one in own if loss <= enough)
-    return _largest([(loss, one) for loss, one in own if top_k_of(one.config) == coarsest], enough)
+def best_alike(found: Sequence[Expected]) -> Candidate:
+    """Of candidates whose loss is like the lowest the largest shape, with experts no finer than they must be and as many as bring as much. None that is too
+    large for its text, unless all are."""
+    found = [item for item in found if not item.too_large] or [min(found, key=_size)]
+    most = min(item.loss for item in found) * (1 + ALIKE)
+    shape = _largest(found, most).one.config
+    own = [item for item in found if (item.one.config.width, item.one.config.num_layers) == (shape.width, shape.num_layers)]
+    enough = min(most, min(item.loss for item in own) * (1 + EXPERTS_ALIKE))
+    coarsest = min(top_k_of(item.one.config) for item in own if item.loss <= enough)
+    return _largest([item for item in own if top_k_of(item.one.config) == coarsest], enough).one
+
+
+def size_reason(worth: Worth | None) -> str:
+    """Why a shape is taken."""
+    bound = "" if worth is None else ", of those with no more parameters than there are bytes of different text"
+    return f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss{bound}"
 
 
 def lowest_shape(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
 ) -> ModelConfig:
     """The one with the lowest expected loss, however small: what vocabularies are compared by. What is like it may be further from it in one than another."""
-    return min(_expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth), key=lambda item: item[0])[1].config
+    return min(_expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth), key=lambda item: item.loss).one.config
 
 
 def _expected(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None
-) -> Sequence[tuple[float, Candidate]]:
-    """Expected loss of every shape that can be afforded."""
-    return [(one.loss(seconds, machine, law, worth), one) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+) -> Sequence[Expected]:
+    """Every shape that can be afforded."""
+    return [one.expected(seconds, machine, law, worth) for one in affordable(recipe, pinned, machine, vocabulary_size)]
 
 
-def _largest(found: Sequence[tuple[float, Candidate]], most: float) -> Candidate:
+def _largest(found: Sequence[Expected], most: float) -> Expected:
     """The largest model of those with this expected loss or less."""
-    return max((one for loss, one in found if loss <= most), key=lambda one: _effective(one.point))
+    return max((item for item in found if item.loss <= most), key=_size)
+
+
+def _size(item: Expected) -> float:
+    return _effective(item.one.point)
 
 
 def _candidate(config: ModelConfig, context: int, device: str, batch: int | None) -> Candidate:

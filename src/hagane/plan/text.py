@@ -5,6 +5,7 @@ Text of people that the recipe has not named yet is taken to suffice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from hagane.corpus.mixture import Shard
 from hagane.model.config import ModelConfig
 from hagane.plan.choose import Known
 from hagane.plan.facts import LanguagePlan
-from hagane.plan.languages import effective_total, generated_sources, interpolated, language_plans, rates_of, readings, text_of
+from hagane.plan.languages import effective_total, generated_sources, interpolated, language_plans, most_read, rates_of, readings, text_of
 from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.sketch import Worth
 from hagane.plan.start import starting_model
@@ -107,9 +108,14 @@ class Supply:
         return effective_total(readings(self.recipe, self.counted, self.read(text_bytes))) if self.shards else text_bytes
 
     @cached_property
+    def most_read(self) -> float:
+        """Bytes of training text at most: beyond, repeats harm; infinite where text is taken to suffice."""
+        return most_read(self.recipe, self.shards) if self.shards else math.inf
+
+    @cached_property
     def worth(self) -> Worth | None:
         """The same for the shapes that are compared, of which there are thousands."""
-        return interpolated(self.effective) if self.shards else None
+        return Worth(interpolated(self.effective), self.unique, self.most_read) if self.shards else None
 
     def repeats(self, text_bytes: float) -> float:
         """How often text by people is read, where it is read most often."""

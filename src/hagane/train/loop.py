@@ -92,7 +92,7 @@ class _Loop:
         self.router, self.indexers = RouterSums(), IndexSums()
         self.writer = checkpoints.Writer(settings.folder / "checkpoints", settings.keep_checkpoints)
         self.costs = settings.step_seconds or tuple(self._step_flops(phase) for phase in settings.phases)
-        self.steering = Steering(remaining, self.costs) if remaining is not None else None
+        self.steering = Steering(remaining, self.costs, settings.most_steps) if remaining is not None else None
         self.step = 0
         self.pending: deque[_Pending] = deque()
         self.source: BatchSource | None = None

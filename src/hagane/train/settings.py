@@ -22,6 +22,7 @@ class TrainSettings:
     phases: tuple[Phase, ...]
     data: tuple[Path, ...]  # folders of collections of shards: those of `encode`, and of `converse` where conversations are learned
     seed: int
+    most_steps: int | None = None  # that steering may make of them
     step_seconds: tuple[float, ...] | None = None  # of a step of each phase, as measured; without them steering goes by FLOPs
     initial: Path | None = None  # a weights.safetensors to start from; else drawn from the seed
     device: str = "cpu"

@@ -78,7 +78,8 @@ def train_phases(run: Run, folder: Path, name: str, initial: Path | None) -> Tra
     execution = run.recipe.execution
     known = [seconds for phase in phases if (seconds := plan.step_seconds_of(phase)) is not None]
     settings = TrainSettings(
-        folder=folder, model=plan.model_of(name), phases=phases, step_seconds=tuple(known) if len(known) == len(phases) else None,
+        folder=folder, model=plan.model_of(name), phases=phases, most_steps=plan.most_steps_of(name),
+        step_seconds=tuple(known) if len(known) == len(phases) else None,
         data=(run.path("encode"), run.path("converse")), initial=initial, seed=run.seed, device=run.machine.device,
         threads=execution.threads or cores(), compile=execution.compile, dtype=run.recipe.train.dtype, checkpoint_seconds=execution.checkpoint_seconds,
         matmul_flops=run.machine.matmul_flops, power_watts=run.machine.power_watts, log_every=execution.log_every, keep_checkpoints=execution.keep_checkpoints,

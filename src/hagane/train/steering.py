@@ -6,6 +6,7 @@ fastest and slowest tenth): far from the end a disturbance counts little, for it
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,14 @@ class _Seen:
 
 
 class Steering:
-    """Watches steps and decides. `cost` gives the work of one step of each phase in any unit: only ratios count."""
+    """Watches steps and decides. `cost` gives the work of one step of each phase in any unit: only ratios count.
 
-    def __init__(self, remaining: Callable[[], float], costs: Sequence[float]) -> None:
+    Of a stage there are never more than `most_steps`, however much time is left.
+    """
+
+    def __init__(self, remaining: Callable[[], float], costs: Sequence[float], most_steps: int | None = None) -> None:
         self._remaining = remaining
+        self._most_steps = math.inf if most_steps is None else most_steps
         self._costs = tuple(costs)
         self._seen: deque[_Seen] = deque(maxlen=4096)
         self._next_look = float("inf")  # in seconds remaining
@@ -73,7 +78,7 @@ class Steering:
         tolerance = max(0.5 * known[0], 0.005 * remaining)
         if abs(expected - remaining) <= tolerance:
             return None
-        steps = _fit(left, known, remaining / expected)
+        steps = _fit(left, known, min(remaining / expected, (self._most_steps - step) / sum(left)))
         if steps == left:
             return None
         return Decision(number=len(timetable.decisions), at_step=step, steps=tuple(steps))
