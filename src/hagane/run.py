@@ -411,7 +411,7 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
                 f"width {model['width']}, {len(model['layers'])} layers, "
                 f"vocabulary {facts['vocabulary_size']:,}, {facts['expected_tokens'] / 1e6:.2f}M tokens{promise}; "
                 f"expect {facts['predicted']['bits_per_byte']:.2f} ({facts['predicted']['low']:.2f}-{facts['predicted']['high']:.2f}) bits per byte"
-                f"{_often(facts['languages'])}"
+                f"{_text_ends(facts.get('unused_seconds', 0.0)) or _often(facts['languages'])}"
             )
         case "encode" | "converse":
             return ", ".join(f"{name}: {collection['tokens'] / 1e6:.2f}M tokens" for name, collection in facts["collections"].items()) or "off"
@@ -432,6 +432,11 @@ def headline(stage: str, facts: dict[str, Any]) -> str:
             others = f"{_form_headline(facts.get('form_logit_gap'))}{_gguf_headline(facts.get('gguf', {}))}"
             return f"{facts['host']}: transformers agrees within {facts['max_logit_gap']:.1e}{others}"
     return ""
+
+
+def _text_ends(unused_seconds: float) -> str:
+    """Said where text is used up before the budget."""
+    return f"; then all text was read corpus.max_repeats times, and {duration(unused_seconds)} of the budget are left" if unused_seconds else ""
 
 
 def _often(languages: dict[str, dict[str, float]]) -> str:

@@ -79,4 +79,6 @@ def test_text_that_is_read_again_and_again_is_said():
         "expected_tokens": 10**7, "predicted": {"bits_per_byte": 2.0, "low": 1.9, "high": 2.1},
     }  # fmt: skip
     assert "the text is read 30 times, and more of it would teach more (corpus: 2.0 MB)" in headline("plan", {**facts, "languages": languages})
+    ends = headline("plan", {**facts, "languages": languages, "unused_seconds": 3600.0})
+    assert ends.endswith("; then all text was read corpus.max_repeats times, and 1h of the budget are left")
     assert "read" not in headline("plan", {**facts, "languages": {"sv": {"bytes": 1_000_000, "read_bytes": 1_000_000}}})

@@ -1,5 +1,7 @@
 """The plan is arithmetic that can be checked by hand, and refuses what cannot be."""
 
+from dataclasses import replace
+
 import pytest
 
 from hagane.errors import RecipeError
@@ -22,7 +24,7 @@ from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_flops_per
 from hagane.plan.law import GENERAL
 from hagane.plan.null_experts import HIGHEST_BIAS_RATE, REACH, bias_rate
 from hagane.plan.shapes import candidates, published, shape, shape_key
-from hagane.plan.sketch import best_shape, sketch
+from hagane.plan.sketch import MINIMUM_STEPS, best_shape, body_parameters, sketch
 from hagane.plan.stage import make_plan
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import SizeSettings
@@ -45,14 +47,14 @@ def recipe_with(**changes):
     return validate({**recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True), "name": "nordic", **changes}, "test")
 
 
-def plan_of(recipe, seconds, size=None, step_seconds=0.1):
+def plan_of(recipe, seconds, size=None, step_seconds=0.1, known=KNOWN):
     size = size or SizeSettings()
     left = seconds - 15.0
 
     def time_step(config, rows, context):
         return StepRate(tokens_per_second=rows * context / step_seconds, step_seconds=step_seconds, compile_seconds=5.0)
 
-    return make_plan(recipe, size, MACHINE, KNOWN, sketch(recipe, size, MACHINE), lambda: left, time_step, {"corpus": 4.0, "tokenizer": 3.0})
+    return make_plan(recipe, size, MACHINE, known, sketch(recipe, size, MACHINE), lambda: left, time_step, {"corpus": 4.0, "tokenizer": 3.0})
 
 
 @pytest.mark.parametrize("budget", ["3min", "10min", "20min", "2h"])
@@ -67,6 +69,28 @@ def test_the_planned_seconds_add_up_to_the_budget(budget):
         assert sum(phase.num_steps for phase in phases) == plan.stages[stage].steps
         assert all(sum(phase.mixture.values()) == pytest.approx(1) for phase in phases)
     assert {"vocabulary", "model", "batch", "learning_rate", "steps", "mixture"} <= set(plan.reasons)
+
+
+def test_training_ends_when_all_text_was_read_often_enough():
+    recipe, known = recipe_with(budget="2h"), replace(KNOWN, shard_bytes={**KNOWN.shard_bytes, "corpus.sv": 2_000_000}, whole=True)
+    plan = plan_of(recipe, 7200, step_seconds=0.02, known=known)
+    steps = sum(stage.steps for stage in plan.stages.values())
+    assert steps == plan.most_steps and plan.expected_tokens == plan.tokens, "steering makes no more"
+    assert {name: round(value, 1) for name, value in plan.repeats.items() if name.startswith("corpus")} == {"corpus.sv": 4.0, "corpus.smj": 4.0}
+    seconds = sum(stage.seconds for stage in plan.stages.values())
+    assert plan.unused_seconds > 3600 and seconds + plan.unused_seconds == pytest.approx(7200 - 15 + 7, rel=0.02)
+    assert "read 4 times it ends" in plan.reasons["steps"] and "corpus.max_repeats allows more readings" in plan.reasons["steps"]
+    assert body_parameters(plan.model) <= 2_300_000, "no more parameters than bytes of people's text"
+    assert [plan.most_steps_of(stage) for stage in plan.phases] == [plan.stages[stage].steps for stage in plan.phases]
+    more = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"max_repeats": 8.0})})
+    often = plan_of(more, 7200, step_seconds=0.02, known=known)
+    assert often.most_steps * often.tokens_per_step == pytest.approx(2 * plan.most_steps * plan.tokens_per_step, rel=0.02)
+    enough = plan_of(recipe, 7200, known=replace(known, whole=False))
+    assert enough.most_steps is None and enough.unused_seconds == 0 and enough.most_steps_of("pretrain") is None
+    given = plan_of(recipe_with(budget="30Mtokens"), 7200, known=known)
+    assert given.most_steps is None and given.unused_seconds == 0 and given.repeats["corpus.sv"] > 8, "what is to be computed is"
+    tiny = plan_of(recipe, 7200, known=replace(known, shard_bytes={"corpus.sv": 10_000, "corpus.smj": 1_000, "problems.ja": 5_000_000}))
+    assert sum(stage.steps for stage in tiny.stages.values()) == MINIMUM_STEPS, "fewer teach nothing"
 
 
 def test_a_model_with_indexers_is_trained_densely_first():

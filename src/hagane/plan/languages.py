@@ -164,14 +164,20 @@ def effective_total(read: Mapping[str, Reading]) -> float:
 
 
 def worth_of(recipe: Recipe, shards: Mapping[str, Shard], most: float = math.inf) -> Worth:
-    """What text that is read is worth under the recipe's mixture, where `most` bytes are read at most."""
-    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes))), sum(shard.size for shard in shards.values()), most)
+    """What text that is read is worth under the recipe's mixture, where `most` bytes are read at most; different is only what people wrote, if anything."""
+    unique = sum(shard.size for shard in (by_people(recipe, shards) or shards).values())
+    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes))), unique, most)
+
+
+def by_people(recipe: Recipe, shards: Mapping[str, Shard]) -> dict[str, Shard]:
+    """The shards that are not of generated problems."""
+    made = generated_sources(recipe)
+    return {name: shard for name, shard in shards.items() if shard.source not in made}
 
 
 def most_read(recipe: Recipe, shards: Mapping[str, Shard]) -> float:
     """Bytes of training text, with those of generated problems, in which all text by people is read `corpus.max_repeats` times; infinite where none is."""
-    made = generated_sources(recipe)
-    people = {name: shard for name, shard in shards.items() if shard.source not in made}
+    people = by_people(recipe, shards)
     often: dict[str, float] = {}
     for shard in people.values():
         often[shard.language] = max(often.get(shard.language, 0.0), shard.repeats)

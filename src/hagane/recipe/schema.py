@@ -120,7 +120,10 @@ class CorpusSettings(Frozen):
     exclude: tuple[str, ...] = Field((), description="evaluation files: paragraphs that share a run of 13 words with one are cut out (evaluation_overlap)")
     held_out_share: float = Field(0.01, gt=0, lt=0.5, description="share of documents held out for evaluation, by document hash")
     held_out_bytes: int = Field(400_000, ge=1, description="at most this much text is held out per language")
-    max_repeats: float = Field(4.0, ge=1, description="UniMax: no language is read more often than this")
+    max_repeats: float = Field(
+        4.0, ge=1, description="how often text by people is read at most: other languages get the rest (UniMax), and a budget of time, energy or money "
+        "ends early where there are none"
+    )  # fmt: skip
     sample_bytes: int | None = Field(None, description="language-stratified sample; derived from the budget where not given")
     stretch_bytes: int | None = Field(None, ge=1000, description="a sample takes at least this much of a long document; two longest rows where not given")
     on_damage: Literal["stop", "keep"] = Field("stop", description="a damaged file stops the run, or is read as far as it goes")

@@ -361,15 +361,14 @@ class _Loop:
         return self.meter.totals.seconds_before + time.monotonic() - self.begun
 
     def _seconds_left(self) -> float | None:
-        if self.remaining is not None:
-            return self.remaining()
-        totals = self.meter.totals
-        if not totals.steady_planned:
-            return None
+        remaining, totals = None if self.remaining is None else self.remaining(), self.meter.totals
+        if not totals.steady_planned or (remaining is not None and self.settings.most_steps is None):
+            return remaining
         left = self.timetable.steps_left(self.step)
         index = len(self.settings.phases) - len(left)
         work = sum(steps * cost for steps, cost in zip(left, self.costs[index:], strict=True))
-        return work / totals.steady_planned * totals.steady_seconds
+        expected = work / totals.steady_planned * totals.steady_seconds
+        return expected if remaining is None else min(remaining, expected)  # the text may end before the time does
 
     def _steer(self) -> None:
         """Decide, write down, and only then let it take effect. Decisions of an earlier attempt come first."""
