@@ -1,6 +1,7 @@
 """A plan on a cluster knows the text it is given: little of it is said, expected of and chosen for, and each language has its line."""
 
 import math
+import re
 
 import pytest
 
@@ -33,15 +34,15 @@ def test_a_corpus_that_is_too_small_is_said_with_the_way_out(tmp_path):
     enough_lines, enough = plan_on(with_text(tmp_path / "enough", "6h", sv=1e6), "8xH100")
     endless = plan_on(load_recipe("nordic", ["budget=6h"])[0], "8xH100")[1]
     said = next(line for line in lines if line.startswith("  text "))
-    assert "from 10 MB of text: read 4 times it ends 5h 59min before the budget does" in said and "Give more text, or a smaller --budget" in said
-    assert facts["text_bytes"] == 10_000_000 and facts["repeats"] == pytest.approx(4, rel=1e-3) and 0.99 * 6 * 3600 < facts["unused_seconds"] < 6 * 3600
+    assert re.search(r"from 10 MB of text: read 4 times it ends 5h \d+min before the budget does", said) and "Give more text, or a smaller --budget" in said
+    assert facts["text_bytes"] == 10_000_000 and facts["repeats"] == pytest.approx(4, rel=1e-3) and 0.95 * 6 * 3600 < facts["unused_seconds"] < 6 * 3600
     assert "none read more than 4 times" in facts["mixture"] and "read 4 times it ends" in facts["reasons"]["tokens"]
     assert facts["repeats"] == pytest.approx(facts["read_bytes"] * 0.9 / 10e6, rel=1e-6), "a tenth of this recipe's text are problems"
     assert not any("some of it read" in line or "before the budget does" in line for line in enough_lines)
     assert enough["repeats"] < 1 and enough["unused_seconds"] == 0
     assert enough["bits_per_byte"] == pytest.approx(endless["bits_per_byte"], rel=0.02) and facts["bits_per_byte"] > 1.3 * endless["bits_per_byte"]
-    assert facts["num_active_parameters"] < 20_000_000 < endless["num_active_parameters"], "no more parameters than bytes of text"
-    assert "no more parameters than there are bytes" in facts["reasons"]["model"] and "bytes of" not in endless["reasons"]["model"]
+    assert facts["num_active_parameters"] < 40_000_000 < endless["num_active_parameters"], "four parameters for a byte of text, and an embedding"
+    assert "at most 4 parameters for a byte of different text" in facts["reasons"]["model"] and "a byte of" not in endless["reasons"]["model"]
     assert facts["curve"][3]["bits_per_byte"] == facts["curve"][6]["bits_per_byte"] < facts["curve"][1]["bits_per_byte"], "more time buys nothing"
     assert [facts["curve"][place]["bits_per_byte"] for place in (3, 6)] > [endless["curve"][place]["bits_per_byte"] for place in (3, 6)]
 
@@ -72,7 +73,7 @@ def test_a_size_that_is_given_expects_less_of_little_text_too(tmp_path):
 def test_a_budget_that_says_how_much_is_computed_is_used_whatever_the_text(tmp_path):
     recipe = with_text(tmp_path / "small", "1Gtokens", sv=10)
     lines, facts = plan_on(recipe, "8xH100")
-    assert facts["tokens"] == 1e9 and facts["repeats"] > 100 and facts["unused_seconds"] == 0 and facts["num_active_parameters"] < 20_000_000
+    assert facts["tokens"] == 1e9 and facts["repeats"] > 100 and facts["unused_seconds"] == 0 and facts["num_active_parameters"] < 40_000_000
     said = next(line for line in lines if line.startswith("  text "))
     assert "from 10 MB of text, some of it read" in said and said.endswith("times, where more than 4 bring little: give more text, or a smaller --budget")
     more = recipe.model_copy(update={"budget": "6h", "corpus": recipe.corpus.model_copy(update={"max_repeats": 40.0})})

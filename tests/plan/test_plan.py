@@ -24,7 +24,7 @@ from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_flops_per
 from hagane.plan.law import GENERAL
 from hagane.plan.null_experts import HIGHEST_BIAS_RATE, REACH, bias_rate
 from hagane.plan.shapes import candidates, published, shape, shape_key
-from hagane.plan.sketch import MINIMUM_STEPS, best_shape, body_parameters, sketch
+from hagane.plan.sketch import MINIMUM_STEPS, PARAMETERS_PER_BYTE, best_shape, point_of, sketch
 from hagane.plan.stage import make_plan
 from hagane.recipe.load import load_recipe, validate
 from hagane.recipe.schema import SizeSettings
@@ -80,7 +80,7 @@ def test_training_ends_when_all_text_was_read_often_enough():
     seconds = sum(stage.seconds for stage in plan.stages.values())
     assert plan.unused_seconds > 3600 and seconds + plan.unused_seconds == pytest.approx(7200 - 15 + 7, rel=0.02)
     assert "read 4 times it ends" in plan.reasons["steps"] and "corpus.max_repeats allows more readings" in plan.reasons["steps"]
-    assert body_parameters(plan.model) <= 2_300_000, "no more parameters than bytes of people's text"
+    assert point_of(plan.model, 0.0).total <= PARAMETERS_PER_BYTE * 2_300_000, "of people's text"
     assert [plan.most_steps_of(stage) for stage in plan.phases] == [plan.stages[stage].steps for stage in plan.phases]
     more = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"max_repeats": 8.0})})
     often = plan_of(more, 7200, step_seconds=0.02, known=known)

@@ -12,6 +12,7 @@ from hagane.plan.shapes import candidates, experts_of, top_k_of
 from hagane.plan.sketch import (
     ALIKE,
     EXPERTS_ALIKE,
+    PARAMETERS_PER_BYTE,
     Worth,
     affordable,
     best_alike,
@@ -82,16 +83,16 @@ def test_a_target_that_teaches_nothing_is_refused_by_its_own_name():
 
 @settings(deadline=None, max_examples=25)
 @given(st.floats(1e5, 1e8), st.floats(1e5, 1e9))
-def test_no_shape_has_more_parameters_than_it_reads_bytes_of_different_text(seconds, unique):
+def test_no_shape_has_too_many_parameters_for_the_bytes_of_different_text_that_it_reads(seconds, unique):
     worth = Worth(lambda num_bytes: effective_bytes(unique, num_bytes), unique, 4 * unique)
     assert worth(1e18) == worth(4 * unique) < 4 * unique
     every = [one.expected(seconds, CPU, GENERAL, worth) for one in affordable(RECIPE, SizeSettings(), CPU, 4096)]
     fitting = [item for item in every if not item.too_large]
-    assert all(body_parameters(item.one.config) <= unique for item in fitting)
+    assert all(item.one.point.total <= PARAMETERS_PER_BYTE * unique for item in fitting)
     taken = best_alike(every)
     if not fitting:
         assert body_parameters(taken.config) == min(body_parameters(item.one.config) for item in every)
         return
     alike = [item.one.config for item in fitting if item.loss <= min(one.loss for one in fitting) * (1 + ALIKE)]
     largest = max(alike, key=body_parameters)
-    assert (taken.config.width, taken.config.num_layers) == (largest.width, largest.num_layers) and body_parameters(taken.config) <= unique
+    assert (taken.config.width, taken.config.num_layers) == (largest.width, largest.num_layers) and taken.point.total <= PARAMETERS_PER_BYTE * unique

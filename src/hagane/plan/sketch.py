@@ -46,6 +46,9 @@ MINIMUM_STEPS = 100
 # Losses of shapes, and of one shape with more or fewer experts, that differ by less are alike to a law: two seeds differ by as much, and experts bring more
 # than it tells (docs/notebook.md, "The law again", "How many experts"). The larger model gains more from tuning.
 ALIKE, EXPERTS_ALIKE = 0.015, 0.005
+# Parameters for every byte of different text, at most, all experts and no embedding: where text is read four times, four times as many bring 1.4 and 1.5 %
+# beyond one a byte, 0.6 % beyond five (docs/notebook.md, "Text that is read again and again").
+PARAMETERS_PER_BYTE = 4.0
 VOCABULARIES_ALIKE = 0.003  # the law, which knows no effect of their own, tells up to 1 % too much of one twice as large
 SPARE_TEXT = 1.65  # text read over text needed: cleaning drops some, and steps may be half again as fast as expected before one was timed
 # Settings that override what the plan chose, by the name of its reason.
@@ -113,13 +116,13 @@ class Candidate(NamedTuple):
         """After so many bytes of text, repeats counted."""
         if worth is None:
             return Expected(law.constants.loss(self.point._replace(bytes=num_bytes)), self)
-        too_large = _effective(self.point) > min(worth.unique, num_bytes)
+        too_large = self.point.total > PARAMETERS_PER_BYTE * min(worth.unique, num_bytes)
         return Expected(law.constants.loss(self.point._replace(bytes=worth(num_bytes))), self, too_large)
 
 
 class Expected(NamedTuple):
-    """Expected bits per byte of a candidate, and whether it has more parameters than it reads bytes of different text: what more of them bring by the law
-    they do not where text is read again and again (docs/notebook.md, "Text that is read again and again")."""
+    """Expected bits per byte of a candidate, and whether it has too many parameters for the bytes of different text that it reads: what more of them bring
+    by the law they do not where text is read again and again."""
 
     loss: float
     one: Candidate
@@ -170,7 +173,7 @@ def best_alike(found: Sequence[Expected]) -> Candidate:
 
 def size_reason(worth: Worth | None) -> str:
     """Why a shape is taken."""
-    bound = "" if worth is None else ", of those with no more parameters than there are bytes of different text"
+    bound = "" if worth is None else f", of those with at most {PARAMETERS_PER_BYTE:g} parameters for a byte of different text"
     return f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss{bound}"
 
 

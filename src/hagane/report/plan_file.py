@@ -35,7 +35,7 @@ def _facts(record: Record, plan: PlanFacts) -> dict[str, Any]:
         "flops": plan.flops * plan.expected_tokens / max(1, plan.tokens), "training_seconds": training,
         "tokens_per_second": plan.expected_tokens / training if training else None,
         "text_bytes": sum(item.bytes for item in plan.languages.values()) if plan.languages else None,
-        "repeats": max(plan.repeats.values(), default=0.0), "mixture": plan.reasons.get("mixture"),
+        "repeats": max(plan.repeats.values(), default=0.0), "unused_seconds": round(plan.unused_seconds, 1), "mixture": plan.reasons.get("mixture"),
         "seconds": predicted.seconds, "stages": {name: stage.seconds for name, stage in plan.stages.items()},
         "bits_per_byte": predicted.bits_per_byte, "low": predicted.low, "high": predicted.high, "memory_bytes": predicted.peak_memory_bytes,
         "joules": predicted.joules, "energy_source": plan.machine.energy_source,
