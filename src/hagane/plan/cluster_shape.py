@@ -23,7 +23,7 @@ from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
 from hagane.plan.shapes import LADDER, candidates, experts_of, finer, top_k_of
-from hagane.plan.sketch import MINIMUM_STEPS, Candidate, Expected, Worth, best_alike, best_vocabulary, in_proportion, point_of
+from hagane.plan.sketch import MINIMUM_STEPS, Candidate, Expected, Worth, best_alike, best_vocabulary, fitting, in_proportion, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.cluster import LayoutSettings
 from hagane.recipe.schema import Recipe
@@ -229,7 +229,8 @@ class Choice:
 
     def lowest(self, dial: Dial) -> float:
         """Loss of the best rung, however small."""
-        return min((item.loss for item in self.losses(dial)), default=math.inf)
+        found = self.losses(dial)
+        return min(item.loss for item in fitting(found)) if found else math.inf
 
 
 def _next(values: Sequence[int], value: int) -> list[int]:
@@ -307,7 +308,7 @@ def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
     while True:
         now = replace(choice, rungs=rungs)
         taken = now.rung(now.take(dial))
-        lowest = now.rung(min(now.losses(dial), key=lambda item: item.loss).one.config)
+        lowest = now.rung(min(fitting(now.losses(dial)), key=lambda item: item.loss).one.config)
         rung = next((one for one in (taken, lowest, *now.beside(taken)) if one.key not in choice.laid), None)
         if rung is None or len(choice.laid) >= MOST_LAID:
             break

@@ -159,10 +159,15 @@ def with_finer_experts(recipe: Recipe, pinned: SizeSettings, machine: Machine, b
     return [one for one in every if one.memory <= MEMORY_SHARE * machine.memory_bytes]
 
 
+def fitting(found: Sequence[Expected]) -> Sequence[Expected]:
+    """Those that are not too large for their text, the smallest where all are."""
+    return [item for item in found if not item.too_large] or [min(found, key=_size)]
+
+
 def best_alike(found: Sequence[Expected]) -> Candidate:
     """Of candidates whose loss is like the lowest the largest shape, with experts no finer than they must be and as many as bring as much. None that is too
     large for its text, unless all are."""
-    found = [item for item in found if not item.too_large] or [min(found, key=_size)]
+    found = fitting(found)
     most = min(item.loss for item in found) * (1 + ALIKE)
     shape = _largest(found, most).one.config
     own = [item for item in found if (item.one.config.width, item.one.config.num_layers) == (shape.width, shape.num_layers)]
@@ -180,8 +185,10 @@ def size_reason(worth: Worth | None) -> str:
 def lowest_shape(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
 ) -> ModelConfig:
-    """The one with the lowest expected loss, however small: what vocabularies are compared by. What is like it may be further from it in one than another."""
-    return min(_expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth), key=lambda item: item.loss).one.config
+    """The one with the lowest expected loss of those not too large for their text, however small: what vocabularies are compared by. What is like it may
+    be further from it in one than another."""
+    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)
+    return min(fitting(found), key=lambda item: item.loss).one.config
 
 
 def _expected(
