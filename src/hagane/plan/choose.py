@@ -185,7 +185,7 @@ def _steps_reason(recipe: Recipe, pace: Pace, total_steps: int, unused: float) -
     told = [f"{value * 1e3:.0f} ms{f' at a context of {context:,}' * (len(pace.measured) > 1)}" for context, value in pace.measured.items()]
     found = f"{total_steps:,} steps: a step was measured to take {', '.join(told)} here"
     if unused:
-        return f"{found}; the text there is decides{unused_line(unused, recipe.corpus.max_repeats)}"
+        return f"{found}; what text there is decides{unused_line(unused, recipe.corpus.max_repeats)}"
     counted = "counted on" if pace.promised == STEADY_SHARE else "promised; what time is left over becomes more steps"
     return f"{found}, and {pace.promised:.0%} of that speed is {counted}"
 
