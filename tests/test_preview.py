@@ -141,3 +141,12 @@ def test_the_command_under_a_plan_that_serves_trains_that_model_in_that_time(nam
     same = ("width", "num_layers", "num_experts", "vocabulary_size", "num_parameters", "num_active_parameters")
     assert [again[fact] for fact in same] == [served[fact] for fact in same]
     assert again["training_seconds"] == pytest.approx(served["training_seconds"], rel=1e-4) and served["serving_seconds"] > 60
+
+
+def test_steps_of_other_shapes_that_were_timed_here_correct_what_is_told(monkeypatch):
+    before = planned("10min")[1]
+    assert "by the measured matrix rate; `hagane measure`" in before["reasons"]["tokens"]
+    monkeypatch.setattr("hagane.preview.profile", lambda device, threads: MACHINE.model_copy(update={"overhead": 3.0}))
+    after = planned("10min")[1]
+    assert "3 times the usual overhead, as steps of other shapes have here" in after["reasons"]["tokens"]
+    assert 0.3 < after["tokens_per_second"] / before["tokens_per_second"] < 0.9 and after["bits_per_byte"] > before["bits_per_byte"]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 from hagane.process import ENVIRONMENT, prepare
 
@@ -19,3 +20,9 @@ def test_the_users_own_settings_win(monkeypatch):
 def test_asking_for_them_loads_no_torch():
     code = "import sys; import hagane.process; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_version_is_told_without_torch():
+    code = "import sys; from hagane.cli import main; sys.argv = ['hagane', '--version']\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["hagane", version("hagane")]

@@ -76,6 +76,19 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hagane {version('hagane')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")] = False) -> None:
+    """What can be said before a command."""
+
+
 def _say(text: str) -> None:
     typer.echo(f"{time.monotonic() - STARTED:6.1f}s  {text}", err=True)
 
@@ -396,13 +409,16 @@ def measure(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
 ) -> None:
-    """Measure this machine again: matrix rate and bandwidth. Steps measured before are forgotten."""
-    from hagane.measure.machine import profile
+    """Measure this machine again: matrix rate, bandwidth and a training step. Steps measured before are forgotten."""
+    from hagane.measure.stage import time_usual
+    from hagane.recipe.load import load_recipe
 
-    machine = profile(device, threads, renew=True, say=_say)
+    recipe, _ = load_recipe("quickstart", [f"execution.device={device}", *([f"execution.threads={threads}"] if threads else [])])
+    _prepare_process(recipe)
+    machine = time_usual(recipe, _say)
     typer.echo(
-        f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, "
-        f"{machine.power_watts:.0f} W ({machine.power_source})"
+        f"{machine.name}: {machine.matmul_flops / 1e9:,.0f} GFLOP/s bf16, {machine.bandwidth / 1e9:.1f} GB/s, {machine.power_watts:.0f} W "
+        f"({machine.power_source}); a step has {machine.overhead:.2g} times the usual overhead"
     )
     _last_line(machine.model_dump(mode="json"))
 

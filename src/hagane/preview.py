@@ -129,11 +129,15 @@ def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, kno
 def _reasons(recipe: Recipe, machine: Machine, plan: PlanFacts, facts: dict[str, Any]) -> dict[str, str]:
     """How each number follows, and the setting that overrides it where there is one."""
     seconds, last = facts["training_seconds"], plan.phases["pretrain"][-1]
-    measured = step_key(recipe, plan.model, last.rows, last.context) in machine.steps
+    source = "by the measured matrix rate; `hagane measure` or a run times steps, too"
+    if step_key(recipe, plan.model, last.rows, last.context) in machine.steps:
+        source = "as steps took here"
+    elif machine.overhead != 1.0:
+        source = f"by the measured matrix rate and {machine.overhead:.2g} times the usual overhead, as steps of other shapes have here"
     told = {name: reason for name, reason in plan.reasons.items() if name != "steps"}
     told |= {
         "training_seconds": f"{duration(facts['seconds'])} less start, planning, evaluation and release, and {1 - PREPARED_SHARE:.0%} for corpus and tokenizer",
-        "tokens": f"{duration(seconds)} x {facts['tokens_per_second']:,} tokens/s, {'as steps took here' if measured else 'by the measured matrix rate'}",
+        "tokens": f"{duration(seconds)} x {facts['tokens_per_second']:,} tokens/s, {source}",
         "steps": f"{facts['tokens']:,} tokens / {facts['tokens_per_step']:,} of a step; the run times one before it freezes its plan",
         "flops": f"{facts['flops'] / facts['tokens']:.3g} FLOPs a token, forward and backward, x {facts['tokens']:,} tokens",
         "corpus.sample_bytes": f"{facts['sample_bytes']:,} bytes: text for these tokens, and two thirds more for what cleaning drops and faster steps read",

@@ -18,6 +18,7 @@ from hagane.errors import RunError
 from hagane.folder import write_atomic
 from hagane.measure.energy import find_counter
 from hagane.model.config import ModelConfig
+from hagane.plan.cost import overhead_of
 from hagane.plan.shapes import shape_key
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Machine, StepRate
@@ -84,8 +85,9 @@ def step_key(recipe: Recipe, config: ModelConfig, rows: int, context: int) -> st
 
 
 def add_step(machine: Machine, key: str, rate: StepRate, threads: int | None = None) -> Machine:
-    """The profile with one more measured step, kept for later plans."""
-    machine = machine.model_copy(update={"steps": {**machine.steps, key: rate}})
+    """The profile with one more measured step and what that says of its overhead, kept for later plans."""
+    steps = {**machine.steps, key: rate}
+    machine = machine.model_copy(update={"steps": steps, "overhead": overhead_of(steps.values())})
     keep(machine, threads)
     return machine
 

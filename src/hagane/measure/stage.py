@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from hagane.measure.start import refuse_strangers
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_trained_parameters
 from hagane.plan.contexts import contexts
-from hagane.plan.cost import COPY_BYTES
+from hagane.plan.cost import COPY_BYTES, expected_step, step_work
 from hagane.plan.facts import PlanFacts
+from hagane.plan.shapes import candidates
 from hagane.plan.stage import known_from, make_plan
 from hagane.plan.start import starting_folder
-from hagane.recipe.types import StepRate
+from hagane.recipe.schema import Recipe, SizeSettings
+from hagane.recipe.types import Machine, StepRate
 
 TIMED_SHARE, TIMED_SECONDS = 0.015, (4.0, 30.0)  # of what is left of the budget, and at least and at most: speed varies from second to second
 # Without steering nothing corrects a step that was timed in a bad minute: one of 9 s was 15 % too slow (docs/notebook.md, "Promised and kept").
@@ -23,6 +26,8 @@ FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS = 0.05, (9.0, 60.0)
 QUICK_SECONDS = 1.0  # of steps that only tell batches apart
 COMPILED_QUICKLY = 3600.0  # seconds left from which on it pays to compile such steps
 ANOTHER_MACHINE = 1.3  # a step timed today that differs from the kept one by more than this factor says that the machine has changed
+USUAL_STEP = {"cpu": ((256, 5), 16, 256), "cuda": ((1024, 16), 64, 1024)}  # width and layers, rows, context
+USUAL_SECONDS = 5.0
 
 READING_BYTES = 64 << 20  # shards, packed rows, journal, TensorBoard: by how much training outgrew the timed steps
 
@@ -96,13 +101,34 @@ class _Timer:
         return self.run.recipe.execution.compile and compiles(config, device=self.run.machine.device, dtype=self.run.recipe.train.dtype)
 
     def _timed(self, config: ModelConfig, rows: int, context: int, seconds: float) -> StepRate:
-        from hagane.train.probe import time_steps
+        return timed_step(self.run.recipe, self.run.machine, config, rows, context, seconds)
 
-        execution, train = self.run.recipe.execution, self.run.recipe.train
-        return time_steps(
-            config, rows, context, device=self.run.machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype,
-            optimizer=train.optimizer, steps=500, seconds=seconds,
-        ).model_copy(update={"compile_seconds": 0.0})  # fmt: skip
+
+def timed_step(recipe: Recipe, machine: Machine, config: ModelConfig, rows: int, context: int, seconds: float) -> StepRate:
+    """A micro-step timed for so many seconds after it was compiled, with what was expected of it where the constants of a machine's overhead are of such
+    steps: compiled ones in bfloat16."""
+    from hagane.train.probe import time_steps
+
+    execution, train = recipe.execution, recipe.train
+    rate = time_steps(
+        config, rows, context, device=machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype,
+        optimizer=train.optimizer, steps=500, seconds=seconds,
+    )  # fmt: skip
+    usual = execution.compile and train.dtype == "bfloat16"
+    expected = expected_step(step_work(config, context), rows * context, machine) if usual else None
+    return rate.model_copy(update={"compile_seconds": 0.0, "expected": expected})
+
+
+def time_usual(recipe: Recipe, say: Callable[[str], None]) -> Machine:
+    """The machine measured anew, and on it the step of a usual shape of the recipe, from which the overhead of others follows before any was trained."""
+    execution = recipe.execution
+    machine = profile(execution.device, execution.threads, renew=True, say=say)
+    (width, num_layers), rows, context = USUAL_STEP[machine.device]
+    vocabulary = min(recipe.tokenizer.candidates)
+    config = candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=vocabulary, context=context, ladder=((width, num_layers),))[0]
+    say(f"timing a step of width {width}, {num_layers} layers (compiling it may take half a minute)")
+    rate = timed_step(recipe, machine, config, rows, context, USUAL_SECONDS)
+    return add_step(machine, step_key(recipe, config, rows, context), rate, execution.threads)
 
 
 def between(now: StepRate, before: StepRate) -> StepRate:

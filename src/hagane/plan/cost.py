@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from statistics import median
 from typing import NamedTuple
 
 from hagane.model.config import ExpertsConfig, ModelConfig
 from hagane.model.count import mean_seen, num_trained_parameters, trained_kinds, training_flops
-from hagane.recipe.types import IndexMode, Machine, Phase
+from hagane.recipe.types import IndexMode, Machine, Phase, StepRate
 
 # Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
 # its FLOPs at the matrix rate, 5 % more, and passes over memory between the products that count for less the wider they are,
@@ -19,6 +20,7 @@ _MUON_FLOPS, _PARAMETER_SECONDS, _LAYER_SECONDS = 20.0, 1.5e-9, 2.8e-3
 # Seconds that each routed expert adds to a micro-step on a CPU, forward and backward, whatever it computes. The least of five steps with 128 and 512
 # experts; 0.25 to 0.73 ms were measured (docs/notebook.md, "Budgets too small for a pattern").
 _EXPERT_SECONDS = 2.5e-4
+MOST_OVERHEAD = 16.0  # of a machine, over that of the constants' or under it: beyond this a timing was disturbed
 MEMORY_SHARE = 0.9  # of the machine's, that a training may take
 # What a run on a CPU holds beside its model (docs/notebook.md, "Memory of small runs"): interpreter, libraries, compiled kernels and text; what products of
 # ever other shapes leave behind, for every token of a step and expert chosen; a copy of masters and moments while a checkpoint is written.
@@ -26,7 +28,7 @@ _RUN_BYTES, _ROUTED_BYTES, COPY_BYTES = 650e6, 8000.0, 12
 USUAL_BATCH = {"cpu": 4096, "cuda": 65_536}  # tokens of a step, where none was chosen yet
 # Share of the matrix rate of a whole step on a GPU: dense, and of layers with routed experts (docs/notebook.md, "Speed of a step").
 _GPU_SHARE, _GPU_EXPERTS_SHARE = 0.58, 0.35
-# A run measures its own steps before it freezes a plan, so these constants only rank shapes and size samples.
+# A run times its own steps before it freezes a plan: these constants only rank shapes and size samples, and steps timed here correct them (`overhead_of`).
 
 
 def training_flops_per_token(config: ModelConfig, context: int, index: IndexMode = "sparse") -> float:
@@ -71,13 +73,32 @@ def step_work(config: ModelConfig, context: int) -> StepWork:
     return StepWork(flops, parameters, body, config.width, config.num_layers, sum(routed), len(routed) / config.num_layers)
 
 
-def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
-    """Seconds that a step of one micro-step of `tokens` takes: what every token takes, and what a step takes however few there are."""
+def expected_step(work: StepWork, tokens: float, machine: Machine) -> tuple[float, float]:
+    """Seconds of a step of one micro-step of `tokens`: of its matrix products at the machine's rate, and of all else, as these constants have it: what every
+    token takes, and what a step takes however few there are."""
     each, muon = work.flops / machine.matmul_flops, _MUON_FLOPS * work.width * work.body / machine.matmul_flops
     if machine.device != "cpu":  # Muon's products as fast as a dense step: not measured on a GPU, and far from nothing with a hundred experts
-        return tokens * each * ((1 - work.routed_share) / _GPU_SHARE + work.routed_share / _GPU_EXPERTS_SHARE) + muon / _GPU_SHARE
+        whole = tokens * each * ((1 - work.routed_share) / _GPU_SHARE + work.routed_share / _GPU_EXPERTS_SHARE) + muon / _GPU_SHARE
+        return tokens * each, whole - tokens * each
+    products = tokens * each * _MATRIX_SECONDS
     fixed = muon + _PARAMETER_SECONDS * work.parameters + _LAYER_SECONDS * work.num_layers
-    return tokens * each * (_MATRIX_SECONDS + _PASSES_WIDTH / work.width) + fixed + _EXPERT_SECONDS * work.experts
+    return products, tokens * each * _PASSES_WIDTH / work.width + fixed + _EXPERT_SECONDS * work.experts
+
+
+def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
+    """Seconds that a step of one micro-step of `tokens` takes, with what steps timed on the machine say of its overhead."""
+    products, others = expected_step(work, tokens, machine)
+    return products + machine.overhead * others
+
+
+def overhead_of(steps: Iterable[StepRate]) -> float:
+    """A machine's overhead by the steps timed on it: the median; 1 where none was.
+
+    Of ten dense and routed shapes, 64 to 768 wide, on a machine that took 1.8 to 3.6 times the seconds of these constants it is 3.0 to 4.1 in eight
+    (docs/notebook.md, "Overhead of a step").
+    """
+    found = [rate.overhead for rate in steps if rate.overhead is not None]
+    return min(max(median(found), 1 / MOST_OVERHEAD), MOST_OVERHEAD) if found else 1.0
 
 
 def usual_speed(work: StepWork, machine: Machine, batch: int | None = None) -> float:
@@ -87,8 +108,8 @@ def usual_speed(work: StepWork, machine: Machine, batch: int | None = None) -> f
 
 
 def least_step_seconds(config: ModelConfig, tokens: float, context: int, machine: Machine) -> float:
-    """`step_seconds` of a shape."""
-    return step_seconds(step_work(config, context), tokens, machine)
+    """`step_seconds` of a shape, with no more overhead than on the machine of these constants."""
+    return step_seconds(step_work(config, context), tokens, machine.model_copy(update={"overhead": min(1.0, machine.overhead)}))
 
 
 def training_memory(config: ModelConfig, rows: int, context: int, *, compute_bytes: int = 2) -> int:

@@ -102,6 +102,14 @@ class StepRate(Frozen):
     step_seconds: float
     compile_seconds: float
     peak_memory_bytes: int = 0
+    expected: tuple[float, float] | None = Field(
+        default=None, description="seconds expected of it: of matrix products at the measured rate, and of all else on the machine of plan/cost.py"
+    )
+
+    @property
+    def overhead(self) -> float | None:
+        """Seconds of what is not a matrix product, over those expected; None where nothing was."""
+        return None if self.expected is None else (self.step_seconds - self.expected[0]) / self.expected[1]
 
 
 class Machine(Frozen):
@@ -116,6 +124,7 @@ class Machine(Frozen):
     power_watts: float = Field(description="what the machine draws under load")
     power_source: str = Field(description="where power_watts comes from: a counter, or a stated model")
     steps: dict[str, StepRate] = Field(default_factory=dict, description="measured training steps by shape key")
+    overhead: float = Field(default=1.0, gt=0, description="what is not matrix products in a step, over what it took on the machine of plan/cost.py")
 
     @property
     def energy_source(self) -> str:
