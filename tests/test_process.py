@@ -26,3 +26,8 @@ def test_the_version_is_told_without_torch():
     code = "import sys; from hagane.cli import main; sys.argv = ['hagane', '--version']\ntry: main()\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["hagane", version("hagane")]
+
+
+def test_a_plan_for_a_cluster_takes_no_time_for_numpy_or_torch():
+    code = "import sys, hagane.plan.cluster, hagane.preview; print([name for name in ('numpy', 'torch', 'matplotlib') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -13,6 +13,7 @@ from hagane.plan.languages import (
     WORTH,
     difficulty,
     generated_ease,
+    interpolated,
     language_lines,
     language_plans,
     readings,
@@ -106,3 +107,12 @@ def test_the_table_of_languages_says_from_which_tokens_on_repeats_hurt():
     assert all(line.endswith(": they do here") for line in language_lines(language_plans(RECIPE, law, config, shards, 1e10, 2.5))[1:])
     sample = language_plans(RECIPE, law, config, shards, 1e8)  # of which another budget finds more
     assert all(plan.repeats_hurt_tokens is None for plan in sample.values())
+
+
+@given(st.floats(1e3, 1e17), st.floats(0.3, 1.0), st.floats(1e4, 1e12))
+def test_what_is_interpolated_is_near_what_is_worked_out(num_bytes, power, unique):
+    def worth(read):
+        return effective_bytes(unique, read**power)
+
+    assert interpolated(worth)(num_bytes) == pytest.approx(worth(num_bytes), rel=0.02)
+    assert interpolated(worth)(1.0) == pytest.approx(worth(1e3)) and interpolated(worth)(1e20) == pytest.approx(worth(1e17))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from statistics import harmonic_mean
 from typing import NamedTuple
-
-import numpy as np
 
 from hagane.corpus.mixture import Shard, mixture
 from hagane.errors import RecipeError
@@ -199,9 +198,16 @@ def most_read(recipe: Recipe, shards: Mapping[str, Shard]) -> float:
 
 def interpolated(effective: Callable[[float], float]) -> Callable[[float], float]:
     """The same worked out at four amounts a decade, between them log on log."""
-    read = np.logspace(3, 17, 57)
-    log_read, log_worth = np.log(read), np.log([effective(float(num_bytes)) for num_bytes in read])
-    return lambda num_bytes: float(np.exp(np.interp(math.log(max(1.0, num_bytes)), log_read, log_worth)))
+    read = [3 * math.log(10) + index * math.log(10) / 4 for index in range(57)]
+    worth = [math.log(effective(math.exp(place))) for place in read]
+
+    def between(num_bytes: float) -> float:
+        place = min(max(math.log(max(1.0, num_bytes)), read[0]), read[-1])
+        index = min(bisect_right(read, place), len(read) - 1)
+        part = (place - read[index - 1]) / (read[index] - read[index - 1])
+        return math.exp(worth[index - 1] + part * (worth[index] - worth[index - 1]))
+
+    return between
 
 
 def used_up_from(recipe: Recipe, shards: Mapping[str, Shard]) -> dict[str, float]:
