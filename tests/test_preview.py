@@ -3,6 +3,7 @@
 import pytest
 
 from hagane.errors import DataError, RecipeError
+from hagane.plan.cluster import plan_on
 from hagane.plan.law import GENERAL
 from hagane.plan.sketch import MINIMUM_STEPS, sketch
 from hagane.plan.text import text_before
@@ -150,3 +151,29 @@ def test_steps_of_other_shapes_that_were_timed_here_correct_what_is_told(monkeyp
     after = planned("10min")[1]
     assert "3 times the usual overhead, as steps of other shapes have here" in after["reasons"]["tokens"]
     assert 0.3 < after["tokens_per_second"] / before["tokens_per_second"] < 0.9 and after["bits_per_byte"] > before["bits_per_byte"]
+
+
+@pytest.mark.parametrize("flops", ["1e13", "1e15"])
+def test_a_budget_of_flops_gets_the_shape_that_is_best_for_so_many_flops(flops):
+    chosen = planned(f"{flops}FLOP")[1]
+    for width, layers in ((64, 3), (96, 4), (128, 4), (192, 3), (256, 5)):
+        other = planned(f"{flops}FLOP", "model.pattern.num_experts=8", f"model.size.width={width}", f"model.size.num_layers={layers}")[1]
+        assert chosen["bits_per_byte"] <= other["bits_per_byte"] * 1.02, f"{width} x {layers} is better by the plan's own law"
+    assert f"for {float(flops) / 1e12:g} TFLOP" in chosen["reasons"]["model"] or "for 1 PFLOP" in chosen["reasons"]["model"]
+
+
+@pytest.mark.parametrize("budget", ["2h", "50Mtokens", "1e17FLOP"])
+def test_text_by_people_is_promised_what_a_cluster_promises_however_often_it_is_read(tmp_path, budget):
+    recipe = with_text(tmp_path / "texts", 3_000_000, budget)
+    lines, facts = preview(recipe, ())
+    few = planned_on_cluster(recipe, facts)
+    assert facts["people_bits_per_byte"] == pytest.approx(few["bits_per_byte"], rel=0.02)
+    assert facts["people_bits_per_byte"] > facts["bits_per_byte"] and "of text by people alone" in "\n".join(lines)
+
+
+def planned_on_cluster(recipe, facts):
+    """The same text and the same shape on a machine of the table, for a budget that reads the text as often as it may be read."""
+    size = recipe.model.size.model_copy(update={"width": facts["width"], "num_layers": facts["num_layers"], "vocabulary_size": facts["vocabulary_size"]})
+    pattern = recipe.model.pattern.model_copy(update={"num_experts": facts["num_experts"] or None})
+    model = recipe.model.model_copy(update={"size": size, "pattern": pattern})
+    return plan_on(recipe.model_copy(update={"model": model, "budget": "1d"}), "1xH100")[1]

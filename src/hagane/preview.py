@@ -23,7 +23,8 @@ from hagane.plan.fitted import fitted
 from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
-from hagane.plan.languages import language_lines, mixture_reason, often_line, unused_line
+from hagane.plan.languages import generated_sources, language_lines, mixture_reason, often_line, unused_line
+from hagane.plan.law import Law
 from hagane.plan.least import refuse_few_steps
 from hagane.plan.serve import Served, served_lines, serving_options
 from hagane.plan.shapes import parts_line, published, shape_facts
@@ -36,11 +37,12 @@ from hagane.plan.sketch import (
     START_SECONDS,
     Sketch,
     budget_seconds,
+    point_of,
     release_seconds,
     sketch,
     whole_seconds,
 )
-from hagane.plan.text import UNNAMED_BYTES, text_before
+from hagane.plan.text import UNNAMED_BYTES, Supply, text_before
 from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, Machine, StepRate, duration
 
@@ -73,7 +75,7 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
         rough = rough.model_copy(update={"training_seconds": serving.training_seconds})
         plan = choose(recipe, size, machine, known, rough, _allowance(recipe, machine, rough), step, serving.config, law, step)
         plan = plan.model_copy(update={"reasons": {"model": "for training and serving together, as told above", **plan.reasons}})
-    facts = _facts(recipe, machine, plan, rough, known)
+    facts = _facts(recipe, machine, plan, rough, known) | _of_people(recipe, plan, known, law)
     if serving is not None and alone is not None:
         facts |= {"serve_tokens": serve_tokens, "serving_seconds": round(serving.serving_seconds, 1), "width_without_serving": alone.width}
     return _lines(recipe, machine, plan, facts, known, serving, alone), facts
@@ -126,6 +128,26 @@ def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, kno
     return facts | {"reasons": _reasons(recipe, machine, plan, facts)}
 
 
+def _of_people(recipe: Recipe, plan: PlanFacts, known: Known, law: Law) -> dict[str, Any]:
+    """What is expected of text by people alone, where a run's own figure is a mean with generated problems among its languages: these are easy, and as much of
+    them is made as is read. As a plan for a cluster tells it."""
+    supply = Supply(recipe, known.shards, generated_sources(recipe))
+    if law.corpus is not None or not supply.made or not supply.counted or sum(known.shard_bytes.values()) >= UNNAMED_BYTES:
+        return {}
+    read_bytes = min(supply.most_read, sum(item.read_bytes for item in plan.languages.values()))
+    value, low, high = supply.law(law).predict(point_of(plan.model, supply.effective(read_bytes)))
+    return {"people_bits_per_byte": round(value, 3), "people_low": round(low, 3), "people_high": round(high, 3)}
+
+
+def _loss_lines(facts: dict[str, Any]) -> list[str]:
+    languages, people = len(facts["languages"]), facts.get("people_bits_per_byte")
+    mean = f", mean of {languages} languages{', their generated problems among it' * (people is not None)}" if languages > 1 else ""
+    lines = [f"  loss       {facts['bits_per_byte']:.2f} bits per byte ({facts['low']:.2f}-{facts['high']:.2f}){mean}; 8 is knowing nothing"]
+    if people is not None:
+        lines.append(f"             {people:.2f} ({facts['people_low']:.2f}-{facts['people_high']:.2f}) of text by people alone")
+    return lines
+
+
 def _reasons(recipe: Recipe, machine: Machine, plan: PlanFacts, facts: dict[str, Any]) -> dict[str, str]:
     """How each number follows, and the setting that overrides it where there is one."""
     seconds, last = facts["training_seconds"], plan.phases["pretrain"][-1]
@@ -166,7 +188,7 @@ def _lines(
         *(served_lines(serving, served, alone, _training_budget(recipe, machine, serving)) if serving is not None and alone is not None else []),
         "  time       " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["stages"].items()) + f": {duration(facts['seconds'])} in all",
         f"  text       {_text_line(recipe, facts)}",
-        f"  loss       {facts['bits_per_byte']:.2f} bits per byte ({facts['low']:.2f}-{facts['high']:.2f}); 8 is knowing nothing",
+        *_loss_lines(facts),
         f"  mixture    {facts['mixture']}",
         f"  memory     {amount(facts['memory_bytes'], 'B')}; energy {energy(facts['joules'])} ({machine.energy_source}){cost}",
         *language_lines({language: plan.languages[language] for language in facts["languages"]}),

@@ -74,3 +74,13 @@ def test_what_would_have_to_be_compiled_for_it_is_timed_only_where_that_pays(tim
     assert timer.quickly(config, 4, 256) is None and not timing.asked
     timing.left = COMPILED_QUICKLY + 1
     assert timer.quickly(config, 4, 256) is not None
+
+
+def test_a_step_that_was_kept_before_overheads_were_says_what_was_expected_of_it_the_next_time(timing):
+    timer, config = timing.timer()
+    key = stage.step_key(timer.run.recipe, config, 4, 256)
+    timing.machine = timing.machine.model_copy(update={"steps": {key: rate(0.04)}})
+    assert timer.step(config, 4, 256).step_seconds == pytest.approx(0.04)
+    assert timing.machine.steps[key].expected == stage.expected_of(timer.run.recipe, timing.machine, config, 4, 256)
+    eager, config = timing.timer("execution.compile=false")
+    assert stage.expected_of(eager.run.recipe, timing.machine, config, 4, 256) is None

@@ -60,6 +60,9 @@ class _Timer:
         kept = profile(execution.device, execution.threads)
         before = kept.steps.get(key)
         shape = f"a step of width {config.width}, {config.num_layers} layers{f', context {context:,}' if num_contexts > 1 else ''}"
+        if before is not None and before.expected is None:  # kept before overheads were
+            before = before.model_copy(update={"expected": expected_of(run.recipe, run.machine, config, rows, context)})
+            add_step(kept, key, before, execution.threads)
         if before is not None and execution.steer:
             run.say(f"plan       {shape} took {before.step_seconds * 1e3:.0f} ms before{'; compiling it' if compiled else ''}")
             if not compiled:
@@ -105,8 +108,7 @@ class _Timer:
 
 
 def timed_step(recipe: Recipe, machine: Machine, config: ModelConfig, rows: int, context: int, seconds: float) -> StepRate:
-    """A micro-step timed for so many seconds after it was compiled, with what was expected of it where the constants of a machine's overhead are of such
-    steps: compiled ones in bfloat16."""
+    """A micro-step timed for so many seconds after it was compiled, with what was expected of it."""
     from hagane.train.probe import time_steps
 
     execution, train = recipe.execution, recipe.train
@@ -114,9 +116,14 @@ def timed_step(recipe: Recipe, machine: Machine, config: ModelConfig, rows: int,
         config, rows, context, device=machine.device, threads=execution.threads or cores(), compile=execution.compile, dtype=train.dtype,
         optimizer=train.optimizer, steps=500, seconds=seconds,
     )  # fmt: skip
-    usual = execution.compile and train.dtype == "bfloat16"
-    expected = expected_step(step_work(config, context), rows * context, machine) if usual else None
-    return rate.model_copy(update={"compile_seconds": 0.0, "expected": expected})
+    return rate.model_copy(update={"compile_seconds": 0.0, "expected": expected_of(recipe, machine, config, rows, context)})
+
+
+def expected_of(recipe: Recipe, machine: Machine, config: ModelConfig, rows: int, context: int) -> tuple[float, float] | None:
+    """What was expected of a micro-step; None where the constants of a machine's overhead are not of such steps: eager ones, or in float32."""
+    if not recipe.execution.compile or recipe.train.dtype != "bfloat16":
+        return None
+    return expected_step(step_work(config, context), rows * context, machine)
 
 
 def time_usual(recipe: Recipe, say: Callable[[str], None]) -> Machine:

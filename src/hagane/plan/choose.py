@@ -13,6 +13,7 @@ from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.model.extend import extended
+from hagane.plan.amounts import amount
 from hagane.plan.batch import Batch, by_time, by_tokens, given_batch, most_rows
 from hagane.plan.contexts import Part, batch_at, contexts, curriculum, extended_context, mean_tokens_per_second, mean_training_flops, split
 from hagane.plan.cost import MEMORY_SHARE, joules, phases_flops, run_memory, tokens_per_second
@@ -43,6 +44,7 @@ from hagane.plan.sketch import (
     best_shape,
     best_vocabulary,
     body_parameters,
+    flops_of,
     in_proportion,
     lowest_shape,
     point_of,
@@ -160,7 +162,7 @@ def choose(
     read = read_by_language(shards, rates, text_bytes)
     law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size], text_bytes))
     value, low, high = law.predict(point_of(config, effective_total(read)))
-    worth = worth_of(recipe, shards, most_bytes(recipe, known)) if known.whole else None
+    worth = worth_of(recipe, shards, most_read(recipe, shards)) if known.whole else None
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine, given_batch(recipe))
     training = seconds if allowance.training_seconds is not None and not unused_seconds else total_steps * step_seconds
     total_seconds = sum(stage.seconds for stage in stages.values())
@@ -271,7 +273,11 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
+    flops = flops_of(Budget.parse(recipe.budget) if recipe.budget else None)
+
     def loss(config: ModelConfig) -> float:
+        if flops is not None:
+            return expected_loss(recipe, config, known, law)(flops / mean_training_flops(recipe, config))
         return expected_loss(recipe, config, known, law)(seconds * tokens_per_second(config, context, machine, given_batch(recipe)))
 
     sizes = [pinned.vocabulary_size] if pinned.vocabulary_size else sorted(known.bytes_per_token)
@@ -282,14 +288,16 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
             "Add it to tokenizer.candidates, or give a larger corpus if it could not be reached."
         )
     worth = text_worth(recipe, known)
-    options = [best_shape(recipe, pinned, machine, size, seconds, law, worth) for size in sizes]
-    expected = {option: loss(lowest_shape(recipe, pinned, machine, option.vocabulary_size, seconds, law, worth)) for option in in_proportion(options)}
+    options = [best_shape(recipe, pinned, machine, size, seconds, law, worth, flops) for size in sizes]
+    lowest = {option: lowest_shape(recipe, pinned, machine, option.vocabulary_size, seconds, law, worth, flops) for option in in_proportion(options)}
+    expected = {option: loss(config) for option, config in lowest.items()}
     best = best_vocabulary(expected)
     reasons["vocabulary"] = (
         f"{best.vocabulary_size:,}: lowest expected bits per byte of {', '.join(f'{size:,}' for size in sizes)} at this budget, or the largest of those alike"
     )
+    spent = f"in {duration(seconds)} of training" if flops is None else f"for {amount(flops, 'FLOP')}"
     reasons["model"] = (
-        f"width {best.width}, {best.num_layers} layers: {size_reason(worth)}, in {duration(seconds)} of training by the law ({law.source})"
+        f"width {best.width}, {best.num_layers} layers: {size_reason(worth)}, {spent} by the law ({law.source})"
     )
     reasons |= routing_reasons(recipe.model.pattern, best)
     return best
@@ -299,7 +307,7 @@ def text_worth(recipe: Recipe, known: Known) -> Worth | None:
     """What bytes read while training are worth; a share of them is tuning's, which is as new as the rest is. None where more text is left than was read."""
     if not known.whole:
         return None
-    worth, share = worth_of(recipe, known.shards, most_bytes(recipe, known)), 1 - recipe.tune.share
+    worth, share = worth_of(recipe, known.shards, most_read(recipe, known.shards)), 1 - recipe.tune.share
     return Worth(lambda num_bytes: worth(num_bytes * share) / share, worth.unique)
 
 

@@ -52,9 +52,9 @@ def shards_of(sizes: Mapping[str, float], source: Mapping[str, str], language: M
     return {name: Shard(source[name], language[name], size, repeats.get(name, 1.0)) for name, size in sizes.items()}
 
 
-def readings(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, Reading]:
+def readings(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float, most: float = GOOD_READINGS) -> dict[str, Reading]:
     """By language, for `total_bytes` of training text under the recipe's mixture."""
-    return read_by_language(shards, rates_of(recipe, shards, total_bytes), total_bytes)
+    return read_by_language(shards, rates_of(recipe, shards, total_bytes), total_bytes, most)
 
 
 def rates_of(recipe: Recipe, shards: Mapping[str, Shard], total_bytes: float) -> dict[str, float]:
@@ -98,12 +98,14 @@ def unused_line(seconds: float, most: float) -> str:
     )
 
 
-def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float) -> dict[str, Reading]:
-    """By language, for `total_bytes` of training text in which shards have these rates."""
+def read_by_language(shards: Mapping[str, Shard], rates: Mapping[str, float], total_bytes: float, most: float = GOOD_READINGS) -> dict[str, Reading]:
+    """By language, for `total_bytes` of training text in which shards have these rates. Of what is read more than `most` times the further readings are worth
+    nothing: published they still bring something, measured here they harm (docs/notebook.md, "Text that is read again and again")."""
     found: dict[str, Reading] = {}
     for name, shard in shards.items():
         before, read = found.get(shard.language, Reading(0.0, 0.0, 0.0)), rates.get(name, 0.0) * total_bytes
-        found[shard.language] = Reading(before.unique + shard.size, before.read + read, before.effective + effective_bytes(shard.size, read))
+        worth = effective_bytes(shard.size, min(read, most * shard.size))
+        found[shard.language] = Reading(before.unique + shard.size, before.read + read, before.effective + worth)
     return found
 
 
@@ -165,7 +167,8 @@ def effective_total(read: Mapping[str, Reading]) -> float:
 def worth_of(recipe: Recipe, shards: Mapping[str, Shard], most: float = math.inf) -> Worth:
     """What text that is read is worth under the recipe's mixture, where `most` bytes are read at most; different is only what people wrote, if anything."""
     unique = sum(shard.size for shard in (by_people(recipe, shards) or shards).values())
-    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes))), unique, most)
+    # without a bound for each language: the curve that is interpolated has no corners, and `most` bounds all of them together
+    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes, math.inf))), unique, most)
 
 
 def by_people(recipe: Recipe, shards: Mapping[str, Shard]) -> dict[str, Shard]:

@@ -84,6 +84,11 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
     return None
 
 
+def flops_of(budget: Budget | None) -> float | None:
+    """What a budget of FLOPs is of; None for others."""
+    return budget.amount if budget is not None and budget.kind == "flops" else None
+
+
 @dataclass(frozen=True)
 class Worth:
     """What reading a text is worth: `effective(num_bytes)` bytes of new text for those read in training, repeats counted, of which `unique` are different.
@@ -107,10 +112,10 @@ class Candidate(NamedTuple):
     memory: int
     batch: int | None = None
 
-    def expected(self, seconds: float, machine: Machine, law: Law, worth: Worth | None = None) -> Expected:
-        """After training for `seconds`."""
-        num_bytes = seconds * usual_speed(self.work, machine, self.batch) * usual_bytes_per_token(self.config.vocabulary_size)
-        return self.after(num_bytes, law, worth)
+    def expected(self, seconds: float, machine: Machine, law: Law, worth: Worth | None = None, flops: float | None = None) -> Expected:
+        """After training for `seconds`, or for `flops` however long that takes."""
+        tokens = flops / self.work.flops if flops is not None else seconds * usual_speed(self.work, machine, self.batch)
+        return self.after(tokens * usual_bytes_per_token(self.config.vocabulary_size), law, worth)
 
     def after(self, num_bytes: float, law: Law, worth: Worth | None = None) -> Expected:
         """After so many bytes of text, repeats counted."""
@@ -139,13 +144,14 @@ def affordable(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabular
 
 
 def best_shape(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
-) -> ModelConfig:
-    """The shape that is taken of those that can be afforded and finer experts, trained for `seconds` (`best_alike`)."""
-    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None,
+    flops: float | None = None,
+) -> ModelConfig:  # fmt: skip
+    """The shape that is taken of those that can be afforded and finer experts, trained for `seconds` or for `flops` (`best_alike`)."""
+    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth, flops)
     best = best_alike(found)
     own = [item for item in found if (item.one.config.width, item.one.config.num_layers) == (best.config.width, best.config.num_layers)]
-    return best_alike([*own, *(one.expected(seconds, machine, law, worth) for one in with_finer_experts(recipe, pinned, machine, best))]).config
+    return best_alike([*own, *(one.expected(seconds, machine, law, worth, flops) for one in with_finer_experts(recipe, pinned, machine, best))]).config
 
 
 def with_finer_experts(recipe: Recipe, pinned: SizeSettings, machine: Machine, best: Candidate) -> Sequence[Candidate]:
@@ -183,19 +189,20 @@ def size_reason(worth: Worth | None) -> str:
 
 
 def lowest_shape(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None
-) -> ModelConfig:
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None,
+    flops: float | None = None,
+) -> ModelConfig:  # fmt: skip
     """The one with the lowest expected loss of those not too large for their text, however small: what vocabularies are compared by. What is like it may
     be further from it in one than another."""
-    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth)
+    found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth, flops)
     return min(fitting(found), key=lambda item: item.loss).one.config
 
 
 def _expected(
-    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None
+    recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None, flops: float | None
 ) -> Sequence[Expected]:
     """Every shape that can be afforded."""
-    return [one.expected(seconds, machine, law, worth) for one in affordable(recipe, pinned, machine, vocabulary_size)]
+    return [one.expected(seconds, machine, law, worth, flops) for one in affordable(recipe, pinned, machine, vocabulary_size)]
 
 
 def _largest(found: Sequence[Expected], most: float) -> Expected:
@@ -291,7 +298,8 @@ def sketch(recipe: Recipe, pinned: SizeSettings, machine: Machine, law: Law = GE
 def _by_amount(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, law: Law, budget: Budget | None, option: str = "--budget"
 ) -> tuple[int, float]:
-    """Tokens and seconds of training of a budget of tokens or FLOPs, or of train.tokens, with the shape that is best for the seconds it takes with it.
+    """Tokens and seconds of training of a budget of tokens or FLOPs, or of train.tokens: with the shape that is best for so many FLOPs, or for the seconds
+    that it takes with so many tokens, of which a larger model would always make more.
 
     Raises RecipeError, which names the `option`, where there is no amount, or too little.
     """
@@ -307,7 +315,8 @@ def _by_amount(
         return tokens_of(config) / mean_tokens_per_second(recipe, config, machine)
 
     seconds, asked = 600.0, list[ModelConfig]()
-    while (config := best_shape(recipe, pinned, machine, vocabulary_size, seconds, law)) not in asked:
+    flops = flops_of(budget)
+    while (config := best_shape(recipe, pinned, machine, vocabulary_size, seconds, law, flops=flops)) not in asked:
         asked.append(config)
         seconds = seconds_of(config)
     config = max(asked[asked.index(config) :], key=body_parameters)  # more than one where each asks for the other

@@ -105,7 +105,7 @@ class Supply:
 
     def effective(self, text_bytes: float) -> float:
         """Bytes of new text that `text_bytes` are worth, read under the recipe's mixture."""
-        return effective_total(readings(self.recipe, self.counted, self.read(text_bytes))) if self.shards else text_bytes
+        return effective_total(readings(self.recipe, self.counted, self.read(text_bytes), math.inf)) if self.shards else text_bytes
 
     @cached_property
     def most_read(self) -> float:
