@@ -49,7 +49,7 @@ def _quality(facts: dict[str, Any]) -> list[str]:
     if "bits_per_byte" not in facts:
         return []
     bits, low, high = (text.fixed(facts[name], 2) for name in ("bits_per_byte", "low", "high"))
-    return [f"Expected of text it has never seen: {bits} bits per byte, in 80 of 100 cases between {low} and {high}. {text.ANCHOR}"]
+    return [f"Expected of text it has never seen: {bits} bits per byte, in 80 of 100 cases between {low} and {high}{_people(facts)}. {text.ANCHOR}"]
 
 
 def _budget(facts: dict[str, Any]) -> str:
@@ -67,14 +67,21 @@ def _dollars(facts: dict[str, Any]) -> float | None:
     return told if told is not None else None if price is None or seconds is None else seconds / 3600 * price
 
 
+def _people(facts: dict[str, Any]) -> str:
+    """What is expected of text by people, where the mean has generated problems in it."""
+    people = number(facts.get("people_bits_per_byte"))
+    return "" if people is None else f"; {text.fixed(people, 2)} of text by people alone"
+
+
 def _tiles(facts: dict[str, Any]) -> list[Tile]:
     tiles = [Tile("Parameters", text.scaled(facts["num_parameters"]), f"{text.scaled(facts['num_active_parameters'])} at work on a token")]
     if "tokens" not in facts:
         return tiles
     training, cost, price = number(facts.get("training_seconds")), _dollars(facts), number(facts.get("price_per_hour"))
+    spread = f"80 % from {text.fixed(facts['low'], 2)} to {text.fixed(facts['high'], 2)}{_people(facts)}"
     tiles += [
         Tile("Training tokens", text.scaled(facts["tokens"])),
-        Tile("Bits per byte", text.fixed(facts["bits_per_byte"], 2), f"80 % from {text.fixed(facts['low'], 2)} to {text.fixed(facts['high'], 2)}"),
+        Tile("Bits per byte", text.fixed(facts["bits_per_byte"], 2), spread),
     ]
     if "seconds" in facts and training is not None:
         tiles.append(Tile("Time", text.seconds(facts["seconds"]), f"{text.seconds(training)} of it training on text"))
