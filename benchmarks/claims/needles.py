@@ -135,6 +135,7 @@ def trained(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
 @torch.no_grad()
 def look(decoder: Decoder, text: np.ndarray, length: int, share: float | None) -> tuple[float, float]:
     """Share of the needles found in rows of `length`, and of the keys that were read of those that could be seen."""
+    decoder = _as_wide(decoder, length // KEYS)
     decoder.eval()
     random = np.random.default_rng(length)
     read, right = list[float](), list[float]()
@@ -151,10 +152,19 @@ def look(decoder: Decoder, text: np.ndarray, length: int, share: float | None) -
         right.append((said == torch.from_numpy(one.targets_T)[answers_T]).double().mean().item())
     for hook in hooks:
         hook.remove()
-    mixer = decoder.config.layers[0].mixer
-    window = min(mixer.window or length, length)
+    window = decoder.config.layers[0].mixer.window or length
     seen = sum(min(token + 1, window) for token in range(length)) / (length * (length + 1) / 2)
     return statistics.fmean(right), statistics.fmean(read) if read else seen
+
+
+def _as_wide(decoder: Decoder, window: int) -> Decoder:
+    """The same with another window where it has one: as many keys as an indexer chooses in rows of such a length."""
+    if decoder.config.layers[0].mixer.window is None:
+        return decoder
+    layers = tuple(layer.model_copy(update={"mixer": layer.mixer.model_copy(update={"window": window})}) for layer in decoder.config.layers)
+    wide = Decoder(decoder.config.model_copy(update={"layers": layers}))
+    wide.load_state_dict(decoder.state_dict())
+    return wide
 
 
 def read_share(indexer: Indexer, probe: Probe) -> float:

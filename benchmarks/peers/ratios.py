@@ -87,17 +87,18 @@ def paired(values: Sequence[float]) -> Paired:
 
 
 def draws_of(contestants: Mapping[str, Sequence[Bits]], num_bytes: Mapping[str, Sequence[int]]) -> list[dict[str, dict[str, float]]]:
-    """Figures of all contestants on resampled documents (the same ones for all of them) and resampled seeds (each its own)."""
+    """Figures of all contestants on resampled documents (the same ones for all of them) and resampled seeds: the same ones, too, of all with as many, for a
+    seed is an order of the text and a draw of weights that contestants have in common; each its own of the others."""
     generator = np.random.default_rng(0)
     arrays = {name: {language: np.array([bits[language] for bits in seeds]) for language in num_bytes} for name, seeds in contestants.items()}
     sizes = {language: np.array(values, dtype=np.float64) for language, values in num_bytes.items()}
     draws = []
     for _ in range(REPLICATES):
         documents = {language: generator.integers(0, len(size), len(size)) for language, size in sizes.items()}
-        draw = {}
+        draw, drawn = {}, {}
         for name, bits in arrays.items():
             count = len(contestants[name])
-            seeds = generator.integers(0, count, count)
+            seeds = drawn.setdefault(count, generator.integers(0, count, count))
             draw[name] = _figures(
                 {language: (bits[language][seeds][:, chosen].sum(1), np.full(count, sizes[language][chosen].sum())) for language, chosen in documents.items()}
             )

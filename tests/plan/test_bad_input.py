@@ -46,7 +46,11 @@ CASES = {
     "plan quickstart --budget 2h --set model.pattern.gated_norm_rank=4": r"No published architecture can hold .* qwen3 has no gates on its norms",
     "plan llm-jp-4-8b --set model.pattern.gated_norm_rank=4": r"llama has no gates on its norms",
     "plan llm-jp-4-8b --machine 64xH100 --budget 21d --set model.pattern.sandwich_norms=true": r"llama has no norm after the mixer",
-    "plan ax-k1 --budget 2h --set release.gguf=true": r"release\.gguf = true cannot be done: llama\.cpp does not know axk1, .* Set it to false",
+    "plan ax-k1 --budget 2h --set release.gguf=true": r"release\.gguf = true cannot be done: llama\.cpp does not know axk1\. .*Set it to false",
+    "plan nordic --budget 2h --set model.pattern.top_k=9 --set model.pattern.num_experts=8": r"top_k = 9 is more than num_experts = 8: lower it",
+    "plan nordic --budget 2h --set model.size.num_heads=6 --set model.size.num_kv_heads=4": r"num_heads = 6 is not a multiple .* = 4, .* change one of them",
+    "plan nordic --budget 2h --set model.pattern.deltas=3 --set model.size.num_layers=2": r"num_layers = 2 leaves no layer of attention: .* Take 4 layers",
+    "plan nordic --budget 2h --set model.pattern.window=64 --set model.size.num_layers=2": r"num_layers = 2 is too few for model\.pattern\.full_every = 4",
     "plan nowhere --budget 2h": r"nowhere",
 }
 

@@ -15,7 +15,7 @@ AFMOE = {
 HYBRID = {"deltas": 3, "attention_gate": "sigmoid"}
 CASES = {
     "an unknown host": ({**LATENT, "post_experts_norm": True}, {}, "llama.cpp does not know axk1"),
-    "an indexer": ({**LATENT, "index_top_k": 16}, {}, "llama.cpp does not know deepseek_v32"),
+    "an indexer": ({**LATENT, "index_top_k": 16}, {}, "llama.cpp knows deepseek_v32, but the gguf package"),
     "a published depth": (LATENT, {"num_layers": 27}, "deepseek2 takes a model of 27 layers for one without mixer.query_rank"),
     "weights as they are": ({"ffn": "experts", "normalise": False}, {}, "qwen3moe .* ffn.normalise = false"),
     "dense layers before experts": ({"ffn": "experts", "dense_layers": 1}, {}, "qwen3moe has experts in every layer; layer 0"),

@@ -255,6 +255,7 @@ def test_what_llama_cpp_cannot_hold_is_refused_by_field(tmp_path, host, mixer, f
 
 def test_a_host_that_llama_cpp_does_not_know_is_refused():
     assert unfit(SimpleNamespace(name="axk1", gguf=None), masters()[1]).startswith("llama.cpp does not know axk1")
+    assert "the gguf package, which writes its files, does not yet" in unfit(HOSTS["deepseek_v32"], masters()[1])
 
 
 def test_a_file_that_is_no_gguf_is_one_sentence_and_leaves_no_process(tmp_path):

@@ -29,7 +29,7 @@ def take(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     try:
         return tensors[name]
     except KeyError:
-        raise DataError(f"the checkpoint has no tensor {name}: it is incomplete, or of another architecture.") from None
+        raise DataError(f"the checkpoint has no tensor {name}: it is incomplete, or of another architecture than config.json says. Fetch it again.") from None
 
 
 def outer_to_host(state: Mapping[str, Tensor], config: ModelConfig) -> Weights:

@@ -64,21 +64,26 @@ def read_published(folder: Path) -> Published:
     tensors = _Asked(_tensors(folder))
     try:
         state = {name: tensor.float() for name, tensor in host.weights.weights_from_host(tensors, config)}
+    except DataError as error:  # of an adapter, which does not know the folder
+        raise DataError(f"{folder}: {error}") from None
     except (RuntimeError, IndexError) as error:  # parts that cannot be joined, or have too few dimensions
         raise DataError(f"{folder}: the tensors do not have the shapes that {CONFIG} says ({str(error).splitlines()[0]}).") from None
     # a tied head is written by some engines although it is the embedding
     left = sorted(set(tensors) - tensors.names - host.unused(set(tensors), config) - ({"lm_head.weight"} if config.tied else set()))
     if left:
-        raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {len(left)} such in all. One of the two is wrong.")
+        many = f"{len(left)} such in all. Fetch {CONFIG} and the weights again, of one model."
+        raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {many}")
     with torch.device("meta"):
         decoder = Decoder(config)
     wanted = {name: tensor.shape for name, tensor in [*decoder.named_parameters(), *decoder.selection_biases().items()]}
     assert wanted.keys() == state.keys(), "an adapter gives every tensor of the model"
     for name, tensor in state.items():
         if tensor.shape != wanted[name]:
-            raise DataError(f"{folder}: {name} has shape {tuple(tensor.shape)}, and {CONFIG} says {tuple(wanted[name])}.")
+            raise DataError(f"{folder}: {name} has shape {tuple(tensor.shape)}, and {CONFIG} says {tuple(wanted[name])}. Fetch both again, of one model.")
         if not bool(tensor.isfinite().all()):
-            raise DataError(f"{folder}: {name} holds values that are not finite numbers; the file is damaged or training had failed.")
+            raise DataError(
+                f"{folder}: {name} holds values that are not finite numbers: the file is damaged, or training failed. Fetch it again, or take an earlier one."
+            )
     return Published(host, config, state)
 
 
@@ -160,7 +165,10 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             raise RunError(f"{folder / missing[0]} is missing, and {INDEX} names it: fetch it again.")
         paths = [path for path in paths if path.name in named]
     if not paths:
-        raise RunError(f"{folder} has no *.safetensors file: this is not a complete Hugging Face folder.")
+        raise RunError(
+            f"{folder} has no *.safetensors file: this is not a complete Hugging Face folder. Fetch the weights in that format; others, such as "
+            "pytorch_model.bin, are not read."
+        )
     tensors: dict[str, Tensor] = {}
     for path in paths:
         try:

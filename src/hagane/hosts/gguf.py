@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Metadata = dict[str, Any]
 SIGMOID = 2  # what turns a router's scores into weights (llama-hparams.h, llama_expert_gating_func_type)
+UNWRITTEN = {"deepseek_v32"}  # hosts that llama.cpp knows and the gguf package does not yet
 _EXPERT = re.compile(r"(?P<before>.*\.experts)\.\d+\.(?P<matrix>\w+)\.weight")
 
 
@@ -163,7 +164,9 @@ def missing_tools() -> str | None:
 def unfit(host: Host, config: ModelConfig) -> str | None:
     """Why llama.cpp cannot hold a model that its host can; None where it can."""
     if host.gguf is None:
-        return f"llama.cpp does not know {host.name}, or hagane not yet what it calls it"
+        if host.name in UNWRITTEN:
+            return f"llama.cpp knows {host.name}, but the gguf package, which writes its files, does not yet"
+        return f"llama.cpp does not know {host.name}"
     odd = next((index for index, layer in enumerate(config.layers) if _odd_yarn(getattr(layer.mixer, "rope", None))), None)
     if odd is not None and not host.gguf.any_yarn:
         return f"llama.cpp's {host.gguf.architecture} has no scales of YaRN; layer {odd} has mixer.rope.yarn.mscale"

@@ -51,7 +51,7 @@ def read_config(folder: Path) -> tuple[Host, ModelConfig, dict[str, Any]]:
     except RecipeError as error:  # of an adapter, which does not know the folder
         raise RecipeError(f"{path}{str(error).removeprefix(CONFIG)}" if str(error).startswith(CONFIG) else str(error)) from None
     except ValidationError as error:  # fields that contradict each other
-        raise RecipeError(f"{path} does not describe a model: {first_reason(error)}.") from None
+        raise RecipeError(f"{path} does not describe a model: {first_reason(error)}. Correct it, or fetch the file again.") from None
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise RecipeError(f"{path} does not describe a {description['model_type']} model ({error}): correct it, or fetch the file again.") from None
     for field in ("bos_token_id", "eos_token_id"):

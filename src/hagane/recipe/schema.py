@@ -295,7 +295,7 @@ class PatternSettings(Frozen):
             return self
         top_k = self.top_k or USUAL_TOP_K
         if self.num_experts is not None and top_k > self.num_experts:
-            raise ValueError(f"top_k = {top_k} is more than num_experts = {self.num_experts}")
+            raise ValueError(f"top_k = {top_k} is more than num_experts = {self.num_experts}: lower it, or give more experts")
         if self.shared_gate and not self.shared_experts:
             raise ValueError("shared_gate is of shared experts, but shared_experts = 0 asks for none")
         if not self.entropy_clamp:
@@ -578,7 +578,10 @@ class Recipe(Frozen):
             raise ValueError("midtrain.share, extend.share and tune.share leave nothing for pretraining; together they must be below 1")
         size, pattern = self.model.size, self.model.pattern
         if size.num_heads and size.num_kv_heads and size.num_heads % size.num_kv_heads:
-            raise ValueError(f"model.size.num_heads = {size.num_heads} is not a multiple of model.size.num_kv_heads = {size.num_kv_heads}")
+            raise ValueError(
+                f"model.size.num_heads = {size.num_heads} is not a multiple of model.size.num_kv_heads = {size.num_kv_heads}, which they share evenly: "
+                "change one of them"
+            )
         if size.vocabulary_size and size.vocabulary_size > max(self.tokenizer.candidates) and self.corpus.sources:
             raise ValueError(
                 f"model.size.vocabulary_size = {size.vocabulary_size} is larger than all of tokenizer.candidates "
