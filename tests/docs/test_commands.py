@@ -95,3 +95,14 @@ def test_links_lead_somewhere_and_no_place_of_ours_is_named(page: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, f"{page.name}: {target}"
     assert not re.search(r"(?<![\w.~$])/(home|root|work|tmp|mnt)/", text)
     assert not re.search(r"pypi|index[-]url|localhost|\.\./shared", text)
+
+
+def test_the_page_of_mechanisms_names_every_row_of_their_benchmark_and_entries_that_are_there() -> None:
+    page = (ROOT / "docs" / "mechanisms.md").read_text(encoding="utf-8")
+    titles = set(re.findall(r"^## (.*)$", (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8"), re.M))
+    claims = page[page.index("## What was claimed") : page.index("## When to take which")]
+    named = [line.rsplit("|", 2)[1].strip() for line in claims.splitlines() if line.startswith("|")][2:]
+    assert [title for entry in named for title in entry.split("; ") if title not in {*titles, "the same"}] == []
+    rows = re.findall(r'^    "([\w-]+)": ', (ROOT / "benchmarks" / "mechanisms.py").read_text(encoding="utf-8"), re.M)
+    assert rows and [row for row in rows if f"`{row}`" not in page] == []
+    assert re.findall(r"\b[A-Z]+_[A-Z]+\b", page) == [], "a figure that was to be filled in"

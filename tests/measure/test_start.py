@@ -81,14 +81,23 @@ def test_untrained_weights_are_about_at_chance_and_taken(checked):
 
 
 def test_another_models_tokenizer_of_the_right_size_is_refused(checked):
-    with pytest.raises(RunError, match=r"needs 1\d\.\d bits or more .* of the 3 languages of the corpus, and chance needs 8\.3: .* do not belong") as refused:
+    with pytest.raises(RunError, match=r"needs 1\d\.\d bits or more .* of en, ja, sv, and chance needs 8\.3: .* do not belong") as refused:
         checked(expecting(*TEXTS), another_tokenizer(), TEXTS)
     assert "\n" not in str(refused.value)
 
 
-def test_of_a_single_language_it_is_said(checked):
-    (said,) = checked(expecting(*TEXTS), another_tokenizer(), ("sv",))
-    assert "bits for a token of text in sv, and chance needs 8.3: the language is new to it, or tokenizer.json is that of another model" in said
+def test_of_a_single_language_english_and_code_tell(checked, monkeypatch):
+    """As strange to it as the corpus: refused. Known: the language is new to it, and that is said."""
+    with pytest.raises(RunError, match=r"each of sv, [\w, -]*(en|code-python), and chance needs 8\.3: .* do not belong"):
+        checked(expecting(*TEXTS), another_tokenizer(), ("sv",))
+    monkeypatch.setattr(start, "_usual_text", lambda: [HeldOut("en", "en", (TEXTS["en"],))])
+    (said,) = checked(expecting("en", "sv"), toy_tokenizer(), ("ja",))
+    assert "bits for a token of text in ja, and chance needs 8.3: the language is new to it, or tokenizer.json is that of another model" in said
+
+
+def test_the_usual_text_is_english_and_code():
+    parts = {part.language: sum(map(len, part.texts)) for part in start._usual_text()}
+    assert parts.keys() == {"en", "code-python"} and min(parts.values()) > 1000
 
 
 def test_a_language_that_is_new_to_it_is_said_and_one_that_it_should_know_refused(checked):
