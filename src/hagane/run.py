@@ -280,7 +280,9 @@ def check_recipe(run: Run) -> None:
         grown = starting_tokenizer(start)
         if run.recipe.release.gguf is True and not pre_tokenizer_is_ours(grown.tokenizer):
             raise RunError(f"release.gguf = true cannot be done: the tokenizer of {start} splits text as none that hagane knows by a name of llama.cpp's.")
-        read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
+        found = read_published(start)  # every tensor, now: a damaged file must not be found out after the corpus was read
+        if found.left:
+            run.say(f"start      {len(found.left)} tensors of {start} are not read ({found.left[0]}, ...): hagane has no place for them in a {found.host.name}")
 
 
 def check_release(recipe: Recipe) -> None:

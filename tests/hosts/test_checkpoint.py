@@ -164,8 +164,10 @@ UNUSED = {
 def test_what_published_files_hold_beside_the_model_is_known(tmp_path, host):
     state = write_host(tmp_path, host)
     edit(tmp_path, lambda tensors: tensors.update({name: torch.zeros(3) for name in UNUSED[host]}))
-    read = read_published(tmp_path).state
+    published = read_published(tmp_path)
+    read = published.state
     assert read.keys() == state.keys() and all(torch.allclose(read[name], state[name], atol=1e-6) for name in state)
+    assert set(UNUSED[host]) <= set(published.left), "and told"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

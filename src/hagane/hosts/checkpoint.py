@@ -30,11 +30,12 @@ INDEX, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "model.safetensors.index.json", "
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint of a host: `state` holds float32 tensors by our canonical names."""
+    """A checkpoint of a host: `state` holds float32 tensors by our canonical names; `left` names those of the files that the model has no place for."""
 
     host: Host
     config: ModelConfig
     state: dict[str, Tensor]
+    left: tuple[str, ...] = ()
 
 
 class _Asked(Mapping[str, Tensor]):
@@ -69,7 +70,8 @@ def read_published(folder: Path) -> Published:
     except (RuntimeError, IndexError) as error:  # parts that cannot be joined, or have too few dimensions
         raise DataError(f"{folder}: the tensors do not have the shapes that {CONFIG} says ({str(error).splitlines()[0]}).") from None
     # a tied head is written by some engines although it is the embedding
-    left = sorted(set(tensors) - tensors.names - host.unused(set(tensors), config) - ({"lm_head.weight"} if config.tied else set()))
+    unused = host.unused(set(tensors), config)
+    left = sorted(set(tensors) - tensors.names - unused - ({"lm_head.weight"} if config.tied else set()))
     if left:
         many = f"{len(left)} such in all. Fetch {CONFIG} and the weights again, of one model."
         raise DataError(f"{folder}: tensor {left[0]} is not part of a {host.name} as {CONFIG} describes it; {many}")
@@ -84,7 +86,7 @@ def read_published(folder: Path) -> Published:
             raise DataError(
                 f"{folder}: {name} holds values that are not finite numbers: the file is damaged, or training failed. Fetch it again, or take an earlier one."
             )
-    return Published(host, config, state)
+    return Published(host, config, state, tuple(sorted(unused - tensors.names)))
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
