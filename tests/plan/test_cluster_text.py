@@ -6,6 +6,7 @@ import re
 import pytest
 
 from hagane.corpus.inputs import fingerprint
+from hagane.errors import RecipeError
 from hagane.plan.cluster import plan_on
 from hagane.plan.kept import corpus_inputs, corpus_paths, keep_law, pattern_name
 from hagane.plan.law import GENERAL, Law, Range, TextSize
@@ -45,6 +46,23 @@ def test_a_corpus_that_is_too_small_is_said_with_the_way_out(tmp_path):
     assert "at most 4 parameters for a byte of different text" in facts["reasons"]["model"] and "a byte of" not in endless["reasons"]["model"]
     assert facts["curve"][3]["bits_per_byte"] == facts["curve"][6]["bits_per_byte"] < facts["curve"][1]["bits_per_byte"], "more time buys nothing"
     assert [facts["curve"][place]["bits_per_byte"] for place in (3, 6)] > [endless["curve"][place]["bits_per_byte"] for place in (3, 6)]
+
+
+@pytest.mark.parametrize(("name", "machine"), [("nordic", "8xH100"), ("nordic", "512xH100"), ("llm-jp-4-8b", "64xH100")])
+def test_text_for_too_few_steps_is_named_and_not_the_budget_and_as_much_as_is_asked_for_is_enough(tmp_path, name, machine):
+    said = []
+    for place, budget in enumerate(("1h", "2d")):
+        with pytest.raises(RecipeError) as refused:
+            plan_on(with_text(tmp_path / str(place), budget, name, sv=27e-6), machine)
+        said.append(str(refused.value))
+    repeats = load_recipe(name)[0].corpus.max_repeats
+    words = r"too little text .*: 27 B read (\d+) times .* are (\d+) tokens, and 100 optimizer steps take ([\d,]+) here, for which about (\S+) MB"
+    told = re.search(words, said[0])
+    assert said[0] == said[1] and "budget" not in said[0] and float(told[1]) == repeats and float(told[2]) < 27 * repeats < int(told[3].replace(",", ""))
+    enough = float(told[4])
+    assert plan_on(with_text(tmp_path / "enough", "1h", name, sv=enough), machine)[1]["tokens"] > 100_000
+    with pytest.raises(RecipeError, match="too little text"):
+        plan_on(with_text(tmp_path / "half", "1h", name, sv=enough / 16), machine)
 
 
 def test_each_language_has_its_expectation_and_what_more_text_would_buy(tmp_path):

@@ -31,7 +31,7 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     """Lines for people and facts for scripts. A size that the recipe gives does not yield to the budget on a cluster; one that it leaves open is chosen.
 
     With `serve_tokens` the budget pays for serving that many tokens, too. Raises RecipeError where the machine is unknown, the recipe gives no amount, the
-    budget is too small or endless, no host holds the shape, or nothing fits, DataError for text that is not there.
+    budget or its text is too small, it is endless, no host holds the shape, or nothing fits, DataError for text that is not there.
     """
     machine, recipe = cluster(machine_text), with_mixture(recipe, find_mixture(recipe))
     context = max(curriculum(recipe), key=lambda part: part[1])[0]  # of most of pretraining
@@ -48,7 +48,7 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
         chosen = choose_shape(job, law, supply.worth)
         laid = chosen.laid
     refuse_unheld(recipe, laid.config)
-    job.dial.refuse_absurd(laid.tokens, laid.tokens_per_second, 3 * laid.work.forward_flops, job.least_batch(laid.work))
+    job.refuse_absurd(laid, supply.unique, chosen is None)
     curve = _curve(job, law, supply, laid, None if serve_tokens else chosen)
     served = _served(job, laid, curve[len(curve) // 2].bits_per_byte) if serve_tokens else None
     alone = chosen.again(replace(job.dial, serve_tokens=0.0)) if chosen is not None and serve_tokens else laid.config

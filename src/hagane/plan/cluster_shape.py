@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
+from hagane.plan.amounts import amount
 from hagane.plan.batch import batch_rule, step_law_batch
 from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
-from hagane.plan.dial import LEAST_BATCH, Dial
+from hagane.plan.dial import LEAST_BATCH, Dial, rounded_up
 from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
@@ -92,9 +93,17 @@ class Job:
         return tokens * usual_bytes_per_token(config.vocabulary_size) * (1 - self.recipe.tune.share)
 
     def tokens(self, work: Workload, config: ModelConfig, tokens_per_second: float, dial: Dial | None = None) -> float:
-        """Training tokens that the dial buys, and for which there is text."""
+        """Training tokens that the dial buys, and for which there is text; where that is for too few of them, as many as a run needs (`refuse_absurd`)."""
         bought = (dial or self.dial).tokens(tokens_per_second, 3 * work.forward_flops)
-        return min(bought, max(self.most_bytes / self.text_bytes(config, 1.0), MINIMUM_STEPS * max(LEAST_BATCH, self.least_batch(work))))
+        return min(bought, max(self.text_tokens(config), self.least_tokens(work)))
+
+    def text_tokens(self, config: ModelConfig) -> float:
+        """Training tokens for which there is text."""
+        return self.most_bytes / self.text_bytes(config, 1.0)
+
+    def least_tokens(self, work: Workload) -> float:
+        """Training tokens of the fewest steps in which anything is learned."""
+        return float(MINIMUM_STEPS * max(LEAST_BATCH, self.least_batch(work)))
 
     def least_batch(self, work: Workload) -> int:
         """Tokens: the recipe's, or a row for every eight devices, or for as many as can share the heads of one, so that few layouts lack work."""
@@ -119,6 +128,22 @@ class Job:
     def settled(self, laid: Laid) -> Laid:
         """Laid out anew at the batch for the tokens it has. A fixed point of both, near enough after one correction."""
         return laid if self.batch(laid.work, laid.tokens) == laid.batch else self.lay_out(laid.config, laid.tokens)
+
+    def refuse_absurd(self, laid: Laid, different_bytes: float, given: bool) -> None:
+        """Raises RecipeError where `different_bytes` of text, or the budget, are too few to learn anything, and where it never ends. `given`: the shape."""
+        allowed, needed = self.text_tokens(laid.config), self.least_tokens(laid.work)
+        if allowed < needed:
+            # more text may choose another shape: one whose rows no devices can share, of the largest vocabulary, whose tokens stand for most text
+            needed = needed if given or self.asked.exact else max(needed, float(MINIMUM_STEPS * self.machine.count * self.context))
+            each = usual_bytes_per_token(self.recipe.model.size.vocabulary_size or max(self.recipe.tokenizer.candidates, default=laid.config.vocabulary_size))
+            enough = different_bytes * needed / allowed * each / usual_bytes_per_token(laid.config.vocabulary_size)
+            raise RecipeError(
+                f"There is too little text to learn anything on {self.machine}: {amount(different_bytes, 'B')} read "
+                f"{self.recipe.corpus.max_repeats:g} times (corpus.max_repeats) are {allowed:,.0f} tokens, and {MINIMUM_STEPS} optimizer steps take "
+                f"{needed:,.0f} here, for which about {rounded_up(enough / 1e6):g} MB of text are needed."
+            )
+        speed, flops = laid.tokens_per_second, 3 * laid.work.forward_flops
+        self.dial.refuse_absurd(self.dial.tokens(speed, flops), laid.tokens, speed, flops, self.least_batch(laid.work))
 
     def published(self, config: ModelConfig) -> Laid:
         """A shape that is given."""

@@ -85,15 +85,16 @@ class Dial:
         """None where no price is known."""
         return None if self.price is None else seconds / 3600 * self.price
 
-    def refuse_absurd(self, tokens: float, tokens_per_second: float, flops_per_token: float, least_batch: int) -> None:
-        """Raises RecipeError where so few tokens teach nothing, with the smallest useful budget, and where so many take for ever.
+    def refuse_absurd(self, bought: float, tokens: float, tokens_per_second: float, flops_per_token: float, least_batch: int) -> None:
+        """Raises RecipeError where the tokens that are `bought` teach nothing, with the smallest useful budget, and where the `tokens` of them for which
+        there is text take for ever.
 
         `least_batch`: tokens of the smallest step that this cluster can take.
         """
         least = float(MINIMUM_STEPS * max(LEAST_BATCH, least_batch))
         if self.hours_count:
             least = max(least, MINIMUM_TRAINING_SECONDS * tokens_per_second)
-        if tokens < least:
+        if bought < least:
             amounts = {"tokens": least, "flops": least * flops_per_token}
             spent = self.seconds(least + self.serve_tokens / 3, tokens_per_second)
             enough = amounts.get(self.budget.kind) or self.budget.amount * spent / self.budget_seconds
@@ -101,12 +102,12 @@ class Dial:
             raise RecipeError(
                 f"A budget of {self.budget} is too small to learn anything on {self.machine}{served}: it takes {MINIMUM_STEPS} optimizer steps, here of "
                 f"{max(LEAST_BATCH, least_batch):,} tokens or more{f', and {MINIMUM_TRAINING_SECONDS:g}s of training' * self.hours_count}. "
-                f"The smallest useful one for this recipe is about {Budget(kind=self.budget.kind, amount=_rounded_up(enough))}."
+                f"The smallest useful one for this recipe is about {Budget(kind=self.budget.kind, amount=rounded_up(enough))}."
             )
         refuse_endless(self.seconds(tokens, tokens_per_second), self.budget)
 
 
-def _rounded_up(value: float) -> float:
+def rounded_up(value: float) -> float:
     """To two digits: budgets as people write them."""
     unit = 10 ** (math.floor(math.log10(value)) - 1)
     return float(math.ceil(value / unit) * unit)
