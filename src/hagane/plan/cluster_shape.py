@@ -1,8 +1,8 @@
-"""The shape for a cluster where a recipe leaves it open: the rules of `sketch`, at the speed that a layout gives.
+"""The shape for a cluster where a recipe leaves it open: the smallest model whose expected loss is that of the best, at the speed that a layout gives.
 
-Every rung of the ladder is ranked by the law at a usual speed, that of data and expert parallelism alone. The one that the rules take is laid out; what
-that says of its speed is believed of those like it, and they are ranked again until the one taken, the one with the lowest loss and those beside it
-were laid out.
+Every rung of the ladder is ranked by the law at a usual speed, that of data and expert parallelism alone. The one that the rule takes is laid out; what
+that says of its speed is believed of those like it, and they are ranked again until the one taken, the one with the lowest loss and smaller ones that are
+nearly as good were laid out.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
-from hagane.plan.shapes import LADDER, candidates, experts_of, finer, top_k_of
-from hagane.plan.sketch import MINIMUM_STEPS, Candidate, Expected, Worth, best_alike, best_vocabulary, fitting, in_proportion, point_of
+from hagane.plan.shapes import LADDER, candidates, expert_counts, experts_of, finer, top_k_of, top_ks
+from hagane.plan.sketch import MINIMUM_STEPS, PARAMETERS_PER_BYTE, Candidate, Expected, Worth, best_vocabulary, fitting, in_proportion, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.cluster import LayoutSettings
-from hagane.recipe.schema import Recipe
+from hagane.recipe.schema import PatternSettings, Recipe
 from hagane.recipe.types import Budget, Layout
 
 LARGER = ((10240, 80), (12288, 96), (16384, 128))  # rungs beyond the ladder, in the proportions of its last ones: no single machine has use for them
 PROMISING = 0.04  # of the loss: what is further from the lowest with one vocabulary is not looked at with another
+# Of the lowest expected loss, within which the smallest model is taken: the law cannot tell such shapes apart, and what is smaller is cheaper to keep and to
+# serve. Laptops take the largest within 1.5 % (`sketch.ALIKE`), by trainings of minutes, of which no cluster's plan is one.
+ALIKE = 0.005
+DOUBT = 0.004  # of the loss: what a shape that was not laid out may be better than believed
+FINER_BRINGS = 0.02  # of the loss, for which finer experts are looked at
 COMPUTES = 64  # tried, between what the smallest and the largest shape take for a number of tokens
-MOST_LAID = 8  # shapes; the ranking is then taken as it is
+MOST_LAID = 6  # shapes; the ranking is then taken as it is
 FIRST_BATCH = 4 * 2**20  # tokens of a step, before a speed says how many
 SHARING = 8  # devices that share a row at most, where there are few rows
 
@@ -118,11 +123,11 @@ class Job:
         rows = max(1.0, step_law_batch(max(1.0, tokens)) / self.context)
         return int(max(self.context * 2 ** round(math.log2(rows)), self.least_batch(work)))
 
-    def lay_out(self, config: ModelConfig, tokens: float) -> Laid:
-        """The fastest layouts of a shape at the batch for about so many training tokens. Raises RecipeError where none fits."""
+    def lay_out(self, config: ModelConfig, tokens: float, coarse: bool = False) -> Laid:
+        """The fastest layouts of a shape, or nearly, at the batch for about so many training tokens. Raises RecipeError where none fits."""
         work = workload(config, self.context)
         batch = self.batch(work, tokens)
-        found = best_layouts(work, self.machine, batch, self.precision, asked=self.asked)
+        found = best_layouts(work, self.machine, batch, self.precision, asked=self.asked, coarse=coarse)
         return Laid(config, work, found, batch, self.tokens(work, config, found[0].tokens_per_second))
 
     def settled(self, laid: Laid) -> Laid:
@@ -200,25 +205,27 @@ class Choice:
     rungs: Sequence[Rung]
     laid: dict[Key, Laid]
     worth: Worth | None = None
+    most_flops: float = math.inf  # of a token, under a budget of tokens: a fixed number of them says nothing of how large a model may be
 
     def rung(self, config: ModelConfig) -> Rung:
         key = _key(config)
         return next(rung for rung in self.rungs if rung.key == key)
 
-    def beside(self, rung: Rung) -> list[Rung]:
-        """The next narrower and the next wider one, with the next fewer and the next more experts, and with as many parameters in finer and coarser ones."""
-        width, _, experts, top_k = rung.key
-        widths = sorted({other.key[0] for other in self.rungs if other.key[2:] == (experts, top_k)})
-        counts = sorted({other.key[2] for other in self.rungs if other.key[0] == width and other.key[3] == top_k})
-        sides = [(value, experts, top_k) for value in _next(widths, width)] + [(width, value, top_k) for value in _next(counts, experts)]
-        sides += [(width, 2 * experts, 2 * top_k), (width, experts // 2, top_k // 2)]
-        return [other for other in self.rungs if (other.key[0], *other.key[2:]) in sides]
+    def in_doubt(self, dial: Dial, taken: Rung) -> list[Rung]:
+        """Smaller ones than that which is `taken`, not laid out yet, that would be taken if they were a little faster than believed; the nearest first."""
+        found = self.losses(dial)
+        most = min(item.loss for item in fitting(found)) * (1 + ALIKE + DOUBT)
+        near = sorted((item for item in fitting(found) if item.loss <= most), key=lambda item: item.loss)
+        rungs = [self.rung(item.one.config) for item in near]
+        return [rung for rung in rungs if rung.work.num_parameters < taken.work.num_parameters and rung.key not in self.laid]
 
     def with_finer(self, dial: Dial) -> Choice:
-        """The same with finer experts in the shape that is taken and those beside it: what they bring is little, and there are many."""
-        taken, size = self.rung(self.take(dial)), self.job.recipe.model.size
-        ladder = tuple(dict.fromkeys(rung.key[:2] for rung in (taken, *self.beside(taken))))
-        vocabulary = taken.one.config.vocabulary_size
+        """The same with finer experts in the shapes that may be taken or be the best with them: what they bring is little, and there are many."""
+        found, size = fitting(self.losses(dial)), self.job.recipe.model.size
+        most = min((item.loss for item in found), default=0.0) * (1 + ALIKE + FINER_BRINGS)
+        near = [item.one.config for item in found if item.loss <= most] or [self.take(dial)]
+        ladder = tuple(dict.fromkeys((config.width, config.num_layers) for config in near))
+        vocabulary = near[0].vocabulary_size
         others = finer(self.job.recipe.model.pattern, size, ladder, vocabulary_size=vocabulary, context=self.job.context)
         known = {rung.key for rung in self.rungs}
         more = [config for config in others if _key(config) not in known]
@@ -236,6 +243,8 @@ class Choice:
         """Expected bits per byte of every rung that the dial leaves time to train."""
         found = []
         for rung in self.rungs:
+            if dial.budget.kind == "tokens" and rung.flops > self.most_flops:
+                continue
             tokens = self.job.tokens(rung.work, rung.one.config, self.believed(rung), dial)
             num_bytes = self.job.text_bytes(rung.one.config, tokens)
             if tokens > 0:
@@ -243,14 +252,18 @@ class Choice:
         return found
 
     def take(self, dial: Dial) -> ModelConfig:
-        """By the rules of `sketch`. Raises RecipeError where serving leaves no time."""
+        """The smallest that is like the best. Raises RecipeError where serving leaves no time."""
         found = self.losses(dial)
         if not found:
             raise RecipeError(
                 f"serving {dial.serve_tokens:g} tokens takes all of {dial.budget} on {dial.machine}, even with the smallest model of this recipe. "
                 "Give a larger --budget or fewer --serve-tokens."
             )
-        return best_alike(found).config
+        return smallest_alike(found).config
+
+    def best(self, dial: Dial) -> Rung:
+        """The one with the lowest loss, however small."""
+        return self.rung(min(fitting(self.losses(dial)), key=lambda item: item.loss).one.config)
 
     def lowest(self, dial: Dial) -> float:
         """Loss of the best rung, however small."""
@@ -258,10 +271,37 @@ class Choice:
         return min(item.loss for item in fitting(found)) if found else math.inf
 
 
-def _next(values: Sequence[int], value: int) -> list[int]:
-    """Those just below and just above `value`."""
-    place = values.index(value)
-    return [*values[max(0, place - 1) : place], *values[place + 1 : place + 2]]
+def smallest_alike(found: Sequence[Expected]) -> Candidate:
+    """Of candidates of one vocabulary whose loss is like the lowest the one with the fewest parameters, of those with as many the one with the coarsest and
+    fewest experts. None that is too large for its text, unless all are."""
+    found = fitting(found)
+    most = min(item.loss for item in found) * (1 + ALIKE)
+    return min((item.one for item in found if item.loss <= most), key=lambda one: (one.point.total + _tables(one.config), top_k_of(one.config)))
+
+
+def _tables(config: ModelConfig) -> int:
+    """Parameters of embedding and head, which a point of the law is without."""
+    return config.vocabulary_size * config.width * (1 if config.tied else 2)
+
+
+def shape_reason(worth: Worth | None) -> str:
+    """Why a shape is taken."""
+    bound = "" if worth is None else f", of those with at most {PARAMETERS_PER_BYTE:g} parameters for a byte of different text"
+    return f"the smallest model of the ladder, by all parameters, within {ALIKE:.1%} of the lowest expected loss{bound}"
+
+
+def expert_reasons(pattern: PatternSettings, config: ModelConfig) -> dict[str, str]:
+    """Why there are so many experts, and why a token uses so many: what was chosen of them."""
+    count, top_k, found = experts_of(config), top_k_of(config), {}
+    if count and pattern.num_experts is None:
+        counts = ", ".join(map(str, expert_counts(pattern.model_copy(update={"top_k": top_k}))))
+        found["experts"] = f"{count} of {counts}: those of the smallest model within {ALIKE:.1%} of the lowest expected loss; a token uses {top_k} of them"
+    if count and len(options := top_ks(pattern)) > 1:
+        found["top_k"] = (
+            f"{top_k} of {', '.join(map(str, options))} experts, together as wide: those of the same model; finer ones bring what is published "
+            "(Krajewski et al. 2024)"
+        )
+    return found
 
 
 def _distance(one: Key, other: Key) -> float:
@@ -295,13 +335,14 @@ def choose_shape(job: Job, law: Law, worth: Worth | None = None) -> Chosen:
     sizes = [size.vocabulary_size] if size.vocabulary_size else sorted(recipe.tokenizer.candidates)
     configs = candidates(recipe.model.pattern, size, vocabulary_size=sizes[-1], context=job.context, ladder=(*LADDER, *LARGER))
     first = Choice(job, law, _holdable(job, configs), {}, worth)
-    dial = _compute(first) if job.dial.budget.kind == "tokens" else job.dial
+    dial, most_flops = job.dial, _most_flops(first) if job.dial.budget.kind == "tokens" else math.inf
+    first = replace(first, most_flops=most_flops)
     most = first.lowest(dial) * (1 + PROMISING)
     promising = [item.one.config for item in first.losses(dial) if item.loss <= most] or configs[:1]
     choices = {}
     for value in sizes:
         others = [_rung(job, config.model_copy(update={"vocabulary_size": value})) for config in promising]
-        choices[value] = first if value == sizes[-1] else Choice(job, law, others, {}, worth)
+        choices[value] = first if value == sizes[-1] else Choice(job, law, others, {}, worth, most_flops)
     options = in_proportion([choice.take(dial) for choice in choices.values()])
     best = best_vocabulary({option: choices[option.vocabulary_size].lowest(dial) for option in options})
     return _laid_out(choices[best.vocabulary_size], dial, sizes)
@@ -314,31 +355,30 @@ def _holdable(job: Job, configs: Sequence[ModelConfig]) -> list[Rung]:
     return [rung for rung in rungs if STATES * rung.work.num_parameters <= memory] or rungs[:1]
 
 
-def _compute(choice: Choice) -> Dial:
-    """The dial of FLOPs for which a budget of tokens is the best number of tokens: a fixed number of them says nothing of how large a model may be."""
+def _most_flops(choice: Choice) -> float:
+    """FLOPs of a token in the largest shape that a budget of tokens has use for: that with the lowest loss for the compute that reads so many with it."""
     job, each = choice.job, sorted(rung.flops for rung in choice.rungs)
-    tokens, found = job.dial.budget.amount, replace(job.dial, budget=Budget(kind="flops", amount=job.dial.budget.amount * each[0]))
+    tokens, found = job.dial.budget.amount, each[0]
     for step in range(COMPUTES + 1):
         flops = tokens * each[0] * (each[-1] / each[0]) ** (step / COMPUTES)
-        dial = replace(job.dial, budget=Budget(kind="flops", amount=flops))
-        if flops / choice.rung(choice.take(dial)).flops <= tokens:
-            found = dial  # the most that asks for no more tokens: rungs are steps, so less may ask for more
+        best = choice.best(replace(job.dial, budget=Budget(kind="flops", amount=flops)))
+        if flops / best.flops <= tokens:
+            found = best.flops  # the most compute that asks for no more tokens: rungs are steps, so less may ask for more
     return found
 
 
 def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
-    """Lay out what is taken, what is best and what is beside it, learn from it, and take again. Raises RecipeError where nothing that was tried fits."""
+    """Lay out what is taken, what is best and what might be taken instead, and take again. Raises RecipeError where nothing that was tried fits."""
     coarse, choice = choice, choice.with_finer(dial)
     job, rungs, error = choice.job, list(choice.rungs), None
     while True:
         now = replace(choice, rungs=rungs)
         taken = now.rung(now.take(dial))
-        lowest = now.rung(min(fitting(now.losses(dial)), key=lambda item: item.loss).one.config)
-        rung = next((one for one in (taken, lowest, *now.beside(taken)) if one.key not in choice.laid), None)
+        rung = next((one for one in (taken, now.best(dial), *now.in_doubt(dial, taken)) if one.key not in choice.laid), None)
         if rung is None or len(choice.laid) >= MOST_LAID:
             break
         try:
-            choice.laid[rung.key] = job.lay_out(rung.one.config, job.tokens(rung.work, rung.one.config, now.believed(rung)))
+            choice.laid[rung.key] = job.lay_out(rung.one.config, job.tokens(rung.work, rung.one.config, now.believed(rung)), coarse=True)
         except RecipeError as missing:
             error = error or missing
             # what is asked of the layout may be too much for this shape alone; memory is too little for larger ones, too
@@ -347,4 +387,5 @@ def _laid_out(choice: Choice, dial: Dial, sizes: Sequence[int]) -> Chosen:
                 raise error from None
     if taken.key not in choice.laid:
         taken = now.rung(replace(now, rungs=[other for other in rungs if other.key in choice.laid]).take(dial))
-    return Chosen(job.settled(choice.laid[taken.key]), now, coarse, sizes)
+    choice.laid[taken.key] = job.settled(job.lay_out(taken.one.config, choice.laid[taken.key].tokens))
+    return Chosen(choice.laid[taken.key], now, coarse, sizes)

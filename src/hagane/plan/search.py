@@ -52,9 +52,10 @@ def layouts(
     *,
     asked: Asked = FREE,
     memory: float = math.inf,
+    coarse: bool = False,
 ) -> Iterator[Layout]:
     """Every sensible layout, or every one of those asked for, whose replicas all have work in a batch, and whose weights, gradients and states alone take
-    less than `memory` bytes of a device."""
+    less than `memory` bytes of a device. `coarse`: of micro-batches and of turns of a pipeline every other one."""
     count, divisors = cluster.count, _divisors(cluster.count)
     for tensor in (value for value in asked.of("tensor", divisors) if value <= cluster.node and work.num_heads % value == 0 and count % value == 0):
         for pipeline in (value for value in asked.of("pipeline", divisors) if value <= work.num_layers and (count // tensor) % value == 0):
@@ -69,7 +70,7 @@ def layouts(
                         data=data, zero=1, tensor=tensor, pipeline=pipeline, interleave=1, context=context, expert=expert, micro_batch=1,
                         checkpointing="none", precision=precision,
                     )  # fmt: skip
-                    yield from _variants(work, batch_tokens, whole, asked, memory)
+                    yield from _variants(work, batch_tokens, whole, asked, memory, 2 if coarse else 1)
 
 
 def _long_enough(work: Workload, context: int) -> bool:
@@ -91,27 +92,27 @@ def _expert_degrees(work: Workload, cluster: Cluster, devices: int, asked: Asked
     return found if "expert" in asked.fields else [value for value in found if value & (value - 1) == 0]
 
 
-def _variants(work: Workload, batch_tokens: float, whole: Layout, asked: Asked, memory: float) -> Iterator[Layout]:
-    """Of a division of the devices: what is sharded, turns of a pipeline, micro-batches."""
+def _variants(work: Workload, batch_tokens: float, whole: Layout, asked: Asked, memory: float, step: int) -> Iterator[Layout]:
+    """Of a division of the devices: what is sharded, turns of a pipeline, micro-batches; of these two every `step`-th."""
     # gathering weights for every micro-batch of a pipeline costs what the pipeline saves
     usual: Sequence[Literal[0, 1, 2, 3]] = (1, 3) if whole.pipeline == 1 else (1,)
     interleaves = [
         turns
-        for turns in asked.of("interleave", INTERLEAVES if whole.pipeline > 1 else (1,))
+        for turns in asked.of("interleave", INTERLEAVES[::step] if whole.pipeline > 1 else (1,))
         if whole.pipeline * turns <= work.num_layers and (whole.pipeline > 1 or turns == 1)
     ]
     for zero in asked.of("zero", usual):
         if not _states_fit(work, whole, zero, memory):
             continue
         for interleave in interleaves:
-            for micro_batch in _micro_batches(work, batch_tokens, whole.context, whole.data, asked):
+            for micro_batch in _micro_batches(work, batch_tokens, whole.context, whole.data, asked, step):
                 yield Layout.model_construct(**{**whole.__dict__, "zero": zero, "interleave": interleave, "micro_batch": micro_batch})
 
 
-def _micro_batches(work: Workload, batch_tokens: float, context: int, data: int, asked: Asked) -> list[int]:
+def _micro_batches(work: Workload, batch_tokens: float, context: int, data: int, asked: Asked, step: int) -> list[int]:
     """Rows of a micro-batch that are worth trying: as many as a step has, a device has use for, and the recipe allows."""
     each = math.ceil(batch_tokens / (work.context * data))  # rows of a replica
-    usual: Sequence[int] = _divisors(each) if asked.exact else MICRO_BATCHES
+    usual: Sequence[int] = _divisors(each) if asked.exact else MICRO_BATCHES[::step]
     if asked.num_micro is not None:
         usual = (math.ceil(each / asked.num_micro),)
     found = [
@@ -152,8 +153,10 @@ def best_layouts(
     constants: Constants = FITTED,
     count: int = 3,
     asked: Asked = FREE,
+    coarse: bool = False,
 ) -> list[Estimate]:
-    """The `count` fastest layouts that fit, the fastest first; of layouts that differ only in micro-batch or turns the fastest one.
+    """The `count` fastest layouts that fit, the fastest first; of layouts that differ only in micro-batch or turns the fastest one. `coarse`: of
+    these not all are tried.
 
     Raises RecipeError that says what is missing: sequences in the batch, memory (how much, and on how many devices it would fit), an
     interconnect, or what keeps a layout from being as `asked`.
@@ -162,7 +165,7 @@ def best_layouts(
         raise RecipeError(f"{cluster}: {cluster.accelerator.name} has no link to another device, so only one of them can train.")
     memory = cluster.accelerator.memory_bytes
     best: dict[tuple[int, ...], Estimate] = {}
-    for layout in layouts(work, cluster, batch_tokens, precision, asked=asked, memory=memory):
+    for layout in layouts(work, cluster, batch_tokens, precision, asked=asked, memory=memory, coarse=coarse):
         if (fits := fitting(work, layout, cluster, batch_tokens, asked)) is None:
             continue
         found = estimate(work, fits, cluster, batch_tokens, balanced=balanced, constants=constants)

@@ -69,10 +69,11 @@ def serving_options(
     return [Served(item.one.config, seconds - spent, spent, item.loss) for item, spent in zip(first, serving, strict=True)]
 
 
-def served_lines(best: Served, tokens: float, alone: ModelConfig, budget: Budget) -> list[str]:
-    """How the time is divided, why the shape is what it is, and how to ask for it: `budget` is what training alone takes."""
+def served_lines(best: Served, tokens: float, alone: ModelConfig, budget: Budget, which: str = "largest") -> list[str]:
+    """How the time is divided, why the shape is what it is, and how to ask for it: `budget` is what training alone takes, `which` of the shapes that are
+    alike is taken."""
     without = f"without serving it would have {amount(num_active_parameters(alone))} active"
-    reason = f"the largest shape whose expected loss after that is like the lowest; {without}"
+    reason = f"the {which} shape whose expected loss after that is like the lowest; {without}"
     if alone == best.config:
         reason = "the shape is the same as without serving"
     return [
