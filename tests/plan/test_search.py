@@ -1,6 +1,7 @@
 """The search finds the best of all layouts, and says what is missing where there is none."""
 
 import itertools
+import re
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_the_best_is_the_best_of_all(work, name):
 
 def test_what_is_missing_is_said():
     huge = from_shape(num_layers=96, hidden=49152, **{**SHAPE, "width": 12288, "num_heads": 96})
-    with pytest.raises(RecipeError, match=r"0\.68 TB of memory .* parameters take .* TB .*\d+ devices at least are needed, not 8"):
+    with pytest.raises(RecipeError, match=r"0\.68 TB of memory .* parameters take .* TB .*: take \d+ devices, not 8\."):
         best_layouts(huge, cluster("8xH100"), BATCH)
     with pytest.raises(RecipeError, match="too few for 64xH100"):
         best_layouts(DENSE, cluster("64xH100"), 1024)
@@ -68,6 +69,26 @@ def test_counts_that_fit_are_named_and_do():
     with pytest.raises(RecipeError, match=r"Take 960 or 1,024 of them, devices with more memory"):
         plan_on(recipe, "1000xH100")
     assert all(plan_on(recipe, f"{count}xH100")[1]["layouts"] for count in (960, 1024))
+
+
+@pytest.mark.usefixtures("planned_at_once")
+@pytest.mark.parametrize(
+    ("name", "count", "device"),
+    [("llm-jp-4-32b-a3b", 1, "RTX4090"), ("ax-k1", 16, "H100"), ("neurosynth-9", 2048, "A100"), ("neurosynth-9", 8, "GB200"), ("amplimind-xl", 16, "TPUv5e"),
+     ("ax-k1", 1, "M4-Max")],
+)  # fmt: skip
+def test_devices_that_are_advised_are_enough(name, count, device):
+    recipe = load_recipe(name, ["budget=21d"])[0]
+    with pytest.raises(RecipeError, match=r"TB of memory .*: take [\d,]+ devices, not ") as refused:
+        plan_on(recipe, f"{count}x{device}")
+    enough = re.search(r"take ([\d,]+) devices", str(refused.value))[1]
+    assert plan_on(recipe, f"{enough}x{device}")[1]["layouts"]
+
+
+def test_where_no_number_of_devices_is_enough_none_is_advised():
+    recipe = load_recipe("ax-k1", ["budget=21d", "execution.layout={data=2, zero=1, tensor=1, pipeline=1}"])[0]
+    with pytest.raises(RecipeError, match=r"no number of H100 near that holds them\. Take devices with more memory"):
+        plan_on(recipe, "2xH100")
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 97, 360, 1000, 99_991])

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from hagane.errors import RecipeError
 from hagane.plan.footprint import footprint, num_micro_batches, share
 from hagane.plan.layout import FITTED, Constants, Estimate, check, estimate
-from hagane.plan.machines import Cluster, Precision
+from hagane.plan.machines import MOST_DEVICES, Cluster, Precision
 from hagane.plan.workload import Workload
 from hagane.recipe.types import Layout
 
@@ -18,6 +18,7 @@ MICRO_TOKENS = 65536  # a micro-batch beyond this is no faster and takes more me
 INTERLEAVES = (1, 2, 4, 8)
 LONG_CONTEXT = 16384  # tokens of a row from which context parallelism is tried
 NEAR = 16  # steps to double a cluster, in which a number of devices that fits is looked for
+DOUBLINGS = 4  # of a number of devices, in which one that fits is looked for where there is none nearer
 STATES = 16.0  # bytes per parameter of gradient, float32 master and two moments, the least that is held somewhere (footprint.py)
 
 
@@ -174,7 +175,7 @@ def best_layouts(
             best[key] = found
     if best:
         return sorted(best.values(), key=lambda item: -item.tokens_per_second)[:count]
-    raise RecipeError(_missing(work, cluster, batch_tokens, asked))
+    raise RecipeError(_missing(work, cluster, batch_tokens, asked, precision))
 
 
 def _unmet(work: Workload, cluster: Cluster, asked: Asked) -> str | None:
@@ -190,8 +191,8 @@ def _unmet(work: Workload, cluster: Cluster, asked: Asked) -> str | None:
     return None if layout.devices != cluster.count else check(work, layout, cluster)
 
 
-def _missing(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked) -> str:
-    tried = next(layouts(work, cluster, batch_tokens, asked=asked), None)
+def _missing(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked, precision: Precision) -> str:
+    tried = next(layouts(work, cluster, batch_tokens, precision, asked=asked), None)
     if tried is None and asked != FREE:
         why = _unmet(work, cluster, asked) or (
             f"no division of {cluster} gives every replica its part of a step of {batch_tokens / work.context:,.0f} rows of {work.context:,}"
@@ -206,13 +207,14 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked
     states = STATES * work.num_parameters
     free = device.memory_bytes * 0.9
     if states > free * cluster.count:
+        least = _least_count(work, cluster, batch_tokens, asked, precision, math.ceil(states / free))
+        way = f"take {least:,} devices, not {cluster.count:,}." if least else f"no number of {device.name} near that holds them. Take devices with more memory."
         return (
             f"{cluster} has {cluster.count * device.memory_bytes / 1e12:,.2f} TB of memory and the states of {work.num_parameters / 1e9:,.1f}B parameters take "
-            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each, nothing held twice): {math.ceil(states / free):,} devices at least "
-            f"are needed, not {cluster.count:,}."
+            f"{states / 1e12:,.2f} TB ({STATES:.0f} bytes each, nothing held twice): {way}"
         )
-    short = min((_short(work, layout, cluster, batch_tokens, asked) for layout in layouts(work, cluster, batch_tokens, asked=asked)), default=0.0)
-    near = " or ".join(f"{count:,}" for count in _counts_that_fit(work, cluster, batch_tokens, asked))
+    short = min((_short(work, layout, cluster, batch_tokens, asked) for layout in layouts(work, cluster, batch_tokens, precision, asked=asked)), default=0.0)
+    near = " or ".join(f"{count:,}" for count in _counts_that_fit(work, cluster, batch_tokens, asked, precision))
     again = f", with {asked.fields['checkpointing']} checkpointing" if "checkpointing" in asked.fields else ", with every activation recomputed"
     return (
         f"no division of {cluster} fits{f' with {asked}' * (asked != FREE)}: the best one lacks {short / 1e9:,.1f} GB on each device of "
@@ -220,22 +222,36 @@ def _missing(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked
     )
 
 
-def _counts_that_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked) -> list[int]:
+def _counts_that_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked, precision: Precision) -> list[int]:
     """The nearest numbers of devices below and above for which a division fits, of those that have many divisions: multiples of a power of two."""
     step = max(cluster.accelerator.devices_per_node, 2 ** max(0, math.ceil(math.log2(cluster.count / NEAR))))
     below = range(cluster.count // step * step - (cluster.count % step == 0) * step, 0, -step)
     above = range((cluster.count // step + 1) * step, 2 * cluster.count + step, step)
     found = (
-        next((count for count in side if _some_fit(work, cluster.model_copy(update={"count": count}), batch_tokens, asked)), None) for side in (below, above)
+        next((count for count in side if _some_fit(work, cluster.model_copy(update={"count": count}), batch_tokens, asked, precision)), None)
+        for side in (below, above)
     )
     return [count for count in found if count is not None]
 
 
-def _some_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked) -> bool:
+def _least_count(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked, precision: Precision, least: int) -> int | None:
+    """Of the numbers of devices from `least` on that have many divisions, whole nodes where there are several, the first for which a division fits."""
+    device = cluster.accelerator
+    if device.devices_per_node == 1 and device.inter_bandwidth == 0 and least > 1:
+        return None
+    step = max(device.devices_per_node if least > device.devices_per_node else 1, 2 ** max(0, math.ceil(math.log2(least / NEAR))))
+    first = math.ceil(least / step) * step
+    near = range(first, 2 * first + step, step)
+    far = [2 ** (math.ceil(math.log2(first)) + doubling) for doubling in range(1, DOUBLINGS + 1)]
+    counts = (count for count in (*near[: 2 * NEAR], *far) if count <= MOST_DEVICES)
+    return next((count for count in counts if _some_fit(work, cluster.model_copy(update={"count": count}), batch_tokens, asked, precision)), None)
+
+
+def _some_fit(work: Workload, cluster: Cluster, batch_tokens: float, asked: Asked, precision: Precision) -> bool:
     batch = batch_tokens if asked.exact else max(batch_tokens, cluster.count // 8 * work.context)
     memory = cluster.accelerator.memory_bytes
     return STATES * work.num_parameters <= memory * cluster.count and any(
-        _short(work, layout, cluster, batch, asked) <= 0 for layout in layouts(work, cluster, batch, asked=asked, memory=memory)
+        _short(work, layout, cluster, batch, asked) <= 0 for layout in layouts(work, cluster, batch, precision, asked=asked, memory=memory)
     )
 
 
