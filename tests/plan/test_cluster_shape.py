@@ -1,6 +1,7 @@
 """The shape chosen for a cluster is the one that the rules of the plan take of all shapes, each with its own best layout."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from hagane.plan.traffic import COLLECTIVES, traffic
 from hagane.plan.workload import workload
 from hagane.recipe.load import load_recipe
 from hagane.recipe.types import Budget, Layout
+from hagane.report.plan_page import plan_page
 
 BELIEVED = 0.002
 
@@ -208,3 +210,25 @@ def test_what_decoding_keeps_and_what_links_carry_is_shown():
     assert sum(line.startswith("       a device sends in a step of the first: ") and "all-to-all of tokens" in line for line in lines) == 1
     alone = plan_on(load_recipe("nordic", ["budget=1h"])[0], "1xH100")[0]
     assert any(line.endswith("a device sends in a step of the first: nothing") for line in alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "budget"),
+    [("llm-jp-4-8b", "8xH100", "28s"), ("llm-jp-4-32b-a3b", "64xH200", "5USD"), ("ax-k1", "1024xH100", "1e20FLOP"), ("llm-jp-4-8b", "8xH100", "1Btokens")],
+)
+def test_fewer_tokens_than_anybody_published_are_told_with_the_budget_for_as_many(name, machine, budget):
+    lines, facts = plan_on(load_recipe(name, [f"budget={budget}"])[0], machine)
+    (note,) = facts["notes"]
+    assert any(note in line for line in lines) and note in plan_page(facts)
+    assert "active parameters" in note and "fewer than any published model was trained on (the fewest: MT-NLG 0.51)" in note
+    enough = re.search(r"--budget (\S+)( \(.*\))? reaches that", note)[1]
+    after = plan_on(load_recipe(name, [f"budget={enough}"])[0], machine)[1]
+    assert after["notes"] == [] and 0.51 <= after["tokens"] / after["num_active_parameters"] < 0.65
+
+
+def test_enough_tokens_need_no_note(monkeypatch):
+    assert plan_on(load_recipe("llm-jp-4-8b", ["budget=21d"])[0], "64xH100")[1]["notes"] == []
+    slow = load_recipe("neurosynth-9", ["budget=9d"])[0]
+    assert "reaches that" in plan_on(slow, "2816xA100")[1]["notes"][0]
+    monkeypatch.setattr("hagane.plan.cluster.MOST_YEARS", 0.1)
+    assert "years. Take a larger machine" in plan_on(slow, "2816xA100")[1]["notes"][0], "no budget is advised that would be refused"

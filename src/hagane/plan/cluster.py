@@ -6,7 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from hagane.errors import RecipeError
 from hagane.model.count import num_active_parameters
+from hagane.plan.amounts import amount, factor
 from hagane.plan.cluster_page import Page, page_facts, page_lines
 from hagane.plan.cluster_shape import Chosen, Job, Laid, choose_shape
 from hagane.plan.contexts import curriculum
@@ -17,6 +19,7 @@ from hagane.plan.found import find_mixture, with_mixture
 from hagane.plan.held import refuse_unheld
 from hagane.plan.kept import find_law
 from hagane.plan.law import Law
+from hagane.plan.limits import FEWEST_PUBLISHED, MOST_YEARS
 from hagane.plan.machines import cluster
 from hagane.plan.serve import Served
 from hagane.plan.shapes import published
@@ -53,8 +56,32 @@ def plan_on(recipe: Recipe, machine_text: str, serve_tokens: float = 0.0) -> tup
     served = _served(job, laid, curve[len(curve) // 2].bits_per_byte) if serve_tokens else None
     alone = chosen.again(replace(job.dial, serve_tokens=0.0)) if chosen is not None and serve_tokens else laid.config
     languages = supply.languages(law, laid.config, job.text_bytes(laid.config, laid.tokens), laid.tokens)
-    page = Page(job, law, supply, laid, chosen, curve, served, alone, languages)
+    page = Page(job, law, supply, laid, chosen, curve, served, alone, languages, _few_tokens(job, laid))
     return page_lines(page), page_facts(page)
+
+
+def _few_tokens(job: Job, laid: Laid) -> tuple[str, ...]:
+    """What to know where a model gets fewer tokens than any that was published: that, and the budget for which it would not."""
+    (fewest, whose), active = FEWEST_PUBLISHED, num_active_parameters(laid.config)
+    needed, allowed = fewest * active, job.text_tokens(laid.config)
+    if laid.tokens >= needed:
+        return ()
+    said = (
+        f"{amount(laid.tokens)} tokens for {amount(active)} active parameters are {factor(laid.tokens / active)} for each, fewer than any published model was "
+        f"trained on (the fewest: {whose} {fewest:g})"
+    )
+    if allowed < needed:
+        return (f"{said}; the text that there is allows {amount(allowed)}. Give more text, or take a smaller model.",)
+    try:  # with so many tokens steps are larger and faster
+        then = job.lay_out(laid.config, needed)
+    except RecipeError:
+        then = laid
+    years = job.dial.seconds(needed, then.tokens_per_second) / (365.25 * 86400)
+    if years > MOST_YEARS:
+        return (f"{said}; on {job.machine} they would take {years:,.3g} years. Take a larger machine, or a smaller model.",)
+    enough = job.dial.enough(needed, then.tokens_per_second, 3 * laid.work.forward_flops)
+    words = f" ({enough})" * (enough.kind == "time")
+    return (f"{said}; --budget {enough.exact}{words} reaches that. Give it, or take a smaller model.",)
 
 
 def _served(job: Job, laid: Laid, loss: float) -> Served:

@@ -33,7 +33,8 @@ ACCURACY = (
 class Page(NamedTuple):
     """A plan: what is trained where, the shape with its layouts, how it was chosen (None where the recipe gives it), and what to expect.
 
-    `alone` is the shape that would be trained if nothing were to be served; `languages` are those of the text, where it is known.
+    `alone` is the shape that would be trained if nothing were to be served; `languages` are those of the text, where it is known;
+    `notes` are sentences about what should make a reader hesitate.
     """
 
     job: Job
@@ -45,6 +46,7 @@ class Page(NamedTuple):
     served: Served | None
     alone: ModelConfig
     languages: dict[str, LanguagePlan]
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -130,6 +132,7 @@ def page_lines(page: Page) -> list[str]:
         f"  training   {amount(laid.tokens)} tokens in rows of {page.job.context:,}, {page.steps:,.0f} steps of {amount(best.tokens)} tokens, "
         f"{page.flops:.3g} FLOPs",
         f"             {_schedule_line(page)}",
+        *[f"             note: {note}" for note in page.notes],
         *[
             f"             {share:.0%} of pretraining on rows of {context:,} is counted like this, and may need another layout"
             for context, share in curriculum(recipe)
@@ -286,7 +289,7 @@ def page_facts(page: Page) -> dict[str, Any]:
             for item in laid.found
         ],
         "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3), "law": page.law.source,
-        "curve": [point.model_dump(mode="json") for point in page.curve], "price_per_hour": dial.price, "reasons": reasons(page),
+        "curve": [point.model_dump(mode="json") for point in page.curve], "price_per_hour": dial.price, "notes": list(page.notes), "reasons": reasons(page),
     }  # fmt: skip
     if page.served is not None:
         facts |= {"serve_tokens": dial.serve_tokens, "serving_seconds": round(page.served.serving_seconds, 1), "width_without_serving": page.alone.width}

@@ -76,6 +76,12 @@ class Dial:
         """Seconds, those without training among them, that so many training tokens take."""
         return tokens / (tokens_per_second * self.goodput)
 
+    def enough(self, tokens: float, tokens_per_second: float, flops_per_token: float) -> Budget:
+        """The budget of its kind that buys so many training tokens, beside what is served."""
+        amounts = {"tokens": tokens, "flops": tokens * flops_per_token}
+        spent = self.seconds(tokens + self.serve_tokens / 3, tokens_per_second)
+        return Budget(kind=self.budget.kind, amount=rounded_up(amounts.get(self.budget.kind) or self.budget.amount * spent / self.budget_seconds))
+
     def joules(self, seconds: float) -> float | None:
         """At board power, all the time; None where the maker publishes none."""
         watts = self.machine.accelerator.watts
@@ -95,14 +101,11 @@ class Dial:
         if self.hours_count:
             least = max(least, MINIMUM_TRAINING_SECONDS * tokens_per_second)
         if bought < least:
-            amounts = {"tokens": least, "flops": least * flops_per_token}
-            spent = self.seconds(least + self.serve_tokens / 3, tokens_per_second)
-            enough = amounts.get(self.budget.kind) or self.budget.amount * spent / self.budget_seconds
             served = f" after serving {self.serve_tokens:g} tokens" if self.serve_tokens else ""
             raise RecipeError(
                 f"A budget of {self.budget} is too small to learn anything on {self.machine}{served}: it takes {MINIMUM_STEPS} optimizer steps, here of "
                 f"{max(LEAST_BATCH, least_batch):,} tokens or more{f', and {MINIMUM_TRAINING_SECONDS:g}s of training' * self.hours_count}. "
-                f"The smallest useful one for this recipe is about {Budget(kind=self.budget.kind, amount=rounded_up(enough))}."
+                f"The smallest useful one for this recipe is about {self.enough(least, tokens_per_second, flops_per_token)}."
             )
         refuse_endless(self.seconds(tokens, tokens_per_second), self.budget)
 

@@ -28,9 +28,11 @@ MEASURED_UTILISATION = Limit(0.90, 1.0, "share of a measured matrix rate: less t
 ORDINARY_UTILISATION = 0.40  # what a plan may count on: between the two lines above
 
 # Below what anybody published a run is still possible, only wasteful: three-minute runs of hagane saw 0.36. A tenth of that is the edge.
+FEWEST_PUBLISHED = (0.51, "MT-NLG")  # tokens a parameter
 TOKENS_PER_PARAMETER = Limit(
-    0.3, 0.03, "the fewest published: MT-NLG 0.51, Gopher 1.1, PaLM 1.4; compute-optimal is 20 (Hoffmann et al. 2022); changes aim at 1"
-)
+    0.3, 0.03,
+    f"the fewest published: {FEWEST_PUBLISHED[1]} {FEWEST_PUBLISHED[0]}, Gopher 1.1, PaLM 1.4; compute-optimal is 20 (Hoffmann et al. 2022); changes aim at 1",
+)  # fmt: skip
 USEFUL_TOKENS_PER_PARAMETER = 1.0  # what a changed plan aims at
 OPTIMAL_TOKENS_PER_PARAMETER = 20
 

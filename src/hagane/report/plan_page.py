@@ -23,7 +23,7 @@ def plan_page(facts: dict[str, Any]) -> str:
         state="nothing spent yet",
         good=False,
         sentence=_sentence(facts),
-        notes=_quality(facts),
+        notes=[*_quality(facts), *map(str, facts.get("notes") or ())],
         tiles=_tiles(facts),
         sections=[section for section in sections if section is not None],
     )
