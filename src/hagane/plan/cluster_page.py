@@ -16,6 +16,7 @@ from hagane.plan.facts import CurvePoint, LanguagePlan, schedule_facts
 from hagane.plan.languages import language_lines, mixture_reason, often_line, unused_line
 from hagane.plan.law import Law
 from hagane.plan.layout import Estimate
+from hagane.plan.machines import Accelerator
 from hagane.plan.serve import Served, served_lines
 from hagane.plan.shapes import experts_of, parts_line, shape_facts, top_k_of
 from hagane.plan.sketch import OVERRIDES
@@ -28,6 +29,18 @@ ACCURACY = (
     "Speeds follow from datasheets and four fitted constants. Half of 179 published ones are within 12 % of that for the layout they were run with; for the "
     "layout chosen here it is 15 % more in the median than was published, half are within 16 %, and 64 are more than 30 % away (benchmarks/plan_throughput.py)."
 )
+# Devices of which published runs are among these, by their names in machines.toml (benchmarks/published_throughput.toml).
+COMPARED = frozenset({"A100", "A100-40GB", "B200", "B300", "GB200", "GB300", "H100", "H200", "H800", "TPU-v3", "TPU-v4", "TPU-v5p", "TPU-v6e"})
+
+
+def accuracy(device: Accelerator) -> str:
+    """How far published speeds are met; of a device without any, that nothing was compared."""
+    if device.name in COMPARED:
+        return ACCURACY
+    return (
+        f"Speeds follow from datasheets and four fitted constants. No published run on {device.name} was compared with them, so how far these are off is not "
+        "known (benchmarks/plan_throughput.py compares other devices)."
+    )
 
 
 class Page(NamedTuple):
@@ -156,7 +169,7 @@ def page_lines(page: Page) -> list[str]:
             f"    {number}. {item.layout}: {amount(item.memory.total, 'B')}, {brief(item.seconds)} a step, {page.utilisation(item):.0%}; "
             f"bottleneck: {item.parts.bottleneck}"
         )
-    lines += [f"       {_traffic_line(page)}", ACCURACY]
+    lines += [f"       {_traffic_line(page)}", accuracy(device)]
     return [*lines, "  budgets    " + curve_line(page.curve), "How the numbers follow:", *(f"  {name:<16} {text}" for name, text in reasons(page).items())]
 
 
