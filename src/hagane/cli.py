@@ -112,6 +112,7 @@ def _prepare_process(recipe: Recipe) -> None:
 def _with_corpus(settings: list[str], recipe: Recipe, corpus: list[str] | None, budget: str | None) -> tuple[Recipe, list[str]]:
     """Apply --corpus and --budget to a loaded recipe."""
     from hagane.corpus.stores import is_url
+    from hagane.errors import RecipeError
     from hagane.recipe.load import one_dial, validate
 
     values = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -121,6 +122,8 @@ def _with_corpus(settings: list[str], recipe: Recipe, corpus: list[str] | None, 
         paths = [path if is_url(path) else str(Path(path).resolve()) for path in corpus]
         values.setdefault("corpus", {})["sources"] = [{"name": "corpus", "path": paths}, *embedded]
     pinned = [setting.partition("=")[0].strip() for setting in settings]
+    if budget and "budget" in pinned and values.get("budget") != budget:
+        raise RecipeError(f"--budget {budget} and --set budget={values['budget']} are two budgets; give one of them.")
     if budget:
         values = {**(values if "train.tokens" in pinned else one_dial(values, {"budget": budget})), "budget": budget}
     return validate(values, f"recipe {recipe.name}"), pinned

@@ -53,6 +53,8 @@ def preview(recipe: Recipe, pinned: tuple[str, ...], serve_tokens: float | None 
     With `serve_tokens` the budget pays for serving that many tokens, too, and the shape is chosen for both. Raises RecipeError for what cannot be planned,
     DataError for text that is not there.
     """
+    if (unused := next((name for name in pinned if name.startswith(("execution.layout", "execution.goodput"))), None)) is not None:
+        raise RecipeError(f"{unused} is of a machine of the table, and this plan is of the machine at hand. Give --machine, or leave it out.")
     recipe = with_mixture(recipe, find_mixture(recipe))
     size = pinned_only(recipe, pinned)
     if serve_tokens and (recipe.budget is None or Budget.parse(recipe.budget).kind not in ("time", "energy", "money")):

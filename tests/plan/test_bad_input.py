@@ -51,6 +51,13 @@ CASES = {
     "plan nordic --budget 2h --set model.size.num_heads=6 --set model.size.num_kv_heads=4": r"num_heads = 6 is not a multiple .* = 4, .* change one of them",
     "plan nordic --budget 2h --set model.pattern.deltas=3 --set model.size.num_layers=2": r"num_layers = 2 leaves no layer of attention: .* Take 4 layers",
     "plan nordic --budget 2h --set model.pattern.window=64 --set model.size.num_layers=2": r"num_layers = 2 is too few for model\.pattern\.full_every = 4",
+    "plan nordic --budget 1e400FLOP": r"budget '1e400FLOP' is more than a number can hold\. Give a smaller one",
+    "plan nordic --machine 8xH100 --budget 1e400h": r"budget '1e400h' is more than a number can hold",
+    "plan nordic --budget 2h --serve-tokens 1e400": r"--serve-tokens 1e400 is not a number of tokens\. Write for example",
+    "plan nordic --budget 2h --set budget=3h": r"--budget 2h and --set budget=3h are two budgets; give one of them",
+    "plan nordic --budget 2h --set train.learning_rate=100": r"train\.learning_rate = 100.*less than or equal to 1",
+    "plan nordic --budget 2h --set execution.goodput=0.5": r"execution\.goodput is of a machine of the table, .* Give --machine, or leave it out",
+    "plan nordic --budget 2h --set execution.layout={tensor=2}": r"execution\.layout is of a machine of the table",
     "plan nowhere --budget 2h": r"nowhere",
 }
 

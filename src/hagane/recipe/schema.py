@@ -370,7 +370,7 @@ class TrainSettings(Frozen):
         None, gt=0, description="learning rate of the embedding table over that of the rest of AdamW's; derived where not given, 1 where it is tied to the head"
     )
     head_ratio: float = Field(1.0, gt=0, description="learning rate of the head, likewise")
-    learning_rate: float | None = Field(None, gt=0, description="peak learning rate of pretraining")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate of pretraining")
     warmup_share: float = Field(0.03, ge=0, lt=0.5)
     decay_share: float = Field(0.4, ge=0, le=1)
     handover_share: float = Field(0.3, ge=0, le=1, description="share of the peak learning rate at the end of a stage that another one follows")

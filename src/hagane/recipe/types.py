@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -57,6 +58,8 @@ class Budget(Frozen):
             kind, end, total = part_kind, match.end(), total + float(match[1]) * factor
         if kind is None or total <= 0:
             raise RecipeError(f"budget {text!r} must be a positive amount with a unit, for example 10min.")
+        if not math.isfinite(total):
+            raise RecipeError(f"budget {text!r} is more than a number can hold. Give a smaller one.")
         return cls(kind=kind, amount=total)
 
     def __str__(self) -> str:
