@@ -177,3 +177,12 @@ def planned_on_cluster(recipe, facts):
     pattern = recipe.model.pattern.model_copy(update={"num_experts": facts["num_experts"] or None})
     model = recipe.model.model_copy(update={"size": size, "pattern": pattern})
     return plan_on(recipe.model_copy(update={"model": model, "budget": "1d"}), "1xH100")[1]
+
+
+def test_the_flops_that_are_advised_are_enough_and_not_many_times_too_many():
+    with pytest.raises(RecipeError, match=r"0 training tokens are too few .*--budget (\S+)FLOP") as refused:
+        planned("1e6FLOP")
+    least = float(str(refused.value).rsplit("--budget ", 1)[1].removesuffix("FLOP)."))
+    assert planned(f"{least:g}FLOP")[1]["flops"] == pytest.approx(least, rel=0.05)
+    with pytest.raises(RecipeError):
+        planned(f"{least / 2:g}FLOP")

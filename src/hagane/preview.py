@@ -119,7 +119,7 @@ def _facts(recipe: Recipe, machine: Machine, plan: PlanFacts, rough: Sketch, kno
         "flops": plan.flops * plan.expected_tokens / plan.tokens, "training_seconds": round(training, 1), "seconds": round(expected.seconds, 1),
         "tokens_per_second": round(plan.expected_tokens / training), "stages": {name: round(stage.seconds, 1) for name, stage in plan.stages.items()},
         "sample_bytes": rough.sample_bytes, "text_bytes": None if text_bytes >= UNNAMED_BYTES else round(text_bytes),
-        "repeats": max(plan.repeats.values(), default=0.0), "unused_seconds": round(plan.unused_seconds, 1),
+        "repeats": None if text_bytes >= UNNAMED_BYTES else max(plan.repeats.values(), default=0.0), "unused_seconds": round(plan.unused_seconds, 1),
         "bits_per_byte": round(expected.bits_per_byte, 3), "low": round(expected.low, 3), "high": round(expected.high, 3),
         "memory_bytes": expected.peak_memory_bytes, "joules": round(expected.joules),
         "energy_source": machine.energy_source, "law": plan.law,

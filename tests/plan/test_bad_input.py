@@ -58,6 +58,8 @@ CASES = {
     "plan nordic --budget 2h --set train.learning_rate=100": r"train\.learning_rate = 100.*less than or equal to 1",
     "plan nordic --budget 2h --set execution.goodput=0.5": r"execution\.goodput is of a machine of the table, .* Give --machine, or leave it out",
     "plan nordic --budget 2h --set execution.layout={tensor=2}": r"execution\.layout is of a machine of the table",
+    "plan llm-jp-4-8b --machine 64H200 --budget 2d": r"64H200 is not in the machine table\. Did you mean 64xH200\?",
+    "plan llm-jp-4-8b --machine 64xH200 --budget 2d --set execution.layout.expert=8": r"expert = 8 is of experts, and this model has none",
     "plan nowhere --budget 2h": r"nowhere",
 }
 

@@ -103,6 +103,8 @@ def check(work: Workload, layout: Layout, cluster: Cluster) -> str | None:
     if layout.pipeline * layout.interleave > work.num_layers + 2:  # embedding and head may stand for a layer each, as in Llama 3
         return f"pipeline {layout.pipeline} of {layout.interleave} interleaved stages is more than the {work.num_layers} layers"
     if layout.expert > 1 and (not work.num_experts or work.num_experts % layout.expert):
+        if not work.num_experts:
+            return f"expert = {layout.expert} is of experts, and this model has none"
         return f"expert = {layout.expert} does not divide the {work.num_experts} experts"
     if (layout.data * layout.context * layout.tensor) % layout.expert:
         return f"expert = {layout.expert} does not divide the {layout.data * layout.context * layout.tensor} devices of a pipeline stage"

@@ -91,6 +91,9 @@ def accelerator(name: str) -> Accelerator:
     known = _by_key()
     if (found := known.get(_key(name))) is not None:
         return found
+    number = re.match(r"\d+(?=\D)", name)
+    if number is not None and (found := known.get(_key(name[number.end() :]))) is not None:
+        raise RecipeError(f"{name} is not in the machine table. Did you mean {number[0]}x{found.name}?")
     near = difflib.get_close_matches(_key(name), known, n=3, cutoff=0.5)
     names = list(dict.fromkeys(known[key].name for key in near)) or list(accelerators())
     raise RecipeError(f"{name} is not in the machine table. " + ("Nearest: " if near else "There is: ") + f"{', '.join(names)}.")

@@ -322,9 +322,17 @@ def _by_amount(
     config = max(asked[asked.index(config) :], key=body_parameters)  # more than one where each asks for the other
     tokens, minimum = round(tokens_of(config)), MINIMUM_STEPS * 2048
     if tokens < minimum:
-        least = f"{minimum}tokens" if budget is None or budget.kind == "tokens" else f"{float(f'{minimum * mean_training_flops(recipe, config):.2g}'):g}FLOP"
+        least = f"{minimum}tokens" if flops is None else f"{_least_flops(recipe, pinned, machine, vocabulary_size, law, minimum):g}FLOP"
         raise RecipeError(f"{tokens:,} training tokens are too few to learn anything. The smallest useful number is {minimum:,} ({option} {least}).")
     return tokens, seconds_of(config)
+
+
+def _least_flops(recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, law: Law, tokens: int) -> float:
+    """FLOPs, to two digits, with which the shape that is chosen for them reads so many tokens."""
+    flops = tokens * min(one.work.flops for one in affordable(recipe, pinned, machine, vocabulary_size))
+    while flops < tokens * mean_training_flops(recipe, best_shape(recipe, pinned, machine, vocabulary_size, 0.0, law, flops=flops)):
+        flops *= 1.25
+    return float(f"{flops * 1.05:.2g}")
 
 
 def training_seconds(seconds: float, num_contexts: int = 1) -> float:
