@@ -14,7 +14,7 @@ from hagane.model.count import num_trained_parameters
 from hagane.plan.contexts import contexts
 from hagane.plan.cost import COPY_BYTES, expected_step, step_work
 from hagane.plan.facts import PlanFacts
-from hagane.plan.shapes import candidates
+from hagane.plan.shapes import shape
 from hagane.plan.stage import known_from, make_plan
 from hagane.plan.start import starting_folder
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -59,17 +59,17 @@ class _Timer:
         key = step_key(run.recipe, config, rows, context)
         kept = profile(execution.device, execution.threads)
         before = kept.steps.get(key)
-        shape = f"a step of width {config.width}, {config.num_layers} layers{f', context {context:,}' if num_contexts > 1 else ''}"
-        if before is not None and before.expected is None:  # kept before overheads were
-            before = before.model_copy(update={"expected": expected_of(run.recipe, run.machine, config, rows, context)})
+        told = f"a step of width {config.width}, {config.num_layers} layers{f', context {context:,}' if num_contexts > 1 else ''}"
+        if before is not None and before.expected is None and (expected := expected_of(run.recipe, run.machine, config, rows, context)) is not None:
+            before = before.model_copy(update={"expected": expected})  # kept before overheads were
             add_step(kept, key, before, execution.threads)
         if before is not None and execution.steer:
-            run.say(f"plan       {shape} took {before.step_seconds * 1e3:.0f} ms before{'; compiling it' if compiled else ''}")
+            run.say(f"plan       {told} took {before.step_seconds * 1e3:.0f} ms before{'; compiling it' if compiled else ''}")
             if not compiled:
                 return before.model_copy(update={"compile_seconds": 0.0})
             seconds = 0.0
         else:
-            run.say(f"plan       timing {shape}{' (compiling it the first time)' if compiled else ''}")
+            run.say(f"plan       timing {told}{' (compiling it the first time)' if compiled else ''}")
             share, (least, most) = (TIMED_SHARE, TIMED_SECONDS) if execution.steer else (FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS)
             seconds = min(max(share * (run.remaining() or 0.0), least), most) / num_contexts
         # one that is known too: what training compiles is then compiled, and its seconds, few or many, are behind us
@@ -132,7 +132,7 @@ def time_usual(recipe: Recipe, say: Callable[[str], None]) -> Machine:
     machine = profile(execution.device, execution.threads, renew=True, say=say)
     (width, num_layers), rows, context = USUAL_STEP[machine.device]
     vocabulary = min(recipe.tokenizer.candidates)
-    config = candidates(recipe.model.pattern, SizeSettings(), vocabulary_size=vocabulary, context=context, ladder=((width, num_layers),))[0]
+    config = shape(recipe.model.pattern, SizeSettings(), width=width, num_layers=num_layers, vocabulary_size=vocabulary, context=context)
     say(f"timing a step of width {width}, {num_layers} layers (compiling it may take half a minute)")
     rate = timed_step(recipe, machine, config, rows, context, USUAL_SECONDS)
     return add_step(machine, step_key(recipe, config, rows, context), rate, execution.threads)

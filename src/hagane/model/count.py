@@ -190,6 +190,11 @@ def parts(config: ModelConfig, *, active: bool = False) -> dict[str, int]:
     }
 
 
+def table_parameters(config: ModelConfig) -> int:
+    """Parameters of embedding and head, one table where they are tied: what loss laws leave out."""
+    return config.vocabulary_size * config.width * (1 if config.tied else 2)
+
+
 def num_parameters(config: ModelConfig) -> int:
     """Parameters of the model that answers. The state of balancing and clamping (`load_E`, `bias_E`, `clamp`) is not trained and not counted."""
     return sum(parts(config).values())

@@ -44,7 +44,7 @@ from hagane.plan.sketch import (
     best_shape,
     best_vocabulary,
     body_parameters,
-    flops_of,
+    given_flops,
     in_proportion,
     lowest_shape,
     point_of,
@@ -197,19 +197,19 @@ def _total_steps(recipe: Recipe, config: ModelConfig, known: Known, allowance: A
     if allowance.training_seconds is not None:
         return round(max(0.0, allowance.training_seconds - pace.compile_seconds) / pace.mean_seconds)
     steps = round(tokens / sum(part.share * pace.tokens(part.context) for part in pace.stretches))
-    budget = Budget.parse(recipe.budget) if recipe.budget else None
-    if budget is None or budget.kind != "flops":
+    flops = given_flops(recipe)
+    if flops is None:
         return steps
     steps = max(steps, MINIMUM_STEPS)  # enough that every phase has some
     any_mixture = dict.fromkeys(known.shard_bytes, 1 / len(known.shard_bytes))  # neither it nor the learning rate changes what a token costs
     phases = _phases(recipe, config, steps, pace, MAX_LEARNING_RATE, any_mixture, known)
-    return round(steps * budget.amount / phases_flops(config, chain(*phases.values())))
+    return round(steps * flops / phases_flops(config, chain(*phases.values())))
 
 
 def _tokens_of(recipe: Recipe, config: ModelConfig, sketch: Sketch) -> float:
     """Tokens of a budget that is not one of time, before its steps are known: of FLOPs as many as this shape reads for them."""
-    budget = Budget.parse(recipe.budget) if recipe.budget else None
-    return budget.amount / mean_training_flops(recipe, config) if budget is not None and budget.kind == "flops" else sketch.tokens
+    flops = given_flops(recipe)
+    return sketch.tokens if flops is None else flops / mean_training_flops(recipe, config)
 
 
 def _stage_plans(phases: Mapping[str, tuple[Phase, ...]], pace: Pace) -> dict[str, StagePlan]:
@@ -273,7 +273,7 @@ def choose_model(recipe: Recipe, pinned: SizeSettings, machine: Machine, known: 
         reasons["model"] = "the size that the recipe gives; no budget asks for another"
         return exact
 
-    flops = flops_of(Budget.parse(recipe.budget) if recipe.budget else None)
+    flops = given_flops(recipe)
 
     def loss(config: ModelConfig) -> float:
         if flops is not None:

@@ -9,7 +9,7 @@ from hagane.model.config import ModelConfig
 from hagane.model.count import num_active_parameters, num_parameters
 from hagane.plan.amounts import amount, dollars, energy, percent
 from hagane.plan.choose import choose_learning_rate, embedding_ratio_rule, warmup_share
-from hagane.plan.cluster_shape import Chosen, Job, Laid, expert_reasons, shape_reason
+from hagane.plan.cluster_shape import ALIKE, Chosen, Job, Laid
 from hagane.plan.contexts import curriculum
 from hagane.plan.curve import curve_line
 from hagane.plan.facts import CurvePoint, LanguagePlan, schedule_facts
@@ -19,7 +19,7 @@ from hagane.plan.layout import Estimate
 from hagane.plan.machines import Accelerator
 from hagane.plan.serve import Served, served_lines
 from hagane.plan.shapes import experts_of, parts_line, shape_facts, top_k_of
-from hagane.plan.sketch import OVERRIDES
+from hagane.plan.sketch import OVERRIDES, routing_reasons, size_reason
 from hagane.plan.text import Supply
 from hagane.plan.traffic import COLLECTIVES, step_bytes
 from hagane.recipe.types import Budget, duration
@@ -269,14 +269,14 @@ def _shape_reasons(page: Page) -> dict[str, str]:
     config = page.laid.config
     if page.chosen is None:
         return {"model": "the size that the recipe gives; model.size and model.pattern override it"}
-    found = shape_reason(page.supply.worth)
+    found = size_reason(page.supply.worth, ALIKE)
     largest = " (the largest: a larger one may be better still)" * (len(page.chosen.sizes) > 1 and config.vocabulary_size == max(page.chosen.sizes))
     return {
         "model": f"width {config.width}, {config.num_layers} layers: {found} for this budget at the speed of its layout; model.size.width, "
         "model.size.num_layers override it",
         "vocabulary": f"{config.vocabulary_size:,}{largest}: lowest expected loss of {', '.join(f'{size:,}' for size in page.chosen.sizes)}, or the largest "
         "of those alike; tokenizer.candidates, model.size.vocabulary_size override it",
-        **{name: f"{why}; {OVERRIDES[name]} overrides it" for name, why in expert_reasons(page.job.recipe.model.pattern, config).items()},
+        **{name: f"{why}; {OVERRIDES[name]} overrides it" for name, why in routing_reasons(page.job.recipe.model.pattern, config, ALIKE).items()},
     }
 
 

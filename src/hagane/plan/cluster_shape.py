@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
+from hagane.model.count import table_parameters
 from hagane.plan.amounts import amount
 from hagane.plan.batch import batch_rule, step_law_batch
 from hagane.plan.cost import MEMORY_SHARE, step_work, training_memory
@@ -23,11 +24,11 @@ from hagane.plan.law import Law, usual_bytes_per_token
 from hagane.plan.layout import FITTED, UNBALANCED, Estimate, assemble, units
 from hagane.plan.machines import Cluster, Precision, cluster
 from hagane.plan.search import MICRO_TOKENS, STATES, Asked, best_layouts
-from hagane.plan.shapes import LADDER, candidates, expert_counts, experts_of, finer, top_k_of, top_ks
-from hagane.plan.sketch import MINIMUM_STEPS, PARAMETERS_PER_BYTE, Candidate, Expected, Worth, best_vocabulary, fitting, in_proportion, point_of
+from hagane.plan.shapes import LADDER, candidates, experts_of, finer, top_k_of
+from hagane.plan.sketch import MINIMUM_STEPS, Candidate, Expected, Worth, best_vocabulary, fitting, in_proportion, point_of
 from hagane.plan.workload import Workload, workload
 from hagane.recipe.cluster import LayoutSettings
-from hagane.recipe.schema import PatternSettings, Recipe
+from hagane.recipe.schema import Recipe
 from hagane.recipe.types import Budget, Layout
 
 LARGER = ((10240, 80), (12288, 96), (16384, 128))  # rungs beyond the ladder, in the proportions of its last ones: no single machine has use for them
@@ -276,32 +277,7 @@ def smallest_alike(found: Sequence[Expected]) -> Candidate:
     fewest experts. None that is too large for its text, unless all are."""
     found = fitting(found)
     most = min(item.loss for item in found) * (1 + ALIKE)
-    return min((item.one for item in found if item.loss <= most), key=lambda one: (one.point.total + _tables(one.config), top_k_of(one.config)))
-
-
-def _tables(config: ModelConfig) -> int:
-    """Parameters of embedding and head, which a point of the law is without."""
-    return config.vocabulary_size * config.width * (1 if config.tied else 2)
-
-
-def shape_reason(worth: Worth | None) -> str:
-    """Why a shape is taken."""
-    bound = "" if worth is None else f", of those with at most {PARAMETERS_PER_BYTE:g} parameters for a byte of different text"
-    return f"the smallest model of the ladder, by all parameters, within {ALIKE:.1%} of the lowest expected loss{bound}"
-
-
-def expert_reasons(pattern: PatternSettings, config: ModelConfig) -> dict[str, str]:
-    """Why there are so many experts, and why a token uses so many: what was chosen of them."""
-    count, top_k, found = experts_of(config), top_k_of(config), {}
-    if count and pattern.num_experts is None:
-        counts = ", ".join(map(str, expert_counts(pattern.model_copy(update={"top_k": top_k}))))
-        found["experts"] = f"{count} of {counts}: those of the smallest model within {ALIKE:.1%} of the lowest expected loss; a token uses {top_k} of them"
-    if count and len(options := top_ks(pattern)) > 1:
-        found["top_k"] = (
-            f"{top_k} of {', '.join(map(str, options))} experts, together as wide: those of the same model; finer ones bring what is published "
-            "(Krajewski et al. 2024)"
-        )
-    return found
+    return min((item.one for item in found if item.loss <= most), key=lambda one: (one.point.total + table_parameters(one.config), top_k_of(one.config)))
 
 
 def _distance(one: Key, other: Key) -> float:

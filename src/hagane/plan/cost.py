@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from hagane.model.config import ExpertsConfig, ModelConfig
-from hagane.model.count import mean_seen, num_trained_parameters, trained_kinds, training_flops
+from hagane.model.count import mean_seen, num_trained_parameters, table_parameters, trained_kinds, training_flops
 from hagane.recipe.types import IndexMode, Machine, Phase, StepRate
 
 # Where a training step goes on a CPU (two cores with AVX512-bf16 and AMX, 430 GFLOP/s; docs/notebook.md, "The batch at equal time"): a token takes
@@ -68,7 +68,7 @@ class StepWork(NamedTuple):
 def step_work(config: ModelConfig, context: int) -> StepWork:
     """Of a shape trained on rows of `context` tokens."""
     parameters, routed = num_trained_parameters(config), [layer.ffn.num_experts for layer in config.layers if isinstance(layer.ffn, ExpertsConfig)]
-    body = parameters - config.vocabulary_size * config.width * (1 if config.tied else 2)
+    body = parameters - table_parameters(config)
     flops = training_flops_per_token(config, context)
     return StepWork(flops, parameters, body, config.width, config.num_layers, sum(routed), len(routed) / config.num_layers)
 

@@ -11,9 +11,9 @@ from hagane.plan.contexts import mean_training_flops
 from hagane.plan.cost import joules, tokens_per_second, training_flops_per_token
 from hagane.plan.facts import CurvePoint
 from hagane.plan.law import Law
-from hagane.plan.sketch import Worth, best_shape, flops_of, point_of
+from hagane.plan.sketch import Worth, best_shape, given_flops, point_of
 from hagane.recipe.schema import Recipe, SizeSettings
-from hagane.recipe.types import Budget, Machine, duration
+from hagane.recipe.types import Machine, duration
 
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -26,7 +26,7 @@ def loss_curve(
 
     `speed` is what was measured over what the matrix rate lets expect, `worth` what text brings that is read more than once.
     """
-    found, flops = [], flops_of(Budget.parse(recipe.budget) if recipe.budget else None)
+    found, flops = [], given_flops(recipe)
     for ratio in RATIOS:
         given = None if flops is None else flops * ratio
         config = best_shape(recipe, pinned, machine, chosen.vocabulary_size, seconds * ratio * speed, law, worth, given) if ratio != 1 else chosen

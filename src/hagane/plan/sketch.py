@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.model.count import num_active_parameters, num_parameters
+from hagane.model.count import num_active_parameters, num_parameters, table_parameters
 from hagane.plan.batch import given_batch
 from hagane.plan.contexts import contexts, mean_tokens_per_second, mean_training_flops
 from hagane.plan.cost import MEMORY_SHARE, StepWork, run_memory, step_work, usual_speed
@@ -87,6 +87,11 @@ def budget_seconds(budget: Budget, machine: Machine, price_per_hour: float | Non
 def flops_of(budget: Budget | None) -> float | None:
     """What a budget of FLOPs is of; None for others."""
     return budget.amount if budget is not None and budget.kind == "flops" else None
+
+
+def given_flops(recipe: Recipe) -> float | None:
+    """`flops_of` the recipe's budget."""
+    return flops_of(Budget.parse(recipe.budget) if recipe.budget else None)
 
 
 @dataclass(frozen=True)
@@ -182,10 +187,11 @@ def best_alike(found: Sequence[Expected]) -> Candidate:
     return _largest([item for item in own if top_k_of(item.one.config) == coarsest], enough).one
 
 
-def size_reason(worth: Worth | None) -> str:
-    """Why a shape is taken."""
+def size_reason(worth: Worth | None, smallest: float | None = None) -> str:
+    """Why a shape is taken: the largest that is alike, or the smallest, where that is taken, within this share of the lowest loss."""
+    taken = f"largest of the ladder within {ALIKE:.1%}" if smallest is None else f"smallest model of the ladder, by all parameters, within {smallest:.1%}"
     bound = "" if worth is None else f", of those with at most {PARAMETERS_PER_BYTE:g} parameters for a byte of different text"
-    return f"the largest of the ladder within {ALIKE:.1%} of the lowest expected loss{bound}"
+    return f"the {taken} of the lowest expected loss{bound}"
 
 
 def lowest_shape(
@@ -224,16 +230,21 @@ def _counted(pattern: PatternSettings, pinned: SizeSettings, vocabulary_size: in
     return tuple(_candidate(config, context, device, batch) for config in candidates(pattern, pinned, vocabulary_size=vocabulary_size, context=context))
 
 
-def routing_reasons(pattern: PatternSettings, config: ModelConfig) -> dict[str, str]:
-    """Why there are so many experts, and why a token uses so many: what was chosen of them."""
+def routing_reasons(pattern: PatternSettings, config: ModelConfig, smallest: float | None = None) -> dict[str, str]:
+    """Why there are so many experts, and why a token uses so many: what was chosen of them. `smallest` as in `size_reason`."""
     count, top_k, found = experts_of(config), top_k_of(config), {}
     if count and pattern.num_experts is None:
         counts = ", ".join(map(str, expert_counts(pattern.model_copy(update={"top_k": top_k}))))
-        found["experts"] = f"{count}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}; a token uses {top_k} of them"
+        why = f"{count}: likewise of {counts}, within {EXPERTS_ALIKE:.1%}"
+        if smallest is not None:
+            why = f"{count} of {counts}: those of the smallest model within {smallest:.1%} of the lowest expected loss"
+        found["experts"] = f"{why}; a token uses {top_k} of them"
     if count and len(options := top_ks(pattern)) > 1:
+        why, since = f"the fewest with an expected loss within {EXPERTS_ALIKE:.1%} of the lowest", f", from {FINER_FROM / 1e6:.0f}M active parameters on"
+        if smallest is not None:
+            why, since = "those of the same model", ""
         found["top_k"] = (
-            f"{top_k} of {', '.join(map(str, options))} experts, together as wide: the fewest with an expected loss within "
-            f"{EXPERTS_ALIKE:.1%} of the lowest; finer ones bring what is published, from {FINER_FROM / 1e6:.0f}M active parameters on (Krajewski et al. 2024)"
+            f"{top_k} of {', '.join(map(str, options))} experts, together as wide: {why}; finer ones bring what is published{since} (Krajewski et al. 2024)"
         )
     return found
 
@@ -252,7 +263,7 @@ def best_vocabulary(expected: Mapping[ModelConfig, float]) -> ModelConfig:
 
 def point_of(config: ModelConfig, num_bytes: float) -> Point:
     """Where a model after `num_bytes` (effective) of text stands in the loss law: parameters without embedding and head."""
-    outside = config.vocabulary_size * config.width * (1 if config.tied else 2)
+    outside = table_parameters(config)
     bodies = (num_active_parameters(config) - outside, num_parameters(config) - outside)
     return Point(*bodies, num_bytes, config.vocabulary_size, granularity_of(config))
 
