@@ -162,7 +162,7 @@ def choose(
     read = read_by_language(shards, rates, text_bytes)
     law = law.for_text(difficulty(recipe, shards, known.bytes_per_token[config.vocabulary_size], text_bytes))
     value, low, high = law.predict(point_of(config, effective_total(read)))
-    worth = worth_of(recipe, shards, most_read(recipe, shards)) if known.whole else None
+    worth = worth_of(recipe, shards) if known.whole else None
     speed = rows * recipe.train.context / rate.step_seconds / tokens_per_second(config, recipe.train.context, machine, given_batch(recipe))
     training = seconds if allowance.training_seconds is not None and not unused_seconds else total_steps * step_seconds
     total_seconds = sum(stage.seconds for stage in stages.values())
@@ -307,7 +307,7 @@ def text_worth(recipe: Recipe, known: Known) -> Worth | None:
     """What bytes read while training are worth; a share of them is tuning's, which is as new as the rest is. None where more text is left than was read."""
     if not known.whole:
         return None
-    worth, share = worth_of(recipe, known.shards, most_read(recipe, known.shards)), 1 - recipe.tune.share
+    worth, share = worth_of(recipe, known.shards), 1 - recipe.tune.share
     return Worth(lambda num_bytes: worth(num_bytes * share) / share, worth.unique)
 
 

@@ -94,7 +94,7 @@ def step_seconds(work: StepWork, tokens: float, machine: Machine) -> float:
 def overhead_of(steps: Iterable[StepRate]) -> float:
     """A machine's overhead by the steps timed on it: the median; 1 where none was.
 
-    Of ten dense and routed shapes, 64 to 768 wide, on a machine that took 1.8 to 3.6 times the seconds of these constants it is 3.0 to 4.1 in eight
+    Of ten dense and routed shapes, 64 to 768 wide, on a machine that took 1.8 to 3.6 times the seconds of these constants it is 3.0 to 4.1 in seven
     (docs/notebook.md, "Overhead of a step").
     """
     found = [rate.overhead for rate in steps if rate.overhead is not None]

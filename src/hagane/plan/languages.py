@@ -164,11 +164,11 @@ def effective_total(read: Mapping[str, Reading]) -> float:
     return max(1.0, sum(reading.effective for reading in read.values()))
 
 
-def worth_of(recipe: Recipe, shards: Mapping[str, Shard], most: float = math.inf) -> Worth:
-    """What text that is read is worth under the recipe's mixture, where `most` bytes are read at most; different is only what people wrote, if anything."""
+def worth_of(recipe: Recipe, shards: Mapping[str, Shard]) -> Worth:
+    """What text that is read is worth under the recipe's mixture, nothing beyond `most_read`; different is only what people wrote, if anything."""
     unique = sum(shard.size for shard in (by_people(recipe, shards) or shards).values())
-    # without a bound for each language: the curve that is interpolated has no corners, and `most` bounds all of them together
-    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes, math.inf))), unique, most)
+    # without a bound for each language: the curve that is interpolated has no corners, and `most_read` bounds all of them together
+    return Worth(interpolated(lambda num_bytes: effective_total(readings(recipe, shards, num_bytes, math.inf))), unique, most_read(recipe, shards))
 
 
 def by_people(recipe: Recipe, shards: Mapping[str, Shard]) -> dict[str, Shard]:
