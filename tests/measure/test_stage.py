@@ -84,3 +84,14 @@ def test_a_step_that_was_kept_before_overheads_were_says_what_was_expected_of_it
     assert timing.machine.steps[key].expected == stage.expected_of(timer.run.recipe, timing.machine, config, 4, 256)
     eager, config = timing.timer("execution.compile=false")
     assert stage.expected_of(eager.run.recipe, timing.machine, config, 4, 256) is None
+
+
+def test_a_kept_step_that_leaves_few_steps_is_timed_again_for_it_may_be_of_a_bad_minute(timing):
+    timer, config = timing.timer()
+    key = stage.step_key(timer.run.recipe, config, 4, 256)
+    timing.machine = timing.machine.model_copy(update={"steps": {key: rate(0.4)}})
+    timing.left = 1.01 * 0.4 * stage.FEW_STEPS
+    assert timer.step(config, 4, 256).step_seconds == pytest.approx(0.4) and not timing.asked
+    timing.left = 0.99 * 0.4 * stage.FEW_STEPS
+    assert timer.step(config, 4, 256).step_seconds == pytest.approx(0.04)
+    assert timing.machine.steps[key].step_seconds == pytest.approx(0.04)

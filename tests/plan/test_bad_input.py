@@ -16,7 +16,7 @@ from hagane.run import headline
 MACHINE = Machine(name="a", device="cpu", num_cores=2, memory_bytes=24 << 30, matmul_flops=827e9, bandwidth=72e9, power_watts=31.0, power_source="stated")
 CASES = {
     "plan quickstart --budget 20s": r"too small to learn anything here\. The smallest useful one .* is \S+",
-    "plan neurosynth-9 --budget 150s": r"leaves about \d+ optimizer steps .* The smallest useful budget is about \S+",
+    "plan neurosynth-9 --budget 110s": r"leaves about \d+ optimizer steps .* The smallest useful budget is about \S+",
     "plan quickstart --budget 1000tokens": r"1,000 training tokens are too few .*\. The smallest useful number is 204,800 \(--budget 204800tokens\)",
     "plan quickstart --budget 1USD": r"needs the price of this machine: --set execution\.price_per_hour",
     "plan quickstart --budget soon": r"soon",

@@ -31,7 +31,7 @@ def refusal(name, budget, machine=MACHINE, *settings):
     return None
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("amplimind-xl", 150), ("neurosynth-9", 150), ("ax-k1", 100)])
+@pytest.mark.parametrize(("name", "seconds"), [("amplimind-xl", 120), ("neurosynth-9", 120), ("ax-k1", 100)])
 def test_patterns_that_need_minutes_are_refused_with_a_budget_that_is_taken(name, seconds):
     said = refusal(name, f"{seconds}s")
     least = re.search(r"smallest useful budget is about ([\dminhs ]+);", said)[1].replace(" ", "")

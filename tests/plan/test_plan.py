@@ -20,7 +20,7 @@ from hagane.plan.choose import (
     embedding_ratio_rule,
     promised_share,
 )
-from hagane.plan.cost import MEMORY_SHARE, tokens_per_second, training_flops_per_token, training_memory
+from hagane.plan.cost import MEMORY_SHARE, expected_step, step_work, tokens_per_second, training_flops_per_token, training_memory
 from hagane.plan.law import GENERAL
 from hagane.plan.null_experts import HIGHEST_BIAS_RATE, REACH, bias_rate
 from hagane.plan.shapes import candidates, published, shape, shape_key
@@ -138,6 +138,35 @@ def test_biases_that_only_balance_move_as_published():
         assert bias_rates(plan) == {BIAS_RATE} and "as published" in plan.reasons["bias_rate"]
     plan = plan_of(recipe_with(budget="3min", model={"pattern": {**plain, "balance": "loss"}}), 180)
     assert "bias_rate" not in plan.reasons
+
+
+def slow_steps(slowness, timed):
+    """Steps that take so many times the overhead that was thought."""
+
+    def time_step(config, rows, context):
+        products, others = expected_step(step_work(config, context), rows * context, MACHINE)
+        timed.append(config.width)
+        step = products + slowness * others
+        return StepRate(tokens_per_second=rows * context / step, step_seconds=step, compile_seconds=0.0, expected=(products, others))
+
+    return time_step
+
+
+def test_where_steps_are_slower_than_thought_a_smaller_model_is_taken_before_a_budget_is_refused():
+    recipe, size = load_recipe("quickstart", ["budget=3min", "train.rows=32"])[0], SizeSettings()
+    known = replace(KNOWN, bytes_per_token={size: dict.fromkeys(("sv", "smj", "ja"), 2.5) for size in recipe.tokenizer.candidates})
+    sketched = sketch(recipe, size, MACHINE)
+
+    def plan(slowness, pinned=size):
+        timed = []
+        return make_plan(recipe, pinned, MACHINE, known, sketched, lambda: 168.0, slow_steps(slowness, timed), {}), timed
+
+    usual, (width,) = plan(1.0)
+    slow, (first, second) = plan(18.0)
+    assert first == width == usual.model.width > second == slow.model.width
+    assert slow.machine.overhead > MACHINE.overhead
+    with pytest.raises(RecipeError, match=r"which is \d\d steps; at least 100 are needed"):
+        plan(18.0, SizeSettings(width=width, num_layers=usual.model.num_layers))
 
 
 def test_a_step_is_timed_once_though_the_rate_of_biases_is_found_after_it():

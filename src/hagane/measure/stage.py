@@ -15,6 +15,7 @@ from hagane.plan.contexts import contexts
 from hagane.plan.cost import COPY_BYTES, expected_step, step_work
 from hagane.plan.facts import PlanFacts
 from hagane.plan.shapes import shape
+from hagane.plan.sketch import MINIMUM_STEPS
 from hagane.plan.stage import known_from, make_plan
 from hagane.plan.start import starting_folder
 from hagane.recipe.schema import Recipe, SizeSettings
@@ -26,6 +27,7 @@ FROZEN_TIMED_SHARE, FROZEN_TIMED_SECONDS = 0.05, (9.0, 60.0)
 QUICK_SECONDS = 1.0  # of steps that only tell batches apart
 COMPILED_QUICKLY = 3600.0  # seconds left from which on it pays to compile such steps
 ANOTHER_MACHINE = 1.3  # a step timed today that differs from the kept one by more than this factor says that the machine has changed
+FEW_STEPS = 6 * MINIMUM_STEPS  # of a budget of 100 s, half is training, of which half is promised
 USUAL_STEP = {"cpu": ((256, 5), 16, 256), "cuda": ((1024, 16), 64, 1024)}  # width and layers, rows, context
 USUAL_SECONDS = 5.0
 
@@ -63,7 +65,7 @@ class _Timer:
         if before is not None and before.expected is None and (expected := expected_of(run.recipe, run.machine, config, rows, context)) is not None:
             before = before.model_copy(update={"expected": expected})  # kept before overheads were
             add_step(kept, key, before, execution.threads)
-        if before is not None and execution.steer:
+        if before is not None and execution.steer and not self._leaves_few(before):
             run.say(f"plan       {told} took {before.step_seconds * 1e3:.0f} ms before{'; compiling it' if compiled else ''}")
             if not compiled:
                 return before.model_copy(update={"compile_seconds": 0.0})
@@ -74,7 +76,7 @@ class _Timer:
             seconds = min(max(share * (run.remaining() or 0.0), least), most) / num_contexts
         # one that is known too: what training compiles is then compiled, and its seconds, few or many, are behind us
         rate = self._timed(config, rows, context, seconds)
-        if before is not None and execution.steer:
+        if before is not None and not seconds:
             return before.model_copy(update={"compile_seconds": 0.0})
         run.say(f"plan       {rate.step_seconds * 1e3:.0f} ms a step, {rate.tokens_per_second:,.0f} tokens/s")
         if before is not None:
@@ -83,6 +85,11 @@ class _Timer:
             rate = rate.model_copy(update={"peak_memory_bytes": rate.peak_memory_bytes + READING_BYTES + COPY_BYTES * num_trained_parameters(config)})
         add_step(kept, key, rate, execution.threads)
         return rate
+
+    def _leaves_few(self, before: StepRate) -> bool:
+        """Whether so few steps are left at the kept speed that a plan may refuse for it: timed in a bad minute, it must not decide that."""
+        left = self.run.remaining()
+        return left is not None and left < FEW_STEPS * before.step_seconds
 
     def quickly(self, config: ModelConfig, rows: int, context: int) -> StepRate | None:
         """A micro-step that only tells batches apart; None where compiling it would cost more than a better batch brings."""

@@ -74,6 +74,10 @@ TimeStep = Callable[[ModelConfig, int, int], StepRate]
 TimeQuickly = Callable[[ModelConfig, int, int], StepRate | None]
 
 
+class FewStepsError(RecipeError):
+    """Of the shape that was chosen and timed, too few steps fit into the budget; a smaller one's may."""
+
+
 @dataclass(frozen=True)
 class Known:
     """What earlier stages measured: bytes of each shard (with its source and language; held-out ones apart), bytes per token by vocabulary and language,
@@ -117,7 +121,7 @@ def choose(
     """The plan. `time_step(config, rows, context)` returns a measured micro-step of the chosen shape, and the seconds of
     compiling that training has still before it; `time_quickly` one that only tells batches apart, or None. `model` is one chosen before.
 
-    Raises RecipeError where nothing fits.
+    Raises RecipeError where nothing fits, FewStepsError where that is for the time that a step was measured to take.
     """
     reasons: dict[str, str] = {}
     seconds = allowance.training_seconds if allowance.training_seconds is not None else sketch.training_seconds
@@ -134,17 +138,19 @@ def choose(
     rate, step_seconds = pace.rates[recipe.train.context], pace.mean_seconds
     tokens_per_step = rows * accumulation * recipe.train.context
     total_steps = _total_steps(recipe, config, known, allowance, pace, roughly)
-    if total_steps < MINIMUM_STEPS:
-        raise RecipeError(
-            f"the budget leaves {duration(total_steps * step_seconds)} for training, which is {total_steps} steps; at least {MINIMUM_STEPS} are needed "
-            f"({duration(MINIMUM_STEPS * step_seconds)}). Give a larger --budget, or lower train.rows or model.size."
+    per_promised = STEADY_SHARE / share if allowance.training_seconds is not None else 1.0  # steps expected for each that is promised
+    if (expected_steps := round(total_steps * per_promised)) < MINIMUM_STEPS:
+        step = step_seconds / per_promised
+        raise FewStepsError(
+            f"the budget leaves {duration(expected_steps * step)} for training, which is {expected_steps} steps; at least {MINIMUM_STEPS} are needed "
+            f"({duration(MINIMUM_STEPS * step)}). Give a larger --budget, or lower train.rows or model.size."
         )
     most_steps = None if most_tokens == math.inf else max(MINIMUM_STEPS, round(most_tokens / tokens_per_step))
     unused_seconds = max(0, total_steps - (most_steps or total_steps)) * step_seconds
     total_steps = min(total_steps, most_steps or total_steps)
     reasons["steps"] = _steps_reason(recipe, pace, total_steps, unused_seconds)
     tokens = total_steps * tokens_per_step
-    expected_tokens = round(tokens * STEADY_SHARE / share) if allowance.training_seconds is not None else tokens
+    expected_tokens = round(tokens * per_promised)
     if most_steps is not None:
         expected_tokens = min(expected_tokens, most_steps * tokens_per_step)
     learning_rate, reasons["learning_rate"] = choose_learning_rate(recipe, config, expected_tokens)

@@ -7,7 +7,7 @@ import math
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
 from hagane.plan.batch import MAX_ROWS_TOKENS, batch_rule
-from hagane.plan.choose import STEADY_SHARE, promised_share
+from hagane.plan.choose import STEADY_SHARE
 from hagane.plan.contexts import contexts, mean_tokens_per_second, stretches
 from hagane.plan.cost import least_step_seconds
 from hagane.plan.law import Law
@@ -73,8 +73,7 @@ def _steps(recipe: Recipe, config: ModelConfig, machine: Machine, training: floa
         return micro_steps * least_step_seconds(config, max(batch, context) / micro_steps, context, machine)
 
     step = stretches(recipe, cost, config.context)[1]
-    share = promised_share(training) if recipe.execution.steer else STEADY_SHARE
-    return training * share / step, step
+    return training * STEADY_SHARE / step, step
 
 
 def _cold_seconds(recipe: Recipe, config: ModelConfig, machine: Machine) -> float:

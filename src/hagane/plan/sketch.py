@@ -43,6 +43,7 @@ PREPARED_SHARE = 0.92  # of what is left after the fixed parts: the rest goes in
 FIXED_SECONDS = START_SECONDS + PLAN_SECONDS + RELEASE_SECONDS + GGUF_SECONDS + EVALUATE_SECONDS
 MINIMUM_TRAINING_SECONDS = 25.0  # below this a model of any shape has not left the noise of its initialisation
 MINIMUM_STEPS = 100
+SURE_STEPS = 125  # to expect of a shape before its step was timed
 # Losses of shapes, and of one shape with more or fewer experts, that differ by less are alike to a law: two seeds differ by as much, and experts bring more
 # than it tells (docs/notebook.md, "The law again", "How many experts"). The larger model gains more from tuning.
 ALIKE, EXPERTS_ALIKE = 0.015, 0.005
@@ -120,7 +121,9 @@ class Candidate(NamedTuple):
     def expected(self, seconds: float, machine: Machine, law: Law, worth: Worth | None = None, flops: float | None = None) -> Expected:
         """After training for `seconds`, or for `flops` however long that takes."""
         tokens = flops / self.work.flops if flops is not None else seconds * usual_speed(self.work, machine, self.batch)
-        return self.after(tokens * usual_bytes_per_token(self.config.vocabulary_size), law, worth)
+        found = self.after(tokens * usual_bytes_per_token(self.config.vocabulary_size), law, worth)
+        few_steps = flops is None and self.batch is not None and tokens < SURE_STEPS * self.batch
+        return found._replace(too_large=True) if few_steps else found
 
     def after(self, num_bytes: float, law: Law, worth: Worth | None = None) -> Expected:
         """After so many bytes of text, repeats counted."""
@@ -131,8 +134,9 @@ class Candidate(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """Expected bits per byte of a candidate, and whether it has too many parameters for the bytes of different text that it reads: what more of them bring
-    by the law they do not where text is read again and again."""
+    """Expected bits per byte of a candidate, and whether it is too large: so slow that fewer than SURE_STEPS of the recipe's batch fit into the time, or
+    of too many parameters for the bytes of different text that it reads, as what more of them bring by the law they do not where text is read again and
+    again."""
 
     loss: float
     one: Candidate
@@ -171,13 +175,13 @@ def with_finer_experts(recipe: Recipe, pinned: SizeSettings, machine: Machine, b
 
 
 def fitting(found: Sequence[Expected]) -> Sequence[Expected]:
-    """Those that are not too large for their text, the smallest where all are."""
+    """Those that are not too large for their text or time, the smallest where all are."""
     return [item for item in found if not item.too_large] or [min(found, key=_size)]
 
 
 def best_alike(found: Sequence[Expected]) -> Candidate:
     """Of candidates whose loss is like the lowest the largest shape, with experts no finer than they must be and as many as bring as much. None that is too
-    large for its text, unless all are."""
+    large for its text or time, unless all are."""
     found = fitting(found)
     most = min(item.loss for item in found) * (1 + ALIKE)
     shape = _largest(found, most).one.config
@@ -198,8 +202,8 @@ def lowest_shape(
     recipe: Recipe, pinned: SizeSettings, machine: Machine, vocabulary_size: int, seconds: float, law: Law, worth: Worth | None = None,
     flops: float | None = None,
 ) -> ModelConfig:  # fmt: skip
-    """The one with the lowest expected loss of those not too large for their text, however small: what vocabularies are compared by. What is like it may
-    be further from it in one than another."""
+    """The one with the lowest expected loss of those not too large for their text or time, however small: what vocabularies are compared by. What is like
+    it may be further from it in one than another."""
     found = _expected(recipe, pinned, machine, vocabulary_size, seconds, law, worth, flops)
     return min(fitting(found), key=lambda item: item.loss).one.config
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from hagane.errors import RecipeError
 from hagane.model.config import ModelConfig
-from hagane.plan.choose import Allowance, Known, TimeQuickly, TimeStep, choose
+from hagane.plan.choose import Allowance, FewStepsError, Known, TimeQuickly, TimeStep, choose
+from hagane.plan.cost import overhead_of
 from hagane.plan.facts import PlanFacts
 from hagane.plan.law import GENERAL, Law
 from hagane.plan.shapes import shape_key
@@ -72,15 +73,23 @@ def make_plan(
         training = None if left is None else max(1.0, left - sum(ahead.values()))
         return Allowance(training_seconds=training, other_seconds={**spent, **ahead})
 
-    first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once, law=law, time_quickly=time_quickly)
-    if remaining() is None:
-        return first
-    # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
-    phase = first.phases["pretrain"][-1]  # at train.context
-    same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
-    final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model, law=law)
-    of_steps = {name: final.reasons[name] for name in ("steps", "indexers", "bias_rate") if name in final.reasons}
-    return final.model_copy(update={"reasons": {**first.reasons, **of_steps}})
+    def chosen(machine: Machine) -> PlanFacts:
+        first = choose(recipe, pinned, machine, known, sketch, allowance(min(known.bytes_per_token)), time_once, law=law, time_quickly=time_quickly)
+        if remaining() is None:
+            return first
+        # what is left is less by the seconds of timing: the steps are counted anew for the same model and batch
+        phase = first.phases["pretrain"][-1]  # at train.context
+        same_batch = recipe.model_copy(update={"train": recipe.train.model_copy(update={"rows": phase.rows, "accumulation": phase.accumulation})})
+        final = choose(same_batch, pinned, machine, known, sketch, allowance(first.vocabulary_size), time_once, model=first.model, law=law)
+        of_steps = {name: final.reasons[name] for name in ("steps", "indexers", "bias_rate") if name in final.reasons}
+        return final.model_copy(update={"reasons": {**first.reasons, **of_steps}})
+
+    try:
+        return chosen(machine)
+    except FewStepsError:  # slower than was thought when the shape was chosen: a smaller one may do, chosen for the machine as it is now
+        slower = machine.model_copy(update={"overhead": max(machine.overhead, overhead_of(timed.values()))})
+        timed.clear()  # their speed is that of another shape; where it is the same one, it deserves a second look
+        return chosen(slower)
 
 
 def _scored_tokens(recipe: Recipe, known: Known, vocabulary_size: int) -> float:
