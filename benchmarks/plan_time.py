@@ -28,7 +28,7 @@ from hagane.recipe.types import duration
 
 GOAL_SECONDS = 1.5  # of issue 5
 LOCAL = ("10min", "2h", "30d", "2kWh", "1e20FLOP", "40USD")
-CLUSTERS = ("64xH200 21d", "2048xA100 49d", "768xA100 42d", "8xMI300X 7d", "256xv5p 1e22FLOP", "8xRTX4090 10d")
+CLUSTERS = ("64xH200 21d", "2048xA100 49d", "768xA100 42d", "8xMI300X 7d", "256xv5p 1e22FLOP", "256xv5p 2d", "1024xH100 30d", "8xRTX4090 10d")
 
 
 def commands(full: bool, corpus: list[str], folder: Path) -> dict[str, list[str]]:

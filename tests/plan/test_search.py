@@ -9,9 +9,9 @@ from hagane.errors import RecipeError
 from hagane.plan.batch import step_law_batch
 from hagane.plan.cluster import plan_on
 from hagane.plan.dial import GOODPUT
-from hagane.plan.layout import BOTTLENECKS, check, estimate
+from hagane.plan.layout import BOTTLENECKS, FITTED, check, estimate, imbalance_of
 from hagane.plan.machines import cluster
-from hagane.plan.search import _divisors, best_layouts
+from hagane.plan.search import Bound, _divisors, best_layouts, fitting, layouts
 from hagane.plan.shapes import published
 from hagane.plan.workload import from_shape, workload
 from hagane.recipe.load import load_recipe, validate
@@ -20,6 +20,7 @@ from hagane.recipe.types import Layout
 SHAPE = {"width": 2048, "context": 2048, "vocabulary_size": 32000, "num_heads": 16, "head_dim": 128}
 DENSE = from_shape(num_layers=24, hidden=8192, **SHAPE)
 ROUTED = from_shape(num_layers=24, num_experts=16, top_k=2, expert_hidden=2048, routed_layers=24, **SHAPE)
+LONG = from_shape(num_layers=24, num_experts=16, top_k=2, expert_hidden=2048, routed_layers=24, **{**SHAPE, "context": 32768})
 BATCH = 2**18
 
 
@@ -51,6 +52,23 @@ def test_the_best_is_the_best_of_all(work, name):
     for item in best:
         assert item.memory.total <= machine.accelerator.memory_bytes
         assert item.parts.bottleneck in {BOTTLENECKS.get(name, name) for name in item.parts._fields} | {"matrix products"}
+
+
+@pytest.mark.parametrize(("work", "name", "coarse"), [(ROUTED, "64xA100-40GB", False), (DENSE, "64xTPU-v5p", True), (LONG, "32xH100", False)])
+def test_what_is_left_out_could_not_have_been_among_the_fastest(work, name, coarse):
+    machine = cluster(name)
+    fastest = {}
+    for layout in layouts(work, machine, 2**21, coarse=coarse):
+        found = fitting(work, layout, machine, 2**21)
+        if found is None:
+            continue
+        one = estimate(work, found, machine, 2**21)
+        bound = Bound(work, layout.model_copy(update={"micro_batch": 1, "interleave": 1, "zero": 1}), machine, imbalance_of(layout, False), FITTED)
+        assert one.tokens_per_second <= bound.of(layout, one.num_micro) <= bound.most(2**21) * (1 + 1e-9)
+        key = (layout.data, layout.zero, layout.tensor, layout.pipeline, layout.context, layout.expert)
+        fastest[key] = max(fastest.get(key, 0.0), one.tokens_per_second)
+    best = best_layouts(work, machine, 2**21, count=5, coarse=coarse)
+    assert [item.tokens_per_second for item in best] == sorted(fastest.values(), reverse=True)[:5]
 
 
 def test_what_is_missing_is_said():

@@ -234,7 +234,12 @@ class Choice:
 
     def believed(self, rung: Rung) -> float:
         """Tokens a second: of its own layout, else the usual speed times what layouts gave of it for the shape that is most like it."""
-        known = [other for other in self.rungs if other.key in self.laid]
+        return self._believed(rung, self._known())
+
+    def _known(self) -> list[Rung]:
+        return [other for other in self.rungs if other.key in self.laid]
+
+    def _believed(self, rung: Rung, known: Sequence[Rung]) -> float:
         if not known:
             return rung.speed
         near = min(known, key=lambda other: _distance(rung.key, other.key))
@@ -242,11 +247,11 @@ class Choice:
 
     def losses(self, dial: Dial) -> list[Expected]:
         """Expected bits per byte of every rung that the dial leaves time to train."""
-        found = []
+        found, known = [], self._known()
         for rung in self.rungs:
             if dial.budget.kind == "tokens" and rung.flops > self.most_flops:
                 continue
-            tokens = self.job.tokens(rung.work, rung.one.config, self.believed(rung), dial)
+            tokens = self.job.tokens(rung.work, rung.one.config, self._believed(rung, known), dial)
             num_bytes = self.job.text_bytes(rung.one.config, tokens)
             if tokens > 0:
                 found.append(rung.one.after(num_bytes, self.law, self.worth))

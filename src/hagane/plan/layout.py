@@ -187,6 +187,21 @@ def units(work: Workload, layout: Layout, cluster: Cluster, num_micro: int, imba
     )  # fmt: skip
 
 
+def of_rows(single: Units, work: Workload, layout: Layout, cluster: Cluster, num_micro: int, imbalance: float) -> Units:
+    """`units` of a layout by those of the same one with micro-batches of one row and no turns in a pipeline: most of it is as many times as much."""
+    rows = layout.micro_batch
+    return single._replace(
+        matrices=_matrices(work, layout, cluster, imbalance), softmax=rows * single.softmax, memory=_memory(work, layout, cluster),
+        tensor=rows * single.tensor, expert=rows * single.expert, pipeline=rows * layout.interleave * single.pipeline, context=rows * single.context,
+        num_micro=num_micro, idle=(layout.pipeline - 1) / layout.interleave,
+    )  # fmt: skip
+
+
+def imbalance_of(layout: Layout, balanced: bool) -> float:
+    """Load of the busiest device's experts over the mean."""
+    return 1.0 if balanced or layout.expert == 1 else UNBALANCED
+
+
 def assemble(unit: Units, constants: Constants) -> StepTime:
     """The parts of a step once the constants are applied."""
     matrices, memory = unit.matrices / constants.matrix, unit.memory / constants.memory
@@ -219,7 +234,6 @@ def estimate(
     if (reason := check(work, layout, cluster)) is not None:
         raise RecipeError(f"{layout} on {cluster}: {reason}.")
     num_micro = num_micro_batches(work, layout, batch_tokens)
-    imbalance = 1.0 if balanced or layout.expert == 1 else UNBALANCED
-    parts = assemble(units(work, layout, cluster, num_micro, imbalance), constants)
+    parts = assemble(units(work, layout, cluster, num_micro, imbalance_of(layout, balanced)), constants)
     tokens = num_micro * layout.micro_batch * work.context * layout.data
     return Estimate(layout, parts.total, tokens, parts, footprint(work, layout, cluster, num_micro), num_micro)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hagane.errors import RecipeError
 from hagane.plan.footprint import footprint, num_micro_batches, share
-from hagane.plan.layout import FITTED, Constants, Estimate, check, estimate
+from hagane.plan.layout import FITTED, Constants, Estimate, Units, assemble, check, estimate, imbalance_of, of_rows, units
 from hagane.plan.machines import MOST_DEVICES, Cluster, Precision
 from hagane.plan.workload import Workload
 from hagane.recipe.types import Layout
@@ -57,6 +58,12 @@ def layouts(
 ) -> Iterator[Layout]:
     """Every sensible layout, or every one of those asked for, whose replicas all have work in a batch, and whose weights, gradients and states alone take
     less than `memory` bytes of a device. `coarse`: of micro-batches and of turns of a pipeline every other one."""
+    for whole in divisions(work, cluster, batch_tokens, precision, asked):
+        yield from _variants(work, batch_tokens, whole, asked, memory, 2 if coarse else 1)
+
+
+def divisions(work: Workload, cluster: Cluster, batch_tokens: float, precision: Precision, asked: Asked) -> Iterator[Layout]:
+    """How devices may be divided: a layout each, of micro-batches of one row, of which `_variants` are the others."""
     count, divisors = cluster.count, _divisors(cluster.count)
     for tensor in (value for value in asked.of("tensor", divisors) if value <= cluster.node and work.num_heads % value == 0 and count % value == 0):
         for pipeline in (value for value in asked.of("pipeline", divisors) if value <= work.num_layers and (count // tensor) % value == 0):
@@ -67,11 +74,10 @@ def layouts(
                 if data * work.context > batch_tokens or data not in asked.of("data", (data,)):
                     continue
                 for expert in _expert_degrees(work, cluster, data * context * tensor, asked):
-                    whole = Layout.model_construct(
+                    yield Layout.model_construct(
                         data=data, zero=1, tensor=tensor, pipeline=pipeline, interleave=1, context=context, expert=expert, micro_batch=1,
                         checkpointing="none", precision=precision,
                     )  # fmt: skip
-                    yield from _variants(work, batch_tokens, whole, asked, memory, 2 if coarse else 1)
 
 
 def _long_enough(work: Workload, context: int) -> bool:
@@ -164,18 +170,59 @@ def best_layouts(
     """
     if cluster.count > 1 and cluster.node == 1 and cluster.accelerator.inter_bandwidth == 0:
         raise RecipeError(f"{cluster}: {cluster.accelerator.name} has no link to another device, so only one of them can train.")
-    memory = cluster.accelerator.memory_bytes
-    best: dict[tuple[int, ...], Estimate] = {}
-    for layout in layouts(work, cluster, batch_tokens, precision, asked=asked, memory=memory, coarse=coarse):
-        if (fits := fitting(work, layout, cluster, batch_tokens, asked)) is None:
-            continue
-        found = estimate(work, fits, cluster, batch_tokens, balanced=balanced, constants=constants)
-        key = (layout.data, layout.zero, layout.tensor, layout.pipeline, layout.context, layout.expert)
-        if key not in best or found.tokens_per_second > best[key].tokens_per_second:
-            best[key] = found
+    every = [
+        Bound(work, whole, cluster, imbalance_of(whole, balanced), constants) for whole in divisions(work, cluster, batch_tokens, precision, asked)
+    ]
+    best: list[Estimate] = []
+    for most, bound in sorted(((bound.most(batch_tokens), bound) for bound in every), key=lambda item: -item[0]):
+        if len(best) == count and most < best[-1].tokens_per_second:
+            break  # nor can any of the others be among the fastest
+        found: dict[int, Estimate] = {}  # by what is sharded
+        for layout in _variants(work, batch_tokens, bound.whole, asked, cluster.accelerator.memory_bytes, 2 if coarse else 1):
+            least = max(best[-1].tokens_per_second if len(best) == count else 0.0, found[layout.zero].tokens_per_second if layout.zero in found else 0.0)
+            if bound.of(layout, num_micro_batches(work, layout, batch_tokens)) < least or (fits := fitting(work, layout, cluster, batch_tokens, asked)) is None:
+                continue
+            one = estimate(work, fits, cluster, batch_tokens, balanced=balanced, constants=constants)
+            if one.tokens_per_second > least:
+                found[layout.zero] = one
+        best = sorted([*best, *found.values()], key=lambda item: -item.tokens_per_second)[:count]
     if best:
-        return sorted(best.values(), key=lambda item: -item.tokens_per_second)[:count]
+        return best
     raise RecipeError(_missing(work, cluster, batch_tokens, asked, precision))
+
+
+@dataclass
+class Bound:
+    """Tokens a second that no layout of a division exceeds: what a micro-batch takes is known from one of a single row, where nothing is recomputed."""
+
+    work: Workload
+    whole: Layout  # of micro-batches of one row
+    cluster: Cluster
+    imbalance: float
+    constants: Constants
+    single: dict[int, Units] = field(default_factory=dict)  # by what is sharded
+
+    def of(self, layout: Layout, num_micro: int) -> float:
+        """Of one with so many micro-batches in a step: its own, but for recomputing."""
+        unit = of_rows(self._single(layout.zero), self.work, layout, self.cluster, num_micro, self.imbalance)
+        return self._tokens(num_micro * layout.micro_batch) / assemble(unit, self.constants).total
+
+    def most(self, batch_tokens: float) -> float:
+        """Of all: a row takes least in the largest micro-batch, without the traffic of sharding; a pipeline waits least with a stage for every layer."""
+        each = math.ceil(batch_tokens / (self.work.context * self.whole.data))
+        rows = min(each, max(1, MICRO_TOKENS * self.whole.context // self.work.context))
+        unit = of_rows(self._single(1), self.work, self.whole.model_copy(update={"micro_batch": rows}), self.cluster, 1, self.imbalance)
+        busy = assemble(unit._replace(step=0.0, optimizer=0.0, idle=0.0), self.constants).total
+        return self._tokens(rows) / busy * each / (each + (self.whole.pipeline - 1) / self.work.num_layers)
+
+    def _tokens(self, rows: int) -> float:
+        """Of so many rows of each replica, and a thousandth for rounding."""
+        return 1.001 * rows * self.work.context * self.whole.data
+
+    def _single(self, zero: int) -> Units:
+        if zero not in self.single:
+            self.single[zero] = units(self.work, self.whole.model_copy(update={"zero": zero}), self.cluster, 1, self.imbalance)
+        return self.single[zero]
 
 
 def _unmet(work: Workload, cluster: Cluster, asked: Asked) -> str | None:
