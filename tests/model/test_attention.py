@@ -57,7 +57,8 @@ def pack(documents, padding):
 
 
 @pytest.mark.parametrize(
-    ("kind", "head_dim"), [("dense", 8), ("dense", 6), ("experts", 8), ("latent", 8), ("delta", 8), ("sandwich", 8)]  # heads of 6 go without the kernel
+    ("kind", "head_dim"),
+    [("dense", 8), ("dense", 6), *((kind, 8) for kind in ("experts", "latent", "indexed", "gated", "delta", "sandwich"))],  # heads of 6 go without the kernel
 )
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), padding=st.integers(0, 3), window=st.sampled_from([None, 1, 3]), seed=st.integers(0, 9))
 @settings(max_examples=15, deadline=None)
@@ -73,7 +74,7 @@ def test_packed_documents_equal_separate_ones(tiny, kind, head_dim, lengths, pad
             assert_close(hidden, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["experts", "latent", "delta"])
+@pytest.mark.parametrize("kind", ["experts", "latent", "indexed", "gated", "delta"])
 def test_a_later_token_changes_nothing_before_it(tiny, kind):
     model = tiny(kind)
     tokens = torch.randint(0, 61, (1, 9))
