@@ -12,6 +12,7 @@ from hagane.folder import Run, read_json, write_atomic
 from hagane.hosts.checkpoint import read_published
 from hagane.hosts.vocabulary import grown
 from hagane.measure.machine import add_step, cores, profile, step_key
+from hagane.measure.stage import expected_of
 from hagane.plan.facts import PlanFacts
 from hagane.plan.start import starting_folder
 from hagane.recipe.types import StepRate
@@ -47,6 +48,7 @@ def run_pretrain(run: Run, folder: Path) -> TrainFacts:
             step_seconds=phase.rows * phase.context / facts.tokens_per_second,
             compile_seconds=facts.compile_seconds,
             peak_memory_bytes=facts.peak_memory_bytes,
+            expected=expected_of(run.recipe, run.machine, plan.model, phase.rows, phase.context),
         )
         kept = profile(execution.device, execution.threads)
         add_step(kept, step_key(run.recipe, plan.model, phase.rows, phase.context), rate, execution.threads)
