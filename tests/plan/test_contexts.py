@@ -198,6 +198,18 @@ def test_neurosynth_7_is_trained_on_longer_and_longer_rows_on_a_laptop():
     assert contexts(small) == [base, base // 8, 8 * base] and 256 <= base <= 2048
 
 
+@pytest.mark.parametrize("budget", ["10min", "204800tokens"])
+def test_texts_that_hide_numbers_are_no_longer_than_the_contexts_that_are_left(budget):
+    small = fitted(load_recipe("neurosynth-7", [f"budget={budget}"])[0], (), MACHINE)
+    base = small.train.context
+    assert small.evaluate.retrieval.lengths == tuple(sorted({max(256, base // 8), max(256, base), 8 * base}))
+    asked = load_recipe("neurosynth-7", [f"budget={budget}", "evaluate.retrieval.lengths=[128, 4096]"])[0]
+    kept = fitted(asked, ("evaluate.retrieval.lengths",), MACHINE)
+    assert kept.train.context == base and kept.evaluate.retrieval.lengths == (128, 4096)
+    short = fitted(asked, (), MACHINE).evaluate.retrieval.lengths
+    assert short[0] == 128, "shorter than any that is halved: it stays"
+
+
 def test_shares_must_leave_pretraining_something():
     with pytest.raises(RecipeError, match="leave nothing for pretraining"):
         recipe_with(extend={"share": 0.5}, tune={"share": 0.5})

@@ -1,7 +1,8 @@
 """Contexts that a budget can train: a published curriculum yields to a budget as a published size does, and so does the learning rate for that size.
 
 Rows of 16,384 tokens are more than a whole optimizer step of a laptop's run. All contexts are divided by one power of two, so that their
-ratios, which are the mechanism, stay.
+ratios, which are the mechanism, stay. Texts that numbers are found again in are divided likewise: they show what those contexts are worth, and reading texts a
+hundred times as long as any row of training took most of a short run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hagane.recipe.types import Machine
 
 ROWS = 8  # of the longest context of pretraining in a step, at least: fewer are too alike to learn from at once
 SHORTEST = 32  # tokens; no context is lowered below it
+SHORTEST_TEXT = 256  # likewise of a text that hides a number: the longest needle and its question are 133 bytes, and no vocabulary makes more tokens of them
 
 
 def fitted(recipe: Recipe, pinned: Collection[str], machine: Machine) -> Recipe:
@@ -35,8 +37,18 @@ def fitted(recipe: Recipe, pinned: Collection[str], machine: Machine) -> Recipe:
         lengths = [recipe.train.context, *(step.context for step in recipe.train.curriculum)]
         if max(lengths) * ROWS <= step_law_batch(tokens) or min(lengths) // 2 < SHORTEST or any(length % 2 for length in lengths):
             return recipe
-        curriculum = tuple(step.model_copy(update={"context": step.context // 2}) for step in recipe.train.curriculum)
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"context": recipe.train.context // 2, "curriculum": curriculum})})
+        recipe = _halved(recipe, "evaluate.retrieval.lengths" not in pinned)
+
+
+def _halved(recipe: Recipe, texts: bool) -> Recipe:
+    """With contexts half as long, and `texts` that hide numbers likewise."""
+    train, retrieval = recipe.train, recipe.evaluate.retrieval
+    curriculum = tuple(step.model_copy(update={"context": step.context // 2}) for step in train.curriculum)
+    update: dict[str, object] = {"train": train.model_copy(update={"context": train.context // 2, "curriculum": curriculum})}
+    if texts:
+        lengths = tuple(sorted({max(min(length, SHORTEST_TEXT), length // 2) for length in retrieval.lengths}))
+        update["evaluate"] = recipe.evaluate.model_copy(update={"retrieval": retrieval.model_copy(update={"lengths": lengths})})
+    return recipe.model_copy(update=update)
 
 
 def _for_another_size(recipe: Recipe, pinned: Collection[str]) -> bool:
