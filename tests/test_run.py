@@ -127,6 +127,7 @@ def test_a_hybrid_run_is_planned_trained_and_released(tmp_path):
         (("run", "nordic", "--budget", "5min", "--corpus", "nowhere"), "nowhere"),
         (("run", "quickstart", "--from", "nowhere"), "config.json cannot be read"),
         (("run", "llm-jp-4-8b", "--budget", "5min"), "names no corpus"),
+        (("run", "quickstart", "--set", 'tune.families=["chess"]'), "problems are made for"),
         (("status", "nowhere"), "there is no run folder"),
         (("resume", "nowhere"), "there is no run folder"),
         (("recipe", "show", "quickstart", "--set", "train.contxt=1"), "Did you mean context"),

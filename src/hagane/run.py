@@ -267,6 +267,10 @@ def check_recipe(run: Run) -> None:
     unknown = [language for language in run.recipe.evaluate.retrieval.languages if language not in LANGUAGES]
     if unknown:
         raise RunError(f"evaluate.retrieval.languages names {unknown[0]!r}; numbers are hidden in: {', '.join(LANGUAGES)}.")
+    if run.recipe.tune.languages or run.recipe.tune.families:
+        from hagane.tune.conversations import known_problems
+
+        known_problems(run.recipe.tune)
     _ = run.sketch  # refuses a budget that is too small
     if run.record("plan") is None:
         refuse_few_steps(run.recipe, run.pinned_size, run.machine, run.law)
