@@ -44,7 +44,7 @@ def plan_of(recipe, seconds=1200.0, timed=None, size=None):
         (timed if timed is not None else {})[context] = rows
         return StepRate(tokens_per_second=rows * context / seconds_at(context), step_seconds=seconds_at(context), compile_seconds=2.0)
 
-    left = None if recipe.budget.endswith("FLOP") else seconds - 15.0
+    left = None if recipe.budget.endswith(("FLOP", "tokens")) else seconds - 15.0
     size = size or SizeSettings()
     return make_plan(recipe, size, MACHINE, KNOWN, sketch(recipe, size, MACHINE), lambda: left, time_step, {"corpus": 4.0, "tokenizer": 3.0})
 
@@ -188,6 +188,16 @@ def test_a_published_curriculum_yields_to_a_budget():
     for unchanged in (recipe_with(train=published, budget=None), recipe_with(train={"context": 16_384})):
         assert fitted(unchanged, (), MACHINE) is unchanged
     assert fitted(small, (), MACHINE) == small
+
+
+def test_no_stage_that_is_asked_for_is_rounded_away():
+    """The hundred steps of the smallest budget, of which LLM-jp-4 extends for one in two hundred."""
+    train = {"context": 64, "rows": 32}
+    plan = plan_of(recipe_with(train=train, budget="204800tokens", midtrain={"share": 0.004}, extend={"share": 0.005, "factor": 16}))
+    steps = {stage: sum(part.num_steps for part in parts) for stage, parts in plan.phases.items()}
+    assert steps["midtrain"] == steps["extend"] == 1 and sum(steps.values()) == 100
+    without = plan_of(recipe_with(train=train, budget="204800tokens"))
+    assert not {"midtrain", "extend"} & {stage for stage, parts in without.phases.items() if parts}
 
 
 def test_neurosynth_7_is_trained_on_longer_and_longer_rows_on_a_laptop():

@@ -416,7 +416,9 @@ def _phases(
             learning_rate=rate, warmup_steps=max(1, round(steps * warmup)), final_share=final, **{**shared, "decay_share": decay},
         )  # fmt: skip
 
-    tune_steps, mid_steps, long_steps = (round(total_steps * pace.share(stage)) for stage in ("tune", "midtrain", "extend"))
+    shares = map(pace.share, ("tune", "midtrain", "extend"))
+    # one at least: a model whose positions were interpolated and that never read so must not be released as one of its new context
+    tune_steps, mid_steps, long_steps = (max(1, round(total_steps * share)) if share else 0 for share in shares)
     pre_steps = total_steps - tune_steps - mid_steps - long_steps
     last = not tune_steps and not mid_steps and not long_steps
     whole = phase("pretrain", "text", pre_steps, learning_rate, warmup_share(recipe), train.decay_share, 0.0 if last else train.handover_share, mixture)
