@@ -125,9 +125,10 @@ SYSTEMS = {
         weights=(r"router\.weight",), measured=(*LOADS, "router.clamped_share", "router.multiplier_marginal_low"),
     ),
     "neurosynth-9": System(
-        (*ROUTED, *LARGE_STEPS, "model.pattern.num_experts=64"), "qwen3_next",
+        (*ROUTED, "train.context=256", "train.rows=8", "model.pattern.num_experts=64"), "qwen3_next",
         ({"kind": "delta", "num_key_heads": 4, "num_value_heads": 8},) * 3 + (attention(qk_norm=True, gate="sigmoid", partial_rotary=8),),
-        (experts(64, 10, shared_hidden=32, shared_gate=True, aux_coefficient=1e-3, z_coefficient=1e-3),) * 4, {"pretrain": [64], **TUNE}, "qwen3next",
+        (experts(64, 10, shared_hidden=32, shared_gate=True, aux_coefficient=1e-3, z_coefficient=1e-3),) * 4, {"pretrain": [256], "tune/supervised": [256]},
+        "qwen3next",
         weights=(r"^layers\.0\.ffn\.shared_gate", r"^layers\.3\.ffn\.shared\."), measured=LOADS,
     ),
     "amplimind-xl": System(
